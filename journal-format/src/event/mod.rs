@@ -1,0 +1,68 @@
+//! Events: what a record says. Facts are in the past tense; copy steps are orders, answered by `CopyDone`.
+
+pub mod copy;
+pub mod filer;
+pub mod job;
+pub mod junction;
+pub mod node;
+pub mod position;
+
+pub use copy::*;
+pub use filer::*;
+pub use job::*;
+pub use junction::*;
+pub use node::*;
+pub use position::*;
+
+/// Every event the format can express, one variant per record kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Bytes written to a file; the bytes are the record's bulk data.
+    Write(Write),
+    /// Attributes or size set.
+    SetAttr(SetAttr),
+    /// An object created: CREATE, MKDIR, SYMLINK, MKNOD.
+    Make(Make),
+    /// A name removed: REMOVE, RMDIR.
+    Remove(Remove),
+    /// A name moved.
+    Rename(Rename),
+    /// A further name for a file.
+    Link(Link),
+    /// Objects that were there already, met for the first time.
+    Adopt(Adopt),
+    /// An operation ended without effect.
+    Failed(Failed),
+    /// An operation ended with part of its effect.
+    Partial(Partial),
+    /// What was created on a location, and how the filer names it.
+    Made(Made),
+    /// A core filer added.
+    FilerAdded(FilerAdded),
+    /// A core filer removed.
+    FilerRemoved(FilerRemoved),
+    /// A junction added.
+    JunctionAdded(JunctionAdded),
+    /// A junction removed.
+    JunctionRemoved(JunctionRemoved),
+    /// A junction points to another location from here on.
+    JunctionSwitched(JunctionSwitched),
+    /// A job created.
+    JobCreated(JobCreated),
+    /// A job changed its state.
+    JobStateChanged(JobStateChanged),
+    /// A directory's listing begins: from here on its name operations are replayed.
+    ListBegin(ListBegin),
+    /// A page of a directory's listing.
+    Listed(Listed),
+    /// Order: copy these ranges.
+    CopyRange(CopyRange),
+    /// Answer: these steps are done and durable on the destination, those failed.
+    CopyDone(CopyDone),
+    /// A location has durably applied everything before `lsn`.
+    Cursor(Cursor),
+    /// Everything before this record is durable: follows the last flush when the journal falls idle.
+    Durable(Durable),
+    /// The journal's key material and identity; first record of a journal.
+    JournalCreated(JournalCreated),
+}

@@ -1,0 +1,1 @@
+//! One line per kind of filer.
