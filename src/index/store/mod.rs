@@ -26,7 +26,7 @@
 
 mod overlay;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use journal_format::ids::Lsn;
 use overlay::{Overlay, Slot, prefix_end, scan_start};
