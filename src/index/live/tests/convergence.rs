@@ -157,8 +157,10 @@ fn history(dice: &mut Dice, len: usize) -> Vec<Record> {
     records
 }
 
-/// Locks of an operation: what, and whether it is shared.
-fn locks(event: &Event) -> Vec<((u64, Option<Vec<u8>>), bool)> {
+/// A node, or a name in it; and whether it is locked shared.
+type Lock = ((u64, Option<Vec<u8>>), bool);
+
+fn locks(event: &Event) -> Vec<Lock> {
     let name = |dir: NodeId, name: &Vec<u8>| [((dir.0, Some(name.clone())), false), ((dir.0, None), true)];
     let own = |node: NodeId| ((node.0, None), false);
     match event {
