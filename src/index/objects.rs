@@ -88,6 +88,8 @@ fn identity_key(id: &Identity) -> Key {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use crate::index::store::Error;
 

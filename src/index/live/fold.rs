@@ -11,6 +11,8 @@
 //!   first time (and is changed as then), or has come from a later event (and stays), or is absent because a later
 //!   event removed it. In the last case a put brings it back until that later event is folded again, which removes it.
 //!   Operations on one name exclude each other (locks, §4), so they are applied in LSN order while live as well.
+//!   (An unconditional put would converge too, at the suffix's end; but a name that has not changed since would move
+//!   away and back meanwhile, and whoever walks paths in recovery would miss it.)
 //! * **mtime** belongs to the last event in LSN order that sets it: its LSN is kept beside it (`mtime_by`), and an
 //!   event sets mtime only if it is not older. That holds for any order and any repetition. (Taking the maximum instead
 //!   would be wrong twice: a WRITE after `mtime := 2040` must bring the present time back; and a WRITE folded again

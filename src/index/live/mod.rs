@@ -4,7 +4,7 @@
 //! and why folding a suffix of the journal again, over a state that is ahead of it, comes to the same end (I7).
 //! Operations that failed are never folded; one that was done in part is folded as what was done of it.
 //!
-//! Table layout: [`codec`]. Nothing here is cached; a lookup costs a read of the store.
+//! Table layout: `codec.rs`. Nothing here is cached; a lookup costs a read of the store.
 
 mod codec;
 mod fold;

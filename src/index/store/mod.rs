@@ -191,7 +191,7 @@ impl Store {
     /// Up to `limit` pairs whose key starts with `prefix` and is `> after` (`>= prefix` when `None`), ascending.
     ///
     /// Sees one state of the store, unless it meets so many removals that are not in the database yet
-    /// ([`scan_slack`]) that it must go on from the key it had come to: then with a later state.
+    /// (some hundreds) that it must go on from the key it had come to: then with a later state.
     pub fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Vec<u8>)>> {
         self.inner.alive()?;
         let mut out = Vec::new();
