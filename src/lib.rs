@@ -1,7 +1,9 @@
+pub mod copier;
 pub mod filer;
 pub mod index;
 pub mod journal;
 pub mod ledger;
 pub mod location;
+pub mod replayer;
 pub mod state;
 pub mod volume;

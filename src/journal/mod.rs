@@ -72,6 +72,9 @@ impl Journal {
         todo!()
     }
     /// Until everything before `end` is durable. An error is final: fail stop (I8).
+    pub async fn append_reserved_with<R>(&self, _event: &Event, _at: impl FnOnce(Appended) -> R + Send) -> Result<(Appended, R)> {
+        todo!()
+    }
     pub async fn wait_durable(&self, _end: Lsn) -> Result<()> {
         todo!()
     }

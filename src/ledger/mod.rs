@@ -17,6 +17,7 @@ use journal_format::ids::{JunctionId, Lsn};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -31,6 +32,7 @@ struct Inner {
     /// One command at a time.
     commands: tokio::sync::Mutex<()>,
     moved: watch::Sender<u64>,
+    activity: AtomicU64,
 }
 
 /// A client operation that was appended and has not ended: while one is alive, its junction's settled LSN stays
@@ -51,12 +53,14 @@ impl Ledger {
             unsettled: Mutex::default(),
             commands: tokio::sync::Mutex::new(()),
             moved: watch::Sender::new(0),
+            activity: AtomicU64::new(0),
         };
         Self { journal, inner: Arc::new(inner) }
     }
 
     /// Append a client operation and wait until it is durable. From the moment it has an LSN it is unsettled.
     pub async fn begin(&self, junction: JunctionId, event: &Event, bulk: &[u8]) -> Result<Op> {
+        self.inner.activity.fetch_add(1, Ordering::Relaxed);
         let unsettled = &self.inner.unsettled;
         let (at, ()) = self
             .journal
@@ -99,6 +103,9 @@ impl Ledger {
     /// The same, with State as it is right behind the record: what a snapshot at `end` holds.
     pub async fn append_view(&self, event: &Event) -> Result<(Appended, Arc<State>)> {
         let inner = &self.inner;
+        if !matches!(event, Event::Cursor(_)) {
+            inner.activity.fetch_add(1, Ordering::Relaxed);
+        }
         let (at, state) = self
             .journal
             .append_reserved_with(event, |at| {
@@ -158,6 +165,12 @@ impl Ledger {
         let end = self.journal.durable_lsn();
         let unsettled = self.inner.unsettled.lock();
         unsettled.values().filter_map(BTreeSet::first).min().map_or(end, |lsn| end.min(*lsn))
+    }
+
+    /// Grows with everything that is appended, cursors apart: unchanged, there is nothing new to checkpoint.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        self.inner.activity.load(Ordering::Relaxed)
     }
 
     /// Operations that have not ended.

@@ -19,7 +19,7 @@ pub mod view;
 use crate::filer::{self, CoreFiler, Error, ErrorKind, Object};
 use crate::index::objects::Objects;
 use cache::Cache;
-use journal_format::ids::{Identity, Kind, LocationId, NodeId};
+use journal_format::ids::{Identity, Kind, LocationId, Lsn, NodeId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,13 +41,16 @@ pub struct Location {
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
     touched: Mutex<BTreeSet<NodeId>>,
+    /// Nodes that ended here, by the operation that ended them: their identities are forgotten when it is durable on
+    /// the filer, for until then a power cut may bring the objects back.
+    retired: Mutex<Vec<(Lsn, NodeId)>>,
 }
 
 impl Location {
     #[must_use]
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
         let cache = Mutex::new(Cache::new(OBJECTS_KEPT_MAX));
-        Self { id, root, filer, objects, cache, touched: Mutex::default() }
+        Self { id, root, filer, objects, cache, touched: Mutex::default(), retired: Mutex::default() }
     }
 
     /// The node's object: remembered, by identity, or by walking `view`'s names and checking identities.
@@ -152,6 +155,17 @@ impl Location {
         let mut touched = self.touched.lock();
         touched.insert(node);
         touched.len()
+    }
+
+    /// The operation at `lsn` removed the node's last name.
+    pub fn retire(&self, lsn: Lsn, node: NodeId) {
+        self.forget(node);
+        self.touched.lock().remove(&node);
+        self.retired.lock().push((lsn, node));
+    }
+
+    pub fn take_retired(&self) -> Vec<(Lsn, NodeId)> {
+        std::mem::take(&mut *self.retired.lock())
     }
 
     #[must_use]

@@ -72,10 +72,11 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// A destination's first state: its root is made, everything else absent.
-    pub fn begin(&self, root: NodeId) -> Result<()> {
+    /// A destination's first state, durable: its root is made, everything else absent.
+    pub fn begin(&self, root: NodeId, start: Lsn) -> Result<()> {
         if self.held(root)?.is_none() {
             self.set_held(root, Some((Kind::Dir, Held::Made)))?;
+            self.store.commit(start)?;
         }
         Ok(())
     }

@@ -106,7 +106,7 @@ fn collect(
     while let Some(record) = reader.next(end)? {
         note_end(&mut ends, &record.event);
     }
-    let mut collected = Collected { round: Round { ask_filer: true, ..Round::default() }, operations: 0, made_by: BTreeMap::new() };
+    let mut collected = Collected { round: Round::redo(), operations: 0, made_by: BTreeMap::new() };
     let mut reader = journal.reader(cursor)?;
     while let Some(record) = reader.next(end)? {
         let part = match ends.get(&record.lsn) {
@@ -124,7 +124,7 @@ fn collect(
 
 /// Identities that the journal holds and a store behind it may not.
 pub fn known(objects: &crate::index::objects::Objects, location: LocationId, event: &Event) -> Result<(), filer::Error> {
-    let mut put = |node, id| -> Result<(), filer::Error> {
+    let put = |node, id| -> Result<(), filer::Error> {
         let changes = objects.put(node, id).map_err(index_error)?;
         objects.store.write(changes);
         Ok(())

@@ -85,9 +85,15 @@ pub struct Round {
 }
 
 impl Round {
+    /// A round that asks the filer who is there.
+    #[must_use]
+    pub fn redo() -> Self {
+        Self { ask_filer: true, ..Self::default() }
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ops == 0 && !self.ask_filer
+        self.ops == 0 && self.times.is_empty()
     }
 
     #[must_use]

@@ -124,7 +124,8 @@ impl Replayer {
         start: Lsn,
     ) -> Self {
         let committed = projection.store.lsn().max(start);
-        let status = watch::Sender::new(Status { position: committed, committed, ..Status::default() });
+        let pending = projection.pending().unwrap_or_default();
+        let status = watch::Sender::new(Status { position: committed, committed, pending, error: None });
         let (want_tx, want) = watch::channel(Lsn(0));
         let moved = Arc::new(Notify::new());
         let handle = Handle { status: status.subscribe(), want: want_tx, moved: moved.clone() };
@@ -261,7 +262,7 @@ impl Feed {
         limit: Lsn,
         ask_filer: bool,
     ) -> Result<(Self, Round, Lsn), Error> {
-        let mut round = Round { ask_filer: false, ..Round::default() };
+        let mut round = Round::default();
         // An operation below the settled LSN has its end in the journal already, though perhaps behind `limit`.
         while let Some(record) = self.ahead.next(Lsn(u64::MAX))? {
             note_end(&mut self.ends, &record.event);
