@@ -7,8 +7,10 @@
 //! An [`Object`] is found by identity (where the filer can) or by walking names from the location's root, and stays
 //! usable while it is held, whatever it is called meanwhile.
 
+#[cfg(test)]
 pub mod contract;
 pub mod error;
+pub mod hidden;
 pub mod memory;
 pub mod posix;
 pub mod registry;
