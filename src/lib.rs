@@ -5,3 +5,4 @@ pub mod ledger;
 pub mod location;
 pub mod state;
 pub mod volume;
+pub mod wire;
