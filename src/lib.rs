@@ -1,4 +1,5 @@
 pub mod filer;
+pub mod gateway;
 pub mod index;
 pub mod journal;
 pub mod ledger;

@@ -21,7 +21,7 @@ const COPY_MAX: usize = 4 << 10;
 /// Reading step where nothing more is known.
 const STEP: usize = 8 << 10;
 /// A receive buffer larger than this is given back when its record is done.
-const KEEP_MAX: usize = 64 << 10;
+const KEEP_MAX: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
@@ -125,13 +125,6 @@ impl Assembler {
             self.buf = BytesMut::new();
         }
         record
-    }
-
-    /// Give memory back; for a connection that has gone quiet.
-    pub fn shrink(&mut self) {
-        if !self.begun() {
-            self.buf = BytesMut::new();
-        }
     }
 }
 
