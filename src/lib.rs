@@ -1,5 +1,6 @@
 pub mod copier;
 pub mod filer;
+pub mod gateway;
 pub mod index;
 pub mod journal;
 pub mod ledger;
@@ -7,3 +8,4 @@ pub mod location;
 pub mod replayer;
 pub mod state;
 pub mod volume;
+pub mod wire;
