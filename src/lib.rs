@@ -3,5 +3,6 @@ pub mod index;
 pub mod journal;
 pub mod ledger;
 pub mod location;
+pub mod semantics;
 pub mod state;
 pub mod volume;
