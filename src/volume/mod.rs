@@ -1,5 +1,7 @@
 //! A client operation: lock, check, append, carry out, answer. A file per procedure under `ops/`.
 
+pub mod hold;
+pub mod locks;
 pub mod types;
 pub use types::*;
 
