@@ -1,3 +1,4 @@
+pub mod demo;
 pub mod filer;
 pub mod index;
 pub mod journal;
