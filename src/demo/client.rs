@@ -78,10 +78,7 @@ impl Client {
         let counters = Arc::new(Counters::default());
         tokio::spawn(Link { server, port: None, pending: BTreeMap::new(), counters: counters.clone() }.run(rx));
         let room = Semaphore::new(IN_FLIGHT_MAX);
-        Self {
-            inner: Arc::new(Inner { calls, room, next_xid: AtomicU32::new(first_xid), deadline, counters }),
-            cred,
-        }
+        Self { inner: Arc::new(Inner { calls, room, next_xid: AtomicU32::new(first_xid), deadline, counters }), cred }
     }
 
     /// The same connection with other credentials.

@@ -16,8 +16,12 @@
 
 pub mod client;
 pub mod content;
+pub mod lane;
+pub mod load;
 pub mod model;
 pub mod nfs;
+pub mod ops;
+pub mod source;
 pub mod walker;
 pub mod xdr;
 

@@ -144,28 +144,106 @@ pub enum How {
 #[derive(Clone, Debug)]
 pub enum Call {
     Null,
-    GetAttr { node: Fh },
-    SetAttr { node: Fh, attrs: SetAttrs, guard: Option<Nanos> },
-    Lookup { dir: Fh, name: Bytes },
-    Access { node: Fh, mask: u32 },
-    ReadLink { node: Fh },
-    Read { node: Fh, offset: u64, count: u32 },
-    Write { node: Fh, offset: u64, stable: u32, data: Bytes },
-    Create { dir: Fh, name: Bytes, how: How },
-    MkDir { dir: Fh, name: Bytes, attrs: SetAttrs },
-    Symlink { dir: Fh, name: Bytes, attrs: SetAttrs, target: Bytes },
+    GetAttr {
+        node: Fh,
+    },
+    SetAttr {
+        node: Fh,
+        attrs: SetAttrs,
+        guard: Option<Nanos>,
+    },
+    Lookup {
+        dir: Fh,
+        name: Bytes,
+    },
+    Access {
+        node: Fh,
+        mask: u32,
+    },
+    ReadLink {
+        node: Fh,
+    },
+    Read {
+        node: Fh,
+        offset: u64,
+        count: u32,
+    },
+    Write {
+        node: Fh,
+        offset: u64,
+        stable: u32,
+        data: Bytes,
+    },
+    Create {
+        dir: Fh,
+        name: Bytes,
+        how: How,
+    },
+    MkDir {
+        dir: Fh,
+        name: Bytes,
+        attrs: SetAttrs,
+    },
+    Symlink {
+        dir: Fh,
+        name: Bytes,
+        attrs: SetAttrs,
+        target: Bytes,
+    },
     /// `dev` is sent for character and block devices only.
-    MkNod { dir: Fh, name: Bytes, kind: Kind, attrs: SetAttrs, dev: (u32, u32) },
-    Remove { dir: Fh, name: Bytes },
-    RmDir { dir: Fh, name: Bytes },
-    Rename { from: Fh, name: Bytes, to: Fh, new: Bytes },
-    Link { node: Fh, dir: Fh, name: Bytes },
-    ReadDir { dir: Fh, cookie: u64, verf: [u8; 8], count: u32 },
-    ReadDirPlus { dir: Fh, cookie: u64, verf: [u8; 8], dircount: u32, maxcount: u32 },
-    FsStat { node: Fh },
-    FsInfo { node: Fh },
-    PathConf { node: Fh },
-    Commit { node: Fh, offset: u64, count: u32 },
+    MkNod {
+        dir: Fh,
+        name: Bytes,
+        kind: Kind,
+        attrs: SetAttrs,
+        dev: (u32, u32),
+    },
+    Remove {
+        dir: Fh,
+        name: Bytes,
+    },
+    RmDir {
+        dir: Fh,
+        name: Bytes,
+    },
+    Rename {
+        from: Fh,
+        name: Bytes,
+        to: Fh,
+        new: Bytes,
+    },
+    Link {
+        node: Fh,
+        dir: Fh,
+        name: Bytes,
+    },
+    ReadDir {
+        dir: Fh,
+        cookie: u64,
+        verf: [u8; 8],
+        count: u32,
+    },
+    ReadDirPlus {
+        dir: Fh,
+        cookie: u64,
+        verf: [u8; 8],
+        dircount: u32,
+        maxcount: u32,
+    },
+    FsStat {
+        node: Fh,
+    },
+    FsInfo {
+        node: Fh,
+    },
+    PathConf {
+        node: Fh,
+    },
+    Commit {
+        node: Fh,
+        offset: u64,
+        count: u32,
+    },
 }
 
 /// One entry of a listing.
@@ -523,11 +601,7 @@ fn opt_attr(d: &mut Decoder) -> Result<Option<Attr>, Error> {
 }
 
 fn wcc(d: &mut Decoder) -> Result<Wcc, Error> {
-    let before = if d.bool()? {
-        Some(PreAttr { size: d.u64()?, mtime: time(d)?, ctime: time(d)? })
-    } else {
-        None
-    };
+    let before = if d.bool()? { Some(PreAttr { size: d.u64()?, mtime: time(d)?, ctime: time(d)? }) } else { None };
     Ok(Wcc { before, after: opt_attr(d)? })
 }
 

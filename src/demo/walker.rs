@@ -24,11 +24,13 @@ const DEPTH_MAX: usize = 500;
 pub struct Compare {
     pub owners: bool,
     pub mtimes: bool,
+    /// The time of the root too: not of a location's, which the service's hidden names move.
+    pub root_mtime: bool,
 }
 
 impl Default for Compare {
     fn default() -> Self {
-        Self { owners: true, mtimes: true }
+        Self { owners: true, mtimes: true, root_mtime: false }
     }
 }
 
@@ -191,8 +193,8 @@ impl Walk<'_> {
         if !matches!(node.body, Body::Dir { .. }) {
             check("links", stat.st_nlink, node.names.len() as u64);
         }
-        // The root's own time is moved by the service's hidden names.
-        if let (true, Stamp::Exactly(due)) = (self.how.mtimes && nid != ROOT, node.mtime) {
+        let timed = self.how.mtimes && (nid != ROOT || self.how.root_mtime);
+        if let (true, Stamp::Exactly(due)) = (timed, node.mtime) {
             let is = stat.st_mtime * 1_000_000_000 + i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
             if is != due {
                 let ms = (is - due) / 1_000_000;
