@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod copier;
 pub mod core;
+pub mod demo;
 pub mod filer;
 pub mod gateway;
 pub mod index;

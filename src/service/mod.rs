@@ -1,0 +1,2 @@
+//! Builds the service from its configuration; start, drain, stop.
+pub mod recovery;
