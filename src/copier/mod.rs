@@ -213,10 +213,9 @@ impl Copier {
             return Ok(false);
         }
         let queued = self.projection.queued(Queue::Files, None, busy.len() + CopyRange::RANGES_MAX)?;
-        let free = queued.into_iter().filter(|node| !busy.contains(node));
-        let mut sizes = stream::iter(free)
-            .map(|node| async move { (node, self.size(node).await) })
-            .buffered(STATS_SIDE_BY_SIDE);
+        let free: Vec<_> =
+            queued.into_iter().filter(|node| !busy.contains(node)).map(|node| self.sized(node)).collect();
+        let mut sizes = stream::iter(free).buffered(STATS_SIDE_BY_SIDE);
         let mut ranges = Vec::new();
         let mut nodes = Vec::new();
         while budget > 0 && ranges.len() < CopyRange::RANGES_MAX {
@@ -249,6 +248,10 @@ impl Copier {
                 return;
             }
         }
+    }
+
+    async fn sized(&self, node: NodeId) -> (NodeId, Option<u64>) {
+        (node, self.size(node).await)
     }
 
     /// Size now; `None` when the file has gone, or cannot be looked at: its step finds out, and reports.

@@ -33,11 +33,8 @@ pub async fn carry_out(
 ) -> Result<Carried> {
     let settled = Site::new(location, view, source, round).settle().await?;
     let at = Data { location, view, source, round, settled: &settled, done };
-    let results: Vec<NodeCarried> = stream::iter(&round.data)
-        .map(|(node, ops)| at.node(*node, ops))
-        .buffer_unordered(SIDE_BY_SIDE)
-        .try_collect()
-        .await?;
+    let nodes: Vec<_> = round.data.iter().map(|(node, ops)| at.node(*node, ops)).collect();
+    let results: Vec<NodeCarried> = stream::iter(nodes).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
     let mut carried = Carried { made: settled.made, ranges: Vec::new(), failed: settled.failed };
     for (ranges, failed) in results {
         carried.ranges.extend(ranges);
@@ -128,11 +125,8 @@ impl Data<'_> {
 
 /// Put the kept modification times of these nodes on the location. Nodes that have ended are passed over.
 pub async fn put_times(location: &Location, view: &dyn View, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
-    stream::iter(nodes)
-        .map(|node| put_time(location, view, live, *node))
-        .buffer_unordered(SIDE_BY_SIDE)
-        .try_collect::<()>()
-        .await
+    let puts: Vec<_> = nodes.iter().map(|node| put_time(location, view, live, *node)).collect();
+    stream::iter(puts).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await
 }
 
 async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<()> {

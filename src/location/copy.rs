@@ -103,13 +103,9 @@ impl Source {
         }
         let mut digest = RangeDigest::default();
         let from = &from;
-        let mut copied = stream::iter(pieces)
-            .map(|(offset, len)| async move {
-                let data: Bytes = filer.read(from, offset, len).await?;
-                to.write(object, offset, data.clone()).await?;
-                Ok::<_, Error>((offset, data))
-            })
-            .buffered(PIECES_AHEAD);
+        let pieces: Vec<_> =
+            pieces.into_iter().map(|(offset, len)| carry(filer.as_ref(), from, to, object, offset, len)).collect();
+        let mut copied = stream::iter(pieces).buffered(PIECES_AHEAD);
         while let Some(piece) = copied.next().await {
             let (offset, data) = piece?;
             digest.update(offset, &data);
@@ -126,4 +122,17 @@ impl Source {
     pub fn mtime(&self, node: NodeId) -> Result<Option<journal_format::ids::Time>> {
         Ok(self.live.node(node).map_err(index_error)?.map(|rec| rec.mtime))
     }
+}
+
+async fn carry(
+    from: &dyn CoreFiler,
+    source: &Object,
+    to: &dyn CoreFiler,
+    object: &Object,
+    offset: u64,
+    len: u32,
+) -> Result<(u64, Bytes)> {
+    let data = from.read(source, offset, len).await?;
+    to.write(object, offset, data.clone()).await?;
+    Ok((offset, data))
 }

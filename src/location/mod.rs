@@ -19,11 +19,14 @@ pub mod view;
 use crate::filer::{self, CoreFiler, Error, ErrorKind, Object};
 use crate::index::objects::Objects;
 use cache::Cache;
-use journal_format::ids::{Identity, Kind, LocationId, Lsn, NodeId};
+use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 pub use view::View;
+
+#[cfg(test)]
+mod tests;
 
 /// Objects kept at hand per location; beyond it the ones not used for longest go. Each may hold a descriptor.
 const OBJECTS_KEPT_MAX: usize = 1024;
@@ -79,7 +82,7 @@ impl Location {
             Some(self.filer.root().await?)
         } else {
             let id = self.identity(node)?;
-            self.filer.by_identity(&id, Kind::File).await?
+            self.filer.by_identity(&id).await?
         };
         if let Some(object) = &found {
             self.remember(node, object);

@@ -274,14 +274,14 @@ impl<'a> Site<'a> {
                 others.push(*node);
             }
         }
-        stream::iter(others)
-            .map(|node| async move {
-                let done = self.place(node, &wanted[&node], parked.contains(&node)).await;
-                self.or_report(node, done).await
-            })
-            .buffer_unordered(SIDE_BY_SIDE)
-            .try_collect::<()>()
-            .await
+        let places: Vec<_> =
+            others.iter().map(|node| self.place_one(*node, &wanted[node], parked.contains(node))).collect();
+        stream::iter(places).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await
+    }
+
+    async fn place_one(&self, node: NodeId, keys: &[Key], parked: bool) -> Result<()> {
+        let done = self.place(node, keys, parked).await;
+        self.or_report(node, done).await
     }
 
     /// A directory, after the one it is in.
@@ -299,8 +299,7 @@ impl<'a> Site<'a> {
         for (dir, _) in keys {
             Box::pin(self.place_dir(*dir, wanted, parked, depth + 1)).await?;
         }
-        let done = self.place(node, keys, parked.contains(&node)).await;
-        self.or_report(node, done).await
+        self.place_one(node, keys, parked.contains(&node)).await
     }
 
     /// Give a node its names.

@@ -55,7 +55,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub fn open(place: Place) -> Result<Self> {
+    pub fn open(place: Place, limits: Limits) -> Result<Self> {
         let root = Root::reach(&place)?;
         let by_handle = match identity::handle(&root.node.id) {
             Some(handle) => open_by_handle_at(&root.dir, handle).is_ok(),
@@ -63,7 +63,7 @@ impl Tree {
         };
         Ok(Self {
             place,
-            nodes: Nodes::new(Limits::from_rlimit()),
+            nodes: Nodes::new(limits),
             by_handle,
             root: RwLock::new(Arc::new(root)),
             remounted: AtomicBool::new(false),
@@ -131,14 +131,14 @@ impl Tree {
         Ok(self.nodes.keep(Node::new(id, identity::kind(&seen)?, seen.stx_ino, path, file)))
     }
 
-    pub fn by_identity(&self, id: &Identity, kind: Kind) -> Result<Option<Arc<Node>>> {
+    pub fn by_identity(&self, id: &Identity) -> Result<Option<Arc<Node>>> {
         let gone = |detail: &str| Error::new(ErrorKind::Stale, "open by identity", detail);
         if let Some(node) = self.nodes.get(id) {
             if self.stat(&node)?.stx_nlink == 0 {
                 self.nodes.forget(id);
                 return Err(gone("removed"));
             }
-            return if node.kind == kind { Ok(Some(node)) } else { Err(gone("now another kind of object")) };
+            return Ok(Some(node));
         }
         let Some(handle) = identity::handle(id).filter(|_| self.by_handle) else { return Ok(None) };
         let root = self.root();
@@ -153,9 +153,7 @@ impl Tree {
         if seen.stx_nlink == 0 {
             return Err(gone("removed"));
         }
-        if identity::kind(&seen)? != kind {
-            return Err(gone("now another kind of object"));
-        }
+        let kind = identity::kind(&seen)?;
         Ok(Some(self.nodes.keep(Node::new(id.clone(), kind, seen.stx_ino, path, None))))
     }
 
