@@ -171,6 +171,22 @@ pub fn claimed_lsn(bytes: &[u8]) -> Lsn {
     Lsn(u64_at(bytes, LSN))
 }
 
+/// Bytes of a whole record with these parts; `header` gives kind, version, LSN, time and durable LSN, all else follows.
+/// `None` when the parts are longer than the format allows.
+#[must_use]
+pub fn whole(header: RecordHeader, archive: &[u8], bulk: &[u8], salt: u32) -> Option<Vec<u8>> {
+    let (archived_len, bulk_len) = (u32::try_from(archive.len()).ok()?, u32::try_from(bulk.len()).ok()?);
+    let layout = Layout::of(archived_len, bulk_len)?;
+    let mut body = archive.to_vec();
+    body.resize(usize::try_from(layout.bulk_at).ok()? - HEADER_LEN, 0);
+    body.extend_from_slice(bulk);
+    body.resize(usize::try_from(layout.length).ok()? - HEADER_LEN, 0);
+    let header = RecordHeader { length: layout.length, archived_len, bulk_len, ..header };
+    let mut bytes = header.summed(body_sum(salt, &body)).to_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    Some(bytes)
+}
+
 /// Bytes of a whole record without event, `length` long, that states nothing but time and durable LSN.
 #[must_use]
 pub fn filler(kind: u16, length: u32, lsn: Lsn, time: Time, durable: Lsn, salt: u32) -> Vec<u8> {
