@@ -1,6 +1,9 @@
 //! tain: an NFSv3 gateway that moves live data. `docs/design.md` says what must hold; the rooms are:
 
 pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod copier;
 pub mod core;
 pub mod demo;
@@ -18,3 +21,6 @@ pub mod supervisor;
 pub mod switch;
 pub mod volume;
 pub mod wire;
+
+#[cfg(test)]
+mod tidy;
