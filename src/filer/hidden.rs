@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn a_damaged_marker_is_an_error_and_not_no_marker() {
         let good = OwnerMarker { journal_id: [1; 16], location: 7, epoch: 3 }.to_text();
-        for bad in ["", "tain-owner 2 x", "tain-owner 1 journal=00 location=1 epoch=1", good.replace("01", "zz").as_str()] {
+        for bad in
+            ["", "tain-owner 2 x", "tain-owner 1 journal=00 location=1 epoch=1", good.replace("01", "zz").as_str()]
+        {
             assert_eq!(OwnerMarker::from_text(bad.as_bytes()).unwrap_err().kind, ErrorKind::Invalid, "{bad:?}");
         }
     }

@@ -43,6 +43,7 @@ use bytes::Bytes;
 use errno::fail;
 use journal_format::event::What;
 use journal_format::ids::{Identity, Kind};
+use node::Limits;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -72,7 +73,7 @@ pub async fn open(
         expected_dir: expected_dir.cloned(),
     };
     let (tree, capabilities) = aside(move || {
-        let tree = Tree::open(place)?;
+        let tree = Tree::open(place, Limits::from_rlimit())?;
         let root = probe::is_root();
         let capabilities = Capabilities {
             hard_links: true,
@@ -93,7 +94,7 @@ pub async fn create_subdir(path: PathBuf, expected_root: &[u8], subdir: &[Vec<u8
     let place = Place { path, expected_root: expected_root.to_vec(), subdir: Vec::new(), expected_dir: None };
     let subdir = subdir.to_vec();
     aside(move || {
-        let tree = Tree::open(place)?;
+        let tree = Tree::open(place, Limits::from_rlimit())?;
         let mut dir = tree.root().node.clone();
         for name in &subdir {
             super::hidden::check_name(name)?;

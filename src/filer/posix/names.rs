@@ -10,8 +10,8 @@ use journal_format::event::What;
 use journal_format::ids::Kind;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, linkat, makedev, mkdirat, mknodat, renameat, statat, symlinkat,
-    unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, linkat, makedev, mkdirat, mknodat, renameat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::mem::MaybeUninit;

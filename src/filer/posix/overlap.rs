@@ -69,8 +69,10 @@ impl Side {
         let seen = identity::stat_fd(&self.dir).map_err(fail("stat"))?;
         let path = readlinkat(CWD, proc_path(&self.dir), Vec::new()).map_err(fail("find a directory's path"))?;
         let table = std::fs::read("/proc/self/mountinfo").map_err(super::errno::fail_io("read the mount table"))?;
-        let mount = table.split(|b| *b == b'\n').find_map(|line| Mount::parse(line).filter(|m| m.id == seen.stx_mnt_id));
-        let unknown = || Error::new(ErrorKind::NotSupported, "read the mount table", "the directory's mount is not in it");
+        let mount =
+            table.split(|b| *b == b'\n').find_map(|line| Mount::parse(line).filter(|m| m.id == seen.stx_mnt_id));
+        let unknown =
+            || Error::new(ErrorKind::NotSupported, "read the mount table", "the directory's mount is not in it");
         let mount = mount.ok_or_else(unknown)?;
         let path = names(path.as_bytes());
         let below = path.strip_prefix(names(&mount.at).as_slice()).ok_or_else(unknown)?;

@@ -9,8 +9,8 @@ use fanotify_fid::handle::open_by_handle_at;
 use journal_format::event::FilerFound;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, XattrFlags, futimens, makedev, mknodat, open, seek,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, XattrFlags, futimens, makedev, mknodat, open,
+    seek, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 use std::path::PathBuf;
@@ -47,10 +47,12 @@ fn look(path: &PathBuf) -> Result<Probe> {
     let mut remarks = Vec::new();
     if form == Form::Birth {
         remarks.push(
-            "this file system has no lasting file handles: objects are told apart by inode number and birth time".into(),
+            "this file system has no lasting file handles: objects are told apart by inode number and birth time"
+                .into(),
         );
     } else if !by_handle(&dir, form) {
-        remarks.push("objects cannot be opened by identity (that takes CAP_DAC_READ_SEARCH): they are walked to".into());
+        remarks
+            .push("objects cannot be opened by identity (that takes CAP_DAC_READ_SEARCH): they are walked to".into());
     }
     let found = match Trial::start(&dir) {
         Ok(trial) => trial.run(&mut remarks),

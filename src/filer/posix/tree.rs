@@ -55,7 +55,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub fn open(place: Place) -> Result<Self> {
+    pub fn open(place: Place, limits: Limits) -> Result<Self> {
         let root = Root::reach(&place)?;
         let by_handle = match identity::handle(&root.node.id) {
             Some(handle) => open_by_handle_at(&root.dir, handle).is_ok(),
@@ -63,7 +63,7 @@ impl Tree {
         };
         Ok(Self {
             place,
-            nodes: Nodes::new(Limits::from_rlimit()),
+            nodes: Nodes::new(limits),
             by_handle,
             root: RwLock::new(Arc::new(root)),
             remounted: AtomicBool::new(false),
