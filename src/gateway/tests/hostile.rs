@@ -21,7 +21,7 @@ fn record(body: &[u8]) -> Vec<u8> {
 async fn n01_a_promise_of_2_gib_closes_the_connection() {
     let world = world().await;
     let before = resident();
-    for mark in [u32::MAX, 0x7fff_ffff, LAST | u32::try_from(RECORD_MAX).unwrap() + 1] {
+    for mark in [u32::MAX, 0x7fff_ffff, LAST | (u32::try_from(RECORD_MAX).unwrap() + 1)] {
         let mut client = world.client().await;
         client.send(&mark.to_be_bytes()).await;
         assert!(client.is_closed().await, "{mark:x}");
@@ -189,13 +189,20 @@ async fn n08_a_client_that_does_not_read_is_read_no_more_then_closed() {
     let many: Vec<u8> = read.repeat(600);
     let (mut rx, mut tx) = client.stream.split();
     let sending = tokio::time::timeout(Duration::from_secs(1), tx.write_all(&many)).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let ran = world.double.reads.load(Ordering::SeqCst);
     assert!(ran < 60, "{ran} of 600 ran (the send: {sending:?})");
     assert!(resident() < before + NOISE);
     world.serves().await;
-    // Later than the deadline and its pace (16 MiB at 64 KiB/s would be long): taken down by the test's own patience.
-    assert_eq!(rx.read(&mut [0; 100]).await.unwrap(), 100, "what was ready is there");
+    // Closed when it took nothing for the deadline: what the kernel holds is all there is to read.
+    let mut taken = 0;
+    let mut buf = vec![0; 1 << 20];
+    while let Ok(n) = rx.read(&mut buf).await
+        && n > 0
+    {
+        taken += n;
+    }
+    assert!(taken < 60 << 20, "{taken}");
 }
 
 #[tokio::test]
