@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, error};
 
 /// A reply on its way out.
@@ -109,7 +109,7 @@ async fn read(
 
 /// Run a call in a task of its own, which outlives the connection: what began is not cancelled.
 fn start(shared: Arc<Shared>, peer: SocketAddr, replies: mpsc::Sender<Outgoing>, work: Work) {
-    let Work { todo, places, running } = work;
+    let Work { todo, mut places, running } = work;
     tokio::spawn(async move {
         let (frame, last) = match todo {
             Todo::Deny(xid, denial) => (denied(xid, denial).finish(), false),
@@ -126,6 +126,7 @@ fn start(shared: Arc<Shared>, peer: SocketAddr, replies: mpsc::Sender<Outgoing>,
             }
         };
         drop(running);
+        places.shrink(frame.wire_len());
         // There is a place for every call in flight: this never waits. An error is a connection that is gone.
         let _ = replies.send(Outgoing { frame, last, _places: places }).await;
     });
@@ -151,7 +152,7 @@ async fn write(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>, 
         batch.truncate(last.map_or(batch.len(), |at| at + 1));
         let bytes: usize = batch.iter().map(|reply| reply.frame.wire_len()).sum();
         let deadline = Instant::now() + within + pace(bytes);
-        let written = timeout_at(deadline, write_all(&mut socket, pieces(&batch))).await;
+        let written = timeout_at(deadline, write_all(&mut socket, pieces(&batch), within)).await;
         if last.is_some() || !matches!(written, Ok(Ok(()))) {
             break;
         }
@@ -182,11 +183,12 @@ fn pieces(batch: &[Outgoing]) -> VecDeque<Bytes> {
     out
 }
 
-async fn write_all(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>) -> io::Result<()> {
+/// All of it, with never longer than `within` from one byte taken to the next.
+async fn write_all(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>, within: Duration) -> io::Result<()> {
     const SLICES: usize = 64;
     while !pieces.is_empty() {
         let slices: Vec<IoSlice<'_>> = pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
-        let mut written = socket.write_vectored(&slices).await?;
+        let mut written = timeout(within, socket.write_vectored(&slices)).await??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

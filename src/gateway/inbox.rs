@@ -42,8 +42,17 @@ pub(super) enum Todo {
 /// Held while a call runs and until its reply is written: the bound on everything a client can make us keep.
 pub(super) struct Places {
     _slot: OwnedSemaphorePermit,
-    _reply: OwnedSemaphorePermit,
-    _large_reply: Option<OwnedSemaphorePermit>,
+    reply: OwnedSemaphorePermit,
+    large_reply: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    /// The reply is there and takes only so many bytes: give the rest back.
+    pub fn shrink(&mut self, bytes: usize) {
+        for permit in [Some(&mut self.reply), self.large_reply.as_mut()].into_iter().flatten() {
+            drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+        }
+    }
 }
 
 /// Held while a call runs.
@@ -71,6 +80,8 @@ pub(super) struct Inbox {
     request_bytes: Option<OwnedSemaphorePermit>,
     budget: Arc<Semaphore>,
     budget_max: u32,
+    /// Some policy lets the client in; what others are answered is always small.
+    known: bool,
     reply_bytes: Arc<Semaphore>,
     /// Complete, waiting for its places.
     next: Option<(Todo, Option<OwnedSemaphorePermit>)>,
@@ -100,6 +111,7 @@ impl Inbox {
             request_bytes: None,
             budget,
             budget_max,
+            known,
             next: None,
         }
     }
@@ -117,7 +129,7 @@ impl Inbox {
             self.next = Some((todo, request_bytes));
         }
         let reply = match &self.next {
-            Some((Todo::Call(header, args), _)) => reply_max(header, args),
+            Some((Todo::Call(header, args), _)) if self.known => reply_max(header, args),
             _ => 0,
         };
         let limits = &self.shared.limits;
@@ -133,14 +145,14 @@ impl Inbox {
         self.seat.touch();
         Ok(Work {
             todo,
-            places: Places { _slot: slot, _reply: own, _large_reply: large },
+            places: Places { _slot: slot, reply: own, large_reply: large },
             running: Running { _call: call, _request: request },
         })
     }
 
     async fn record(&mut self) -> Result<Bytes, Ended> {
         loop {
-            if let Some(record) = self.assembler.next()? {
+            if let Some(record) = self.assembler.take_record()? {
                 self.begun = None;
                 self.active = Instant::now();
                 self.seat.touch();

@@ -13,7 +13,7 @@ pub struct Limits {
     pub calls_per_connection: u32,
     /// Calls running in all, also those whose connection is gone. At it, no connection is read.
     pub calls_all: u32,
-    /// Reply bytes reserved by one connection. At it, the connection is not read.
+    /// Reply bytes reserved by one connection, until they are written. At it, the connection is not read.
     pub reply_bytes_per_connection: u32,
     /// Bytes of replies over [`Limits::LARGE`] in all. At it, calls with large replies wait, in turn.
     pub reply_bytes_all: u32,
@@ -26,7 +26,8 @@ pub struct Limits {
     pub record_deadline: Duration,
     /// A connection without calls is closed after this time; clients connect again by themselves.
     pub idle_deadline: Duration,
-    /// Replies must be taken so long after they are ready, and one second more for each 64 KiB. Else: closed.
+    /// A client that takes no byte of its replies for so long is closed; so is one that takes them slower than
+    /// [`Limits::PACE`].
     pub write_deadline: Duration,
     /// How long calls in flight may take at stop.
     pub drain_deadline: Duration,
@@ -34,7 +35,7 @@ pub struct Limits {
 
 impl Limits {
     /// Requests and replies up to this size are bounded by the number of connections and calls alone.
-    pub const LARGE: usize = 64 << 10;
+    pub const LARGE: usize = 8 << 10;
     /// Slowest sender or reader that is borne, per second.
     pub const PACE: usize = 64 << 10;
     /// Entries of the DUMP list; the oldest goes.

@@ -142,3 +142,8 @@ impl Gateway {
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod double;
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,7 @@ impl Session<'_> {
         wire::WriteOk { wcc, count, committed: Stable::FileSync, verifier: self.shared.write_verifier }
     }
 
+    #[expect(clippy::result_large_err, reason = "results are as large as replies, and made once a call")]
     fn made(&self, found: Result<Found, Refused<Wcc>>) -> wire::MakeRes {
         let found = found.map_err(failed_wcc)?;
         let object = Some(self.shared.handle(found.node));

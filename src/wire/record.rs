@@ -83,7 +83,7 @@ impl Assembler {
     }
 
     /// The next whole record, if there is one.
-    pub fn next(&mut self) -> Result<Option<Bytes>, FramingError> {
+    pub fn take_record(&mut self) -> Result<Option<Bytes>, FramingError> {
         while let Some((len, last)) = self.header() {
             if len > RECORD_MAX - self.body.len() {
                 return Err(FramingError::TooLong);
@@ -140,7 +140,7 @@ mod tests {
     fn feed(a: &mut Assembler, bytes: &[u8]) -> Result<Vec<Bytes>, FramingError> {
         a.buffer().extend_from_slice(bytes);
         let mut out = Vec::new();
-        while let Some(r) = a.next()? {
+        while let Some(r) = a.take_record()? {
             out.push(r);
         }
         Ok(out)

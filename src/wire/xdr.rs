@@ -110,7 +110,7 @@ impl Writer {
         self.tail = data;
     }
 
-    pub fn put<T: Wire + ?Sized>(&mut self, value: &T) -> &mut Self {
+    pub fn put<T: Wire>(&mut self, value: &T) -> &mut Self {
         value.put(self);
         self
     }
