@@ -7,6 +7,7 @@
 use crate::core::{Core, Error, Result, blocking};
 use crate::location::Location;
 use crate::location::carry_out::put_times;
+use crate::service::recovery::CALLS_BYTES;
 use crate::state::{Role, State};
 use journal_format::event::{Cursor, Event};
 use journal_format::ids::{JunctionId, LocationId, Lsn};
@@ -79,7 +80,10 @@ impl Checkpoints {
             self.snapshot(core, at.end, &state).await?;
         }
         let floor = floor(&core.ledger.state()).unwrap_or(settled).min(settled).min(self.snapshot);
-        core.ledger.journal.recycle(floor)?;
+        // Calls of this part may be repeated after a restart, and get their first answer.
+        let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(CALLS_BYTES));
+        let (journal, floor) = (core.ledger.journal.clone(), floor.min(calls));
+        blocking(move || Ok(journal.recycle(floor)?)).await?;
         self.at = core.ledger.journal.end_lsn();
         self.activity = activity;
         Ok(())

@@ -367,6 +367,9 @@ impl Directories for VolumeDirectories {
 pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Result<()> {
     let state = core.ledger.state();
     let location = open_location(&state, &core.index_dir, id).await?;
+    if core.live.node(location.root)?.is_none() {
+        return Err(Error::Other("the junction is being added".into()));
+    }
     let cursor = state.locations.get(&id).map_or(Lsn(0), |l| l.cursor);
     let begin = Instant::now();
     let Redone { operations, bytes, made, refused } =

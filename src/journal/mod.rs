@@ -221,6 +221,11 @@ impl Journal {
         self.inner.shared.progress.subscribe()
     }
 
+    /// Bytes of a segment; segments begin at its multiples.
+    pub fn segment_size(&self) -> u64 {
+        self.inner.shared.segments.size
+    }
+
     /// Where the next record will begin.
     pub fn end_lsn(&self) -> Lsn {
         self.inner.shared.open.lock().batch.next_lsn()

@@ -26,7 +26,12 @@ pub struct Ledger {
     inner: Arc<Inner>,
 }
 
+/// Told of every event of a command when it is durable: what State does not keep (a junction's root node) goes on to
+/// the index from here.
+pub type Told = Box<dyn Fn(&Appended, &Event) + Send + Sync>;
+
 struct Inner {
+    told: Told,
     state: RwLock<Arc<State>>,
     unsettled: Mutex<BTreeMap<JunctionId, BTreeSet<Lsn>>>,
     /// One command at a time.
@@ -47,8 +52,9 @@ pub struct Op {
 
 impl Ledger {
     #[must_use]
-    pub fn new(journal: Journal, state: State) -> Self {
+    pub fn new(journal: Journal, state: State, told: Told) -> Self {
         let inner = Inner {
+            told,
             state: RwLock::new(Arc::new(state)),
             unsettled: Mutex::default(),
             commands: tokio::sync::Mutex::new(()),
@@ -108,7 +114,7 @@ impl Ledger {
         }
         let (at, state) = self
             .journal
-            .append_reserved_with(event, |at| {
+            .append_with(event, &[], |at| {
                 let mut state = inner.state.write();
                 crate::state::apply(Arc::make_mut(&mut state), at.lsn, at.end, at.time, event)
                     .expect("an event that was decided on this State cannot contradict it");
@@ -140,6 +146,9 @@ impl Ledger {
         }
         if let Some(last) = appended.last() {
             self.journal.wait_durable(last.end).await?;
+        }
+        for (at, event) in appended.iter().zip(&events) {
+            (self.inner.told)(at, event);
         }
         Ok(appended)
     }

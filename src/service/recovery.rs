@@ -12,6 +12,9 @@ use crate::state::{self, State};
 use journal_format::event::{Event, PartDone};
 use journal_format::ids::{Lsn, NodeId};
 
+/// At least so much of the journal's end is kept, and read for calls that may be repeated across a restart.
+pub const CALLS_BYTES: u64 = 16 << 20;
+
 /// What the journal says, at its end.
 pub struct Recovered {
     pub state: State,
@@ -31,7 +34,7 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
         None => (State::default(), journal.start_lsn()),
     };
     let index_from = if live.store.lsn() == Lsn(0) { journal.start_lsn() } else { live.store.lsn() };
-    let calls_from = journal.replies_from();
+    let calls_from = calls_from(journal);
     let mut ends = Ends::new();
     let mut reader = journal.reader(index_from.min(calls_from))?;
     let mut statuses = std::collections::BTreeMap::new();
@@ -62,6 +65,12 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     }
     state.lsn = state.lsn.max(end);
     Ok(Recovered { state, next_node: NodeId(next_node.0 + 1), records })
+}
+
+/// From where on calls may come again: the beginning of a segment, so that a record begins there.
+fn calls_from(journal: &Journal) -> Lsn {
+    let at = journal.end_lsn().0.saturating_sub(CALLS_BYTES);
+    journal.start_lsn().max(Lsn(at / journal.segment_size() * journal.segment_size()))
 }
 
 fn fold(live: &Live, record: &Record, end: Option<&End>) -> Result<()> {
