@@ -62,8 +62,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)>;
 }
 
-/* The volume behind the gateway: to be switched on when `Volume` has these methods. (If `exports` is not async there,
-   drop its `.await`.)
+// The volume behind the gateway.
 
 macro_rules! forward {
     ($($name:ident($($arg:ident: $t:ty),*) -> $out:ty;)*) => {
@@ -72,6 +71,9 @@ macro_rules! forward {
             $(async fn $name(&self, $($arg: $t),*) -> $out {
                 crate::volume::Volume::$name(self, $($arg),*).await
             })*
+            async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
+                crate::volume::Volume::exports(self)
+            }
         }
     };
 }
@@ -97,6 +99,4 @@ forward! {
     fsstat(call: &Call, node: NodeRef) -> Answer<Space>;
     attr_opt(node: NodeRef) -> Option<Attr>;
     commit(call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
-    exports() -> Vec<(JunctionId, Vec<u8>)>;
 }
-*/

@@ -20,3 +20,12 @@ impl View for Live {
         Live::names(self, node, limit)
     }
 }
+
+impl<T: View + ?Sized> View for std::sync::Arc<T> {
+    fn entry(&self, dir: NodeId, name: &[u8]) -> Result<Option<(NodeId, Kind)>> {
+        (**self).entry(dir, name)
+    }
+    fn names(&self, node: NodeId, limit: usize) -> Result<Vec<(NodeId, Vec<u8>)>> {
+        (**self).names(node, limit)
+    }
+}

@@ -59,7 +59,7 @@ pub async fn run(config: Config) -> Result<()> {
     let handle_key = recovered.state.handle_key;
     let ledger = Ledger::new(journal.clone(), recovered.state, told(live.clone()));
     let locations = Arc::new(Locations::default());
-    let ids = Arc::new(NodeIds::new(recovered.next_node));
+    let ids = Arc::new(NodeIds::after(recovered.highest_node));
     let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
     let core = Core { ledger, live, locations, volume: volume.clone(), index_dir };
 

@@ -72,7 +72,7 @@ impl Port for ServicePort {
     }
 
     fn allocate_node(&self) -> NodeId {
-        self.ids.next()
+        self.ids.allot()
     }
 
     fn status(&self) -> ServiceStatus {

@@ -18,8 +18,8 @@ pub const CALLS_BYTES: u64 = 16 << 20;
 /// What the journal says, at its end.
 pub struct Recovered {
     pub state: State,
-    /// First node id that was never given out.
-    pub next_node: NodeId,
+    /// Highest node id that was ever given out.
+    pub highest_node: NodeId,
     pub records: u64,
 }
 
@@ -46,7 +46,7 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
             _ => {}
         }
     }
-    let mut next_node = live.node_max()?;
+    let mut highest = live.node_max()?;
     let mut records = 0;
     let mut reader = journal.reader(from.min(index_from).min(calls_from))?;
     while let Some(record) = reader.next(end)? {
@@ -55,7 +55,7 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
             state::apply(&mut state, record.lsn, record.end, record.time, &record.event)
                 .map_err(|e| Error::Other(e.to_string()))?;
         }
-        next_node = next_node.max(highest_node(&record.event));
+        highest = highest.max(highest_node(&record.event));
         if record.lsn >= calls_from {
             drc.refill(record.lsn, record.time, &record.event, statuses.get(&record.lsn).copied());
         }
@@ -64,7 +64,7 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
         }
     }
     state.lsn = state.lsn.max(end);
-    Ok(Recovered { state, next_node: NodeId(next_node.0 + 1), records })
+    Ok(Recovered { state, highest_node: highest, records })
 }
 
 /// From where on calls may come again: the beginning of a segment, so that a record begins there.
