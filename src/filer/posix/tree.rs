@@ -255,6 +255,10 @@ impl Root {
     fn reach(place: &Place) -> Result<Self> {
         let say = |what: &str, e: Errno| match kind(e) {
             ErrorKind::Busy => fail("open the location")(e),
+            // Nothing is expected to be there yet: the caller wants to know what is in the way.
+            kind @ (ErrorKind::NotFound | ErrorKind::NotDir) if place.expected_dir.is_none() => {
+                Error::new(kind, "open the location", format!("{what}: {e}"))
+            }
             _ => down(format!("{what}: {e}")),
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
