@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat, seek};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::{Errno, IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
 use std::sync::Arc;
 
 /// Parts of a file that one answer tells apart; what is behind the last counts as data.
@@ -17,11 +17,35 @@ const RANGES_MAX: usize = 1 << 16;
 /// A buffer is not made larger than this before it is known that the file has so much.
 const TRUSTED_LEN: u32 = 1 << 20;
 
+/// Copying more than this takes longer than waking another thread.
+const AT_ONCE_MAX: u32 = 128 << 10;
+
 static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
 
 pub(super) fn read(tree: &Tree, node: &Arc<Node>, offset: u64, len: u32) -> Result<Bytes> {
     let fd = tree.file(node, false)?;
     read_fd(&fd, offset, len)
+}
+
+/// What is in the page cache, without waiting and without another thread: a hot file's READ is one system call.
+/// `None` when some of it is not, or where the file system cannot say.
+pub(super) fn read_at_once(tree: &Tree, node: &Node, offset: u64, len: u32) -> Option<Bytes> {
+    if !tree.at_once || len == 0 || len > AT_ONCE_MAX {
+        return None;
+    }
+    let fd = node.open_file(false)?;
+    let end = offset.checked_add(u64::from(len)).filter(|end| *end <= i64::MAX.cast_unsigned())?;
+    let mut data = vec![0; len as usize];
+    let got = preadv2(&fd, &mut [IoSliceMut::new(&mut data)], offset, ReadWriteFlags::NOWAIT).ok()?;
+    if got < data.len() {
+        // Either the end of the file, or of what is in the cache.
+        let left = size(&fd).ok()?.min(end).saturating_sub(offset);
+        if left > got as u64 {
+            return None;
+        }
+        data.truncate(got);
+    }
+    Some(data.into())
 }
 
 fn read_fd(fd: &OwnedFd, offset: u64, len: u32) -> Result<Bytes> {

@@ -32,6 +32,14 @@ const HANDLES_LAST: [u64; 7] = [EXT, XFS, BTRFS, TMPFS, F2FS, ZFS, BCACHEFS];
 /// File systems whose `f_fsid` comes from their UUID. XFS takes the device number, which a reboot may change.
 const FSID_LASTS: [u64; 5] = [EXT, BTRFS, TMPFS, F2FS, ZFS];
 
+/// File systems that answer for an object whose inode is in memory, as that of an open descriptor is, without I/O.
+const ANSWER_AT_ONCE: [u64; 5] = [EXT, XFS, BTRFS, TMPFS, F2FS];
+
+/// Whether attributes of open objects may be asked for on a thread that must not wait.
+pub(super) fn answers_at_once(fd: impl AsFd) -> Result<bool> {
+    Ok(ANSWER_AT_ONCE.contains(&fs_type(fd)?))
+}
+
 /// The form of identities below one mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {

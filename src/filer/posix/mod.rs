@@ -12,6 +12,10 @@
 //! Holds (I11): at most [`CALLS_MAX`] system calls of a location are under way; the next ones wait. A mount that hangs
 //! takes that many threads and no more. Descriptors are bounded in `node.rs`.
 //!
+//! Fast: on local file systems, names the kernel remembers, attributes of an open object and data in the page cache are
+//! answered by the calling thread, for they cannot wait there (measured: 1 to 6 µs instead of 20 to 40); everything else
+//! goes to a blocking thread, one visit a method.
+//!
 //! Fails: an export root or location that is not the one that was added is `Down`, seen by `root()`; a file system that
 //! was mounted anew makes the next `sync` fail, for what was written to the old mount may be lost. A call whose future
 //! is dropped still runs to its end.
@@ -114,6 +118,11 @@ async fn aside<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'sta
     }
 }
 
+/// What is answered at once never waits: a loop of such calls must still let other tasks run.
+async fn fair() {
+    tokio::task::coop::consume_budget().await;
+}
+
 impl Posix {
     async fn run<T: Send + 'static>(&self, call: impl FnOnce(&Tree) -> Result<T> + Send + 'static) -> Result<T> {
         let stopping = |_| Error::new(ErrorKind::Down, "call the system", "the filer is closed");
@@ -139,17 +148,30 @@ impl CoreFiler for Posix {
     }
 
     async fn by_identity(&self, id: &Identity) -> Result<Option<Object>> {
+        if let Some(found) = self.tree.known_at_once(id) {
+            fair().await;
+            return Ok(Some(object(found)));
+        }
         let id = id.clone();
         self.run(move |tree| Ok(tree.by_identity(&id)?.map(object))).await
     }
 
     async fn lookup(&self, dir: &Object, name: &[u8]) -> Result<Object> {
-        let (dir, name) = (node(dir)?, name.to_vec());
+        let dir = node(dir)?;
+        if let Some(found) = names::lookup_at_once(&self.tree, &dir, name) {
+            fair().await;
+            return Ok(object(found));
+        }
+        let name = name.to_vec();
         self.run(move |tree| names::lookup(tree, &dir, &name).map(object)).await
     }
 
     async fn stat(&self, obj: &Object) -> Result<Stat> {
         let node = node(obj)?;
+        if let Some(seen) = self.tree.stat_at_once(&node) {
+            fair().await;
+            return attrs::to_stat(&seen);
+        }
         self.run(move |tree| attrs::to_stat(&tree.stat(&node)?)).await
     }
 
@@ -172,6 +194,10 @@ impl CoreFiler for Posix {
 
     async fn read(&self, obj: &Object, offset: u64, len: u32) -> Result<Bytes> {
         let node = node(obj)?;
+        if let Some(data) = data::read_at_once(&self.tree, &node, offset, len) {
+            fair().await;
+            return Ok(data);
+        }
         self.run(move |tree| data::read(tree, &node, offset, len)).await
     }
 

@@ -318,3 +318,36 @@ async fn a_bind_mount_overlaps_what_it_shows() {
         assert_eq!(registry::overlaps(&at(path), &[], &at("elsewhere"), &[]).await.unwrap(), wanted, "{path}");
     }
 }
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_calls() {
+    let temp = tempfile::tempdir().unwrap();
+    let filer = location(temp.path()).await;
+    let root = filer.root().await.unwrap();
+    let a = filer.make(&root, b"a", &What::File, root_attrs(0o644)).await.unwrap();
+    filer.write(&a, 0, vec![1; 65536].into()).await.unwrap();
+    let id = a.id.clone();
+    for op in
+        ["stat", "read 4k", "read 64k", "read 256k of 64k", "write 4k", "lookup", "root", "by_identity", "make+remove"]
+    {
+        let start = std::time::Instant::now();
+        for _ in 0..5000 {
+            match op {
+                "stat" => assert_eq!(filer.stat(&a).await.unwrap().size, 65536),
+                "read 4k" => drop(filer.read(&a, 4096, 4096).await.unwrap()),
+                "read 64k" => drop(filer.read(&a, 0, 65536).await.unwrap()),
+                "read 256k of 64k" => drop(filer.read(&a, 0, 65536 * 4).await.unwrap()),
+                "write 4k" => filer.write(&a, 4096, Bytes::from_static(&[3; 4096])).await.unwrap(),
+                "lookup" => drop(filer.lookup(&root, b"a").await.unwrap()),
+                "root" => drop(filer.root().await.unwrap()),
+                "by_identity" => drop(filer.by_identity(&id).await.unwrap()),
+                _ => {
+                    filer.make(&root, b"b", &What::File, root_attrs(0o644)).await.unwrap();
+                    filer.remove(&root, b"b").await.unwrap();
+                }
+            }
+        }
+        println!("{op}: {:?}", start.elapsed() / 5000);
+    }
+}

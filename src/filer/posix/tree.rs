@@ -47,6 +47,8 @@ pub(super) struct Tree {
     pub place: Place,
     pub nodes: Nodes,
     pub by_handle: bool,
+    /// Short calls on what is in memory need no thread of their own.
+    pub at_once: bool,
     root: RwLock<Arc<Root>>,
     /// The file system was mounted anew since the last sync: what was written before may be lost.
     remounted: AtomicBool,
@@ -61,7 +63,9 @@ impl Tree {
             Some(handle) => open_by_handle_at(&root.dir, handle).is_ok(),
             None => false,
         };
+        let at_once = identity::answers_at_once(&root.dir)?;
         Ok(Self {
+            at_once,
             place,
             nodes: Nodes::new(limits),
             by_handle,
@@ -124,6 +128,15 @@ impl Tree {
         self.node(path, None)
     }
 
+    /// The same without waiting, for names that the kernel remembers; `None` for all others.
+    pub fn child_at_once(&self, dir: &Node, name: &[u8]) -> Option<Arc<Node>> {
+        if !self.at_once {
+            return None;
+        }
+        let path = openat2(&dir.path, name, PATH, Mode::empty(), BENEATH | ResolveFlags::CACHED).ok()?;
+        self.node(path, None).ok()
+    }
+
     /// Puts an object that was just opened among those that are kept.
     pub fn node(&self, path: OwnedFd, file: Option<File>) -> Result<Arc<Node>> {
         let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
@@ -160,6 +173,19 @@ impl Tree {
     pub fn stat(&self, node: &Node) -> Result<Statx> {
         let _quiet = self.lending.read();
         identity::stat_fd(&node.path).map_err(fail("stat"))
+    }
+
+    /// [`Tree::by_identity`] for what is at hand, without waiting; `None` for all others.
+    pub fn known_at_once(&self, id: &Identity) -> Option<Arc<Node>> {
+        let node = self.nodes.get(id)?;
+        let seen = self.stat_at_once(&node)?;
+        (seen.stx_nlink > 0).then_some(node)
+    }
+
+    /// [`Tree::stat`] without waiting; `None` where that cannot be said.
+    pub fn stat_at_once(&self, node: &Node) -> Option<Statx> {
+        let _quiet = self.lending.try_read().filter(|_| self.at_once)?;
+        identity::stat_fd(&node.path).ok()
     }
 
     /// The descriptor for `node`'s data, opened if need be.
