@@ -161,7 +161,8 @@ async fn many_callers_over_many_segments_lose_nothing_and_keep_lsn_order() {
             let (journal, order) = (journal.clone(), Arc::clone(&order));
             tokio::spawn(async move {
                 for i in 0..40u64 {
-                    let bulk = vec![u8::try_from(caller).unwrap(); usize::try_from((caller * 977 + i * 131) % 9000).unwrap()];
+                    let bulk =
+                        vec![u8::try_from(caller).unwrap(); usize::try_from((caller * 977 + i * 131) % 9000).unwrap()];
                     let event = write_event(caller * 1000 + i, &bulk);
                     let log = |at: Appended| order.lock().push((at.lsn, at.time, caller * 1000 + i, bulk.len()));
                     let (at, ()) = journal.append_with(&event, &bulk, log).await.unwrap();
@@ -368,10 +369,7 @@ async fn at_the_hard_limit_operations_wait_the_reserve_goes_on_and_recycling_fre
             break;
         }
     }
-    let waits = tokio::time::timeout(
-        Duration::from_millis(300),
-        journal.append_with(&event, &bulk, |_| ()),
-    );
+    let waits = tokio::time::timeout(Duration::from_millis(300), journal.append_with(&event, &bulk, |_| ()));
     assert!(waits.await.is_err(), "operations wait at the limit");
     let cursor = Event::Cursor(Cursor { location: LocationId(1), lsn: Lsn(4096) });
     for _ in 0..10 {
