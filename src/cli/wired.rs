@@ -5,8 +5,7 @@ use crate::config::Config;
 
 /// INTEGRATOR: `crate::service::run(config)`.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    let _ = config;
-    anyhow::bail!("the service is not built in yet")
+    crate::service::run(config).await
 }
 
 /// INTEGRATOR: `crate::demo::run(args)`.

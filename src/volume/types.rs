@@ -1,5 +1,6 @@
 //! What the gateway asks and is answered: typed, no XDR.
 
+pub use crate::semantics::{SetAttrs, SetTime};
 use bytes::Bytes;
 use journal_format::event::What;
 use journal_format::ids::{JunctionId, Kind, NodeId, Time};
@@ -89,25 +90,6 @@ pub struct Call {
     pub xid: u32,
     /// CRC-32 of procedure number and arguments.
     pub sum: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SetTime {
-    #[default]
-    Keep,
-    Server,
-    Client(Time),
-}
-
-/// sattr3.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SetAttrs {
-    pub mode: Option<u32>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    pub size: Option<u64>,
-    pub atime: SetTime,
-    pub mtime: SetTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
