@@ -174,7 +174,8 @@ impl Act {
         match self {
             Act::Make { event, dir } => {
                 let Some(found) = there(filer, dir, &event.name).await? else { return Ok(None) };
-                let known = objects.node(&found.id).map_err(|e| Error::new(ErrorKind::Unknown, "index", e.to_string()))?;
+                let known =
+                    objects.node(&found.id).map_err(|e| Error::new(ErrorKind::Unknown, "index", e.to_string()))?;
                 Ok((known.is_none() && found.kind == event.what.kind()).then_some(Some(found)))
             }
             Act::Remove { event, dir, victim } => {
@@ -338,8 +339,8 @@ pub(super) fn part_of(event: Event, done: &PartDone) -> Option<Event> {
         (Event::Write(write), PartDone::Bytes(bytes)) => {
             (*bytes > 0).then_some(Event::Write(event::Write { len: *bytes, ..write }))
         }
-        (Event::SetAttr(set), PartDone::Attrs { mode, owner, size, times }) => {
-            (*mode || *owner || *size || *times).then(|| {
+        (Event::SetAttr(set), PartDone::Attrs { mode, owner, size, times }) => (*mode || *owner || *size || *times)
+            .then(|| {
                 Event::SetAttr(event::SetAttr {
                     mode: set.mode.filter(|_| *mode),
                     uid: set.uid.filter(|_| *owner),
@@ -349,8 +350,7 @@ pub(super) fn part_of(event: Event, done: &PartDone) -> Option<Event> {
                     mtime: set.mtime.filter(|_| *times),
                     ..set
                 })
-            })
-        }
+            }),
         _ => None,
     }
 }

@@ -103,12 +103,7 @@ impl Volume {
     }
 
     /// Give one name of a directory that is not complete its node, if the filer has it.
-    pub(super) async fn adopt_one(
-        &self,
-        permit: Permit,
-        dir: NodeRef,
-        name: &[u8],
-    ) -> Result<Option<Entry>, Status> {
+    pub(super) async fn adopt_one(&self, permit: Permit, dir: NodeRef, name: &[u8]) -> Result<Option<Entry>, Status> {
         let volume = self.clone();
         let name = name.to_vec();
         let task = tokio::spawn(async move { volume.adopt_name(permit, dir, name).await });
@@ -125,10 +120,7 @@ impl Volume {
         if meet_one(&location, &obj, &name).await?.is_none() {
             return Ok(self.live.entry(dir.node, &name)?);
         }
-        let wanted = vec![
-            (Key::Dir(dir.node), Mode::Shared),
-            (Key::Name(dir.node, name.clone()), Mode::Exclusive),
-        ];
+        let wanted = vec![(Key::Dir(dir.node), Mode::Shared), (Key::Name(dir.node, name.clone()), Mode::Exclusive)];
         let guard = self.acquire(wanted).await?;
         if let Some(entry) = self.live.entry(dir.node, &name)? {
             return Ok(Some(entry));

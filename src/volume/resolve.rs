@@ -76,14 +76,7 @@ impl Call {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Caller {
-            addr: addr.octets(),
-            port: self.port,
-            xid: self.xid,
-            call_sum: self.sum,
-            uid: self.uid,
-            gid: self.gid,
-        }
+        Caller { addr: addr.octets(), port: self.port, xid: self.xid, call_sum: self.sum, uid: self.uid, gid: self.gid }
     }
 }
 

@@ -15,11 +15,11 @@
 //!
 //! **Bound**: at [`STUCK_MAX`] operations that wait for a filer, new ones get JUKEBOX before they are appended.
 
+use super::Volume;
 use super::act::{Act, Outcome, part_of};
 use super::hold::Permit;
 use super::locks::Guard;
 use super::types::Status;
-use super::Volume;
 use crate::filer::{self, Object};
 use crate::index::store;
 use crate::journal::Appended;

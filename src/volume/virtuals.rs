@@ -38,9 +38,7 @@ fn attr_of(node: NodeId, dir: &VirtualDir, fsid: u64) -> Attr {
 fn leads_to(state: &State, child: Child) -> Option<NodeRef> {
     match child {
         Child::Dir(node) => Some(NodeRef { junction: TREE, node }),
-        Child::Junction(junction) => {
-            state.junctions.get(&junction).map(|found| NodeRef { junction, node: found.root })
-        }
+        Child::Junction(junction) => state.junctions.get(&junction).map(|found| NodeRef { junction, node: found.root }),
     }
 }
 
@@ -95,7 +93,9 @@ impl Volume {
         let parent = NodeRef { junction: TREE, node: found.parent };
         let mut all = vec![(1, b".".to_vec(), own), (2, b"..".to_vec(), parent)];
         let children = found.children.iter();
-        all.extend(children.filter_map(|(name, child)| Some((cookie(*child), name.clone(), leads_to(&state, *child)?))));
+        all.extend(
+            children.filter_map(|(name, child)| Some((cookie(*child), name.clone(), leads_to(&state, *child)?))),
+        );
         all.sort();
         let mut listing = super::ops::readdir::Filling::new(max, plus);
         for (cookie, name, node) in all.into_iter().filter(|(cookie, _, _)| *cookie > after) {

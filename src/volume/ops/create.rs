@@ -15,13 +15,7 @@ use journal_format::ids::Kind;
 const EXCLUSIVE_MODE: u32 = 0o600;
 
 impl Volume {
-    pub async fn create(
-        &self,
-        call: &Call,
-        dir: NodeRef,
-        name: &[u8],
-        how: CreateHow,
-    ) -> Result<Found, Refused<Wcc>> {
+    pub async fn create(&self, call: &Call, dir: NodeRef, name: &[u8], how: CreateHow) -> Result<Found, Refused<Wcc>> {
         match self.create_inner(call, dir, name, how).await {
             Ok(found) => Ok(found),
             Err(status) => Err(self.refused_wcc(status, dir).await),

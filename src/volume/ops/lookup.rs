@@ -6,12 +6,7 @@ use crate::volume::types::{Attr, Call, Found, NodeRef, Refused, Status, Wcc};
 use crate::volume::virtuals::TREE;
 
 impl Volume {
-    pub async fn lookup(
-        &self,
-        call: &Call,
-        dir: NodeRef,
-        name: &[u8],
-    ) -> Result<Found, Refused<Option<Attr>>> {
+    pub async fn lookup(&self, call: &Call, dir: NodeRef, name: &[u8]) -> Result<Found, Refused<Option<Attr>>> {
         if dir.junction == TREE {
             return self.virtual_lookup(dir.node, name).await;
         }

@@ -9,7 +9,9 @@ use crate::volume::hold::Permit;
 use crate::volume::locks::Guard;
 use crate::volume::resolve::{Seen, Use, changeable, check_name};
 use crate::volume::run::Mutation;
-use crate::volume::types::{Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SetTime, Status, Wcc};
+use crate::volume::types::{
+    Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SetTime, Status, Wcc,
+};
 use journal_format::event::{self, What};
 use journal_format::ids::{Kind, Time};
 use std::sync::Arc;
@@ -28,13 +30,7 @@ pub(in crate::volume) struct Place<'a> {
 }
 
 impl Volume {
-    pub async fn make(
-        &self,
-        call: &Call,
-        dir: NodeRef,
-        name: &[u8],
-        new: NewNode,
-    ) -> Result<Found, Refused<Wcc>> {
+    pub async fn make(&self, call: &Call, dir: NodeRef, name: &[u8], new: NewNode) -> Result<Found, Refused<Wcc>> {
         match self.make_inner(call, dir, name, new).await {
             Ok(found) => Ok(found),
             Err(status) => Err(self.refused_wcc(status, dir).await),

@@ -58,10 +58,8 @@ impl Volume {
         }
         let permit = self.holds.enter(from.junction).await?;
         let location = self.primary(from.junction)?;
-        let ends = Ends {
-            from: self.see_dir(&location, call, from).await?,
-            to: self.see_dir(&location, call, to).await?,
-        };
+        let ends =
+            Ends { from: self.see_dir(&location, call, from).await?, to: self.see_dir(&location, call, to).await? };
         self.complete_below(&permit, to, new).await?;
         let LockedNames { guard, entries } =
             self.lock_names(&permit, &[(from, name), (to, new)], |entries| wanted(entries, from, to)).await?;
