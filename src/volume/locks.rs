@@ -294,10 +294,8 @@ mod tests {
     async fn a_waiter_that_gives_up_lets_those_behind_it_pass() {
         let locks = Locks::default();
         let _first = try_get(&locks, vec![(dir(1), Shared)]).await.expect("free");
-        let (gave_up, passed) = tokio::join!(
-            locks.acquire(vec![(dir(1), Exclusive)], SOON),
-            locks.acquire(vec![(dir(1), Shared)], LONG),
-        );
+        let (gave_up, passed) =
+            tokio::join!(locks.acquire(vec![(dir(1), Exclusive)], SOON), locks.acquire(vec![(dir(1), Shared)], LONG),);
         assert!(gave_up.is_err());
         assert!(passed.is_ok());
     }
@@ -305,7 +303,8 @@ mod tests {
     #[tokio::test]
     async fn a_key_asked_for_twice_is_taken_once_in_the_stronger_mode() {
         let locks = Locks::default();
-        let _guard = try_get(&locks, vec![(dir(1), Shared), (dir(1), Exclusive)]).await.expect("no deadlock with itself");
+        let _guard =
+            try_get(&locks, vec![(dir(1), Shared), (dir(1), Exclusive)]).await.expect("no deadlock with itself");
         assert!(try_get(&locks, vec![(dir(1), Shared)]).await.is_none());
     }
 

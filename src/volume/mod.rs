@@ -1,17 +1,183 @@
-//! A client operation: lock, check, append, carry out, answer. A file per procedure under `ops/`.
+//! A client operation: lock, check, append, carry out, answer. A file per procedure under [`ops`].
+//!
+//! # What happens on a WRITE
+//!
+//! ```text
+//! gateway      Volume::write(call, node, offset, data)
+//! hold.rs      enter(junction)            waits while a switch holds the junction; the permit lasts to the operation's end
+//! resolve.rs   primary(junction)          looked up only behind the permit: what it says stays true to the end (I5)
+//! locks.rs     Node(node) shared, Bytes(node) offset..end exclusive
+//! resolve.rs   see(node)                  index record, object on the primary, its attributes; else ESTALE
+//! semantics    may it write? do set-id bits go?
+//! run.rs       ── from here on in a task of its own that owns permit, locks, object and data: a client that hangs up, or
+//!              a connection that is closed, cannot stop half way what has a record in the journal ──
+//!              ledger.begin(Write, data)  durable, and unsettled: no replayer passes it yet
+//! act.rs       filer.write, filer.set     done | refused (provably unchanged) | part | not known: wait, judge, try again
+//! run.rs       live.apply, touch          kept mtime and ctime: the record's time
+//!              ledger.done | ended(Failed | Partial), which is durable before any error is answered
+//! write.rs     attributes for the reply, then the locks are let go
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing is carried out before its record is durable, and nothing is answered before it has ended (I1). A failed
+//!   journal answers JUKEBOX, never success (I8), and leaves the operation unsettled.
+//! * The live index changes only under the operation's locks and before `ledger.done`, so that a commit of the index
+//!   that states the settled LSN holds everything before it.
+//! * No node id is shown before the event that gives it is durable: `Adopt` and `Make` are waited for ([`adopt`]).
+//! * Names are looked up in the live index; the filer is asked only for names in directories that are not *complete*,
+//!   and what it says is journaled before it is believed.
+//! * Every name operation holds its parent [`Dir`](locks::Key::Dir) and [`Node`](locks::Key::Node) shared and the name
+//!   exclusively, so that whoever takes the directory exclusively ([`Volume::lock_dir`]) sees no operation half done.
+//! * wcc `before` is given only where nobody else could have changed the object between it and `after`
+//!   ([`Guard::alone`](locks::Guard::alone)): a client takes the pair as proof that it missed nothing.
+//!
+//! # How it fails
+//!
+//! A filer that cannot be reached, or that does not answer: before the record is written the client gets JUKEBOX;
+//! after it the operation stays unsettled and locked and its task tries on ([`run`]), and the client gets JUKEBOX after
+//! [`run::PATIENCE`]. Of such operations there are at most [`run::STUCK_MAX`], plus those in flight when that is
+//! reached; then mutations get JUKEBOX before they are appended. Whoever waits for a lock longer than [`LOCK_PATIENCE`]
+//! gets JUKEBOX too. An index that fails is logged, and the operation is not ended until it works again.
 
+mod act;
+pub mod adopt;
 pub mod hold;
 pub mod locks;
+pub mod ops;
+mod resolve;
+pub mod run;
+pub mod status;
 pub mod types;
+mod virtuals;
 pub use types::*;
 
 use crate::index::live::Live;
 use crate::ledger::Ledger;
 use crate::location::Locations;
+use hold::{HoldGuard, Holds};
+use journal_format::ids::{JunctionId, NodeId, Time};
+use locks::{Guard, Key, Locks, Mode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// How long a client's operation waits for its locks.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Gives out node ids; none twice.
+pub struct NodeIds {
+    next: AtomicU64,
+}
+
+impl NodeIds {
+    /// `max` is the highest id that the index or the journal has ever held.
+    #[must_use]
+    pub fn after(max: NodeId) -> Self {
+        // Ids below are the virtual tree's and never a file's: `/` is 1.
+        Self { next: AtomicU64::new(max.0.max(1).saturating_add(1)) }
+    }
+
+    pub fn allot(&self) -> NodeId {
+        NodeId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Every junction's tree, as clients see it. Clones are the same volume.
+#[derive(Clone)]
 pub struct Volume {
     pub ledger: Ledger,
     pub live: Arc<Live>,
     pub locations: Arc<Locations>,
+    pub ids: Arc<NodeIds>,
+    pub holds: Holds,
+    locks: Locks,
+    stuck: Arc<AtomicUsize>,
+}
+
+impl Volume {
+    #[must_use]
+    pub fn new(ledger: Ledger, live: Arc<Live>, locations: Arc<Locations>, ids: Arc<NodeIds>) -> Self {
+        Self {
+            ledger,
+            live,
+            locations,
+            ids,
+            holds: Holds::default(),
+            locks: Locks::default(),
+            stuck: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    /// The directory, exclusively: every name operation in it has ended, and none begins before the guard is dropped.
+    pub async fn lock_dir(&self, dir: NodeId) -> Guard {
+        self.locks.wait(vec![(Key::Dir(dir), Mode::Exclusive)]).await
+    }
+
+    /// The node, exclusively: no write or attribute change is under way, and none begins before the guard is dropped.
+    pub async fn lock_node(&self, node: NodeId) -> Guard {
+        self.locks.wait(vec![(Key::Node(node), Mode::Exclusive)]).await
+    }
+
+    /// New mutations of the junction wait from now on; reads go on.
+    pub fn hold(&self, junction: JunctionId) -> HoldGuard {
+        self.holds.hold(junction)
+    }
+
+    /// Until no mutation of the (held) junction is under way.
+    pub async fn drained(&self, junction: JunctionId) {
+        self.holds.drained(junction).await;
+    }
+
+    /// Operations whose outcome is not known now.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Stable for ever: of the journal's identity and the junction's number.
+    #[must_use]
+    pub fn fsid(&self, junction: JunctionId) -> u64 {
+        fsid_of(&self.ledger.journal.id(), junction)
+    }
+
+    async fn acquire(&self, wanted: Vec<(Key, Mode)>) -> Result<Guard, Status> {
+        self.locks.acquire(wanted, LOCK_PATIENCE).await.map_err(|_| Status::Jukebox)
+    }
+}
+
+fn fsid_of(journal: &[u8; 16], junction: JunctionId) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"fsid");
+    hasher.update(journal);
+    hasher.update(&junction.0.to_le_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// "The server's time" of a SETATTR; every other time is its record's.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fsids_depend_on_journal_and_junction_alone() {
+        let (a, b) = ([1; 16], [2; 16]);
+        assert_eq!(fsid_of(&a, JunctionId(1)), fsid_of(&a, JunctionId(1)));
+        assert_ne!(fsid_of(&a, JunctionId(1)), fsid_of(&a, JunctionId(2)));
+        assert_ne!(fsid_of(&a, JunctionId(1)), fsid_of(&b, JunctionId(1)));
+    }
+
+    #[test]
+    fn node_ids_begin_behind_the_highest_and_never_at_the_tree_s_root() {
+        let ids = NodeIds::after(NodeId(41));
+        assert_eq!((ids.allot(), ids.allot()), (NodeId(42), NodeId(43)));
+        assert_eq!(NodeIds::after(NodeId(0)).allot(), NodeId(2));
+    }
 }

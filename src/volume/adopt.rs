@@ -1,0 +1,224 @@
+//! Objects that were on the primary before tain saw them get their node ids here.
+//!
+//! One name, when a client looks it up ([`Volume::adopt_one`]); a whole directory, before it is listed or removed
+//! ([`Volume::complete`]): pages of at most [`Adopt::ENTRIES_MAX`] names, an event each, and with the last the directory
+//! is *complete*: the index answers for it alone from then on. Nothing is shown before its `Adopt` is durable.
+//!
+//! What excludes what: a single name is adopted under that name's lock; a directory under its own exclusive lock, since
+//! a name that an operation has made on the filer and not yet in the index would look like one never seen. Objects with
+//! several links are adopted under a lock on their identity too, so that two names cannot give one object two nodes.
+//!
+//! It is a mutation as far as a switch is concerned (the events name the primary), so it needs a [`Permit`]. It runs in
+//! a task of its own: a client that gives up while a large directory is read finds it further on the next time.
+
+use super::Volume;
+use super::act::Act;
+use super::hold::Permit;
+use super::locks::{Guard, Key, Mode};
+use super::run::Mutation;
+use super::status::of_object;
+use super::types::{NodeRef, Status};
+use crate::filer::{ErrorKind, Object, Stat};
+use crate::index::live::Entry;
+use crate::location::Location;
+use journal_format::event::{Adopt, Adopted};
+use journal_format::ids::{Identity, JunctionId, Kind, NodeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long a client waits for a directory to become complete, and gets JUKEBOX then while it goes on.
+const COMPLETE_PATIENCE: Duration = Duration::from_secs(15);
+/// Names of one page that are looked at side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+/// A name as the filer has it.
+struct Met {
+    name: Vec<u8>,
+    obj: Object,
+    stat: Stat,
+}
+
+impl Volume {
+    /// Make the directory complete: every name in it known to the index. JUKEBOX when it takes too long; it goes on, and
+    /// the caller asks again.
+    pub async fn complete(&self, junction: JunctionId, dir: NodeId) -> Result<(), Status> {
+        let at = NodeRef { junction, node: dir };
+        if self.rec(at)?.complete {
+            return Ok(());
+        }
+        let permit = self.holds.enter(junction).await?;
+        self.complete_inside(permit, at).await
+    }
+
+    pub(super) async fn complete_inside(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
+        if self.rec(dir)?.complete {
+            return Ok(());
+        }
+        let volume = self.clone();
+        let task = tokio::spawn(async move { volume.adopt_all(permit, dir).await });
+        tokio::time::timeout(COMPLETE_PATIENCE, task).await.map_err(|_| Status::Jukebox)?.map_err(|error| {
+            tracing::error!(%error, "adoption ended before its time");
+            Status::ServerFault
+        })?
+    }
+
+    async fn adopt_all(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
+        let mut guard = self.acquire(vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
+        let rec = self.rec(dir)?;
+        if rec.complete {
+            return Ok(());
+        }
+        if rec.kind != Kind::Dir {
+            return Err(Status::NotDir);
+        }
+        let location = self.primary(dir.junction)?;
+        let obj = location.object(&self.live, dir.node).await.map_err(|e| of_object(&e))?;
+        let mut from = 0;
+        loop {
+            let page = location.filer.list(&obj, from, Adopt::ENTRIES_MAX).await.map_err(|e| of_object(&e))?;
+            let mut unknown = Vec::new();
+            for name in page.names {
+                if self.live.entry(dir.node, &name)?.is_none() {
+                    unknown.push(name);
+                }
+            }
+            // A filer may give more than was asked for.
+            let mut parts = unknown.chunks(Adopt::ENTRIES_MAX).peekable();
+            while let Some(part) = parts.next() {
+                let met = meet(&location, &obj, part).await?;
+                let last = parts.peek().is_none() && page.next.is_none();
+                guard = self.adopt(&permit, guard, &location, dir, met, last).await?;
+            }
+            match page.next {
+                Some(next) => from = next,
+                None if unknown.is_empty() => {
+                    self.adopt(&permit, guard, &location, dir, Vec::new(), true).await?;
+                    return Ok(());
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Give one name of a directory that is not complete its node, if the filer has it.
+    pub(super) async fn adopt_one(&self, permit: Permit, dir: NodeRef, name: &[u8]) -> Result<Option<Entry>, Status> {
+        let volume = self.clone();
+        let name = name.to_vec();
+        let task = tokio::spawn(async move { volume.adopt_name(permit, dir, name).await });
+        tokio::time::timeout(COMPLETE_PATIENCE, task).await.map_err(|_| Status::Jukebox)?.map_err(|error| {
+            tracing::error!(%error, "adoption ended before its time");
+            Status::ServerFault
+        })?
+    }
+
+    async fn adopt_name(&self, permit: Permit, dir: NodeRef, name: Vec<u8>) -> Result<Option<Entry>, Status> {
+        let location = self.primary(dir.junction)?;
+        let obj = location.object(&self.live, dir.node).await.map_err(|e| of_object(&e))?;
+        // Without the locks first: most names that nobody knows are not there, and are not waited for.
+        if meet_one(&location, &obj, &name).await?.is_none() {
+            return Ok(self.live.entry(dir.node, &name)?);
+        }
+        let wanted = vec![(Key::Dir(dir.node), Mode::Shared), (Key::Name(dir.node, name.clone()), Mode::Exclusive)];
+        let guard = self.acquire(wanted).await?;
+        if let Some(entry) = self.live.entry(dir.node, &name)? {
+            return Ok(Some(entry));
+        }
+        if self.rec(dir)?.complete {
+            return Ok(None);
+        }
+        let Some(met) = meet_one(&location, &obj, &name).await? else { return Ok(None) };
+        self.adopt(&permit, guard, &location, dir, vec![met], false).await?;
+        Ok(self.live.entry(dir.node, &name)?)
+    }
+
+    /// One `Adopt` event, to its end. The names are locked by `guard`, which comes back.
+    async fn adopt(
+        &self,
+        permit: &Permit,
+        guard: Guard,
+        location: &Arc<Location>,
+        dir: NodeRef,
+        met: Vec<Met>,
+        complete: bool,
+    ) -> Result<Guard, Status> {
+        let several = met.iter().filter(|m| m.stat.kind != Kind::Dir && m.stat.nlink > 1);
+        let wanted: Vec<_> = several.map(|m| (Key::Object(m.obj.id.clone()), Mode::Exclusive)).collect();
+        let linked = if wanted.is_empty() { None } else { Some(self.acquire(wanted).await?) };
+        let mut entries = Vec::with_capacity(met.len());
+        let mut objects = Vec::with_capacity(met.len());
+        // Two names of one object in one page: the index does not know the first yet when the second is looked at.
+        let mut page: BTreeMap<Identity, NodeId> = BTreeMap::new();
+        for Met { name, obj, stat } in met {
+            let node = match page.get(&obj.id) {
+                Some(node) if obj.kind != Kind::Dir => *node,
+                _ => self.node_of(location, dir.junction, &obj)?,
+            };
+            page.insert(obj.id.clone(), node);
+            let identity = obj.id.clone();
+            entries.push(Adopted { name, node, kind: obj.kind, identity, mtime: stat.mtime, ctime: stat.ctime });
+            objects.push((node, obj));
+        }
+        let event = Adopt { junction: dir.junction, location: location.id, dir: dir.node, entries, complete };
+        let act = Act::Adopt { event, objects };
+        let mutation = Mutation { permit: permit.clone(), guard, location: location.clone(), act };
+        let ended = self.to_the_end(mutation).await?;
+        drop(linked);
+        Ok(ended.guard)
+    }
+
+    /// The node that the object has by another name, or a new one. A directory has one name only: if it is known by
+    /// another, somebody moved it on the filer behind us, and it begins anew.
+    fn node_of(&self, location: &Location, junction: JunctionId, obj: &Object) -> Result<NodeId, Status> {
+        if let Some(node) = location.objects.node(&obj.id)?
+            && obj.kind != Kind::Dir
+            && let Some(rec) = self.live.node(node)?
+            && rec.kind == obj.kind
+            && rec.junction == junction
+        {
+            return Ok(node);
+        }
+        Ok(self.ids.allot())
+    }
+}
+
+async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Option<Met>, Status> {
+    let met = async {
+        let obj = location.filer.lookup(dir, name).await?;
+        let stat = location.filer.stat(&obj).await?;
+        Ok(Met { name: name.to_vec(), obj, stat })
+    };
+    match met.await {
+        Ok(met) => Ok(Some(met)),
+        // Nothing there; or a name that a filer hides or cannot have, which to clients is the same.
+        Err(crate::filer::Error { kind: ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Stale, .. }) => Ok(None),
+        Err(error) => Err(of_object(&error)),
+    }
+}
+
+/// Look at the names, [`SIDE_BY_SIDE`] at a time; those that are gone meanwhile are left out.
+async fn meet(location: &Arc<Location>, dir: &Object, names: &[Vec<u8>]) -> Result<Vec<Met>, Status> {
+    let mut met = Vec::with_capacity(names.len());
+    let mut tasks = JoinSet::new();
+    let mut names = names.iter();
+    loop {
+        while tasks.len() < SIDE_BY_SIDE
+            && let Some(name) = names.next()
+        {
+            let (location, dir, name) = (location.clone(), dir.clone(), name.clone());
+            tasks.spawn(async move { meet_one(&location, &dir, &name).await });
+        }
+        match tasks.join_next().await {
+            None => break,
+            Some(Ok(one)) => met.extend(one?),
+            Some(Err(error)) => {
+                tracing::error!(%error, "looking at a name ended before its time");
+                return Err(Status::ServerFault);
+            }
+        }
+    }
+    // In the order of names, so that the event does not depend on who answered first.
+    met.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(met)
+}

@@ -1,0 +1,20 @@
+//! FSSTAT.
+
+use crate::filer::FsStat;
+use crate::volume::Volume;
+use crate::volume::status::of_object;
+use crate::volume::types::{Answer, Call, NodeRef, Space};
+use crate::volume::virtuals::TREE;
+
+impl Volume {
+    /// Space of the primary's file system; the tree above the junctions has none.
+    pub async fn fsstat(&self, _call: &Call, node: NodeRef) -> Answer<Space> {
+        let attr = self.attr_now(node).await?;
+        if node.junction == TREE {
+            return Ok(Space { attr: Some(attr), fs: FsStat::default() });
+        }
+        let location = self.primary(node.junction)?;
+        let fs = location.filer.statfs().await.map_err(|e| of_object(&e))?;
+        Ok(Space { attr: Some(attr), fs })
+    }
+}

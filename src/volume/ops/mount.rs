@@ -1,0 +1,58 @@
+//! What MOUNT asks: directories by path, and the list of exports.
+
+use crate::volume::Volume;
+use crate::volume::resolve::check_bytes;
+use crate::volume::types::{Answer, NodeRef, Status};
+use crate::volume::virtuals::{ROOT, TREE};
+use journal_format::ids::{JunctionId, Kind};
+
+impl Volume {
+    /// A directory by its client path, above, at or below a junction. Whether the caller may is the export policy's
+    /// affair, as on any server: modes are looked at when the handle is used.
+    pub async fn mount(&self, path: &[u8]) -> Answer<NodeRef> {
+        let mut at = NodeRef { junction: TREE, node: ROOT };
+        for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+            if name == b".." {
+                return Err(Status::Inval);
+            }
+            check_bytes(name)?;
+            at = if at.junction == TREE {
+                self.virtual_child(at.node, name)?
+            } else if self.rec(at)?.kind == Kind::Dir {
+                self.step(at, name).await?
+            } else {
+                return Err(Status::NotDir);
+            };
+        }
+        if at.junction != TREE && self.rec(at)?.kind != Kind::Dir {
+            return Err(Status::NotDir);
+        }
+        Ok(at)
+    }
+
+    /// Every junction with its path.
+    #[must_use]
+    pub fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
+        let state = self.ledger.state();
+        state.junctions.iter().map(|(junction, found)| (*junction, slashed(&found.path))).collect()
+    }
+}
+
+fn slashed(path: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for name in path {
+        out.push(b'/');
+        out.extend_from_slice(name);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_exports_begin_with_a_slash() {
+        assert_eq!(slashed(&[b"data".to_vec(), b"a b".to_vec()]), b"/data/a b");
+    }
+}

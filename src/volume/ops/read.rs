@@ -1,0 +1,52 @@
+//! READ. No lock and no permit: it sees each write before or after, as on any NAS, and goes on through a hold.
+
+use crate::semantics::permission::may_read_data;
+use crate::volume::Volume;
+use crate::volume::status::of_object;
+use crate::volume::types::{Attr, Call, NodeRef, READ_MAX, ReadOk, Refused, Status};
+use crate::volume::virtuals::TREE;
+use bytes::Bytes;
+use journal_format::ids::Kind;
+
+impl Volume {
+    /// At most [`READ_MAX`] bytes.
+    pub async fn read(
+        &self,
+        call: &Call,
+        node: NodeRef,
+        offset: u64,
+        len: u32,
+    ) -> Result<ReadOk, Refused<Option<Attr>>> {
+        match self.read_inner(call, node, offset, len.min(READ_MAX)).await {
+            Ok(answer) => Ok(answer),
+            Err(status) => Err(self.refused(status, node).await),
+        }
+    }
+
+    async fn read_inner(&self, call: &Call, node: NodeRef, offset: u64, len: u32) -> Result<ReadOk, Status> {
+        if node.junction == TREE {
+            return Err(Status::IsDir);
+        }
+        let (location, mut seen) = self.look(node).await?;
+        match seen.rec.kind {
+            Kind::File => {}
+            Kind::Dir => return Err(Status::IsDir),
+            _ => return Err(Status::Inval),
+        }
+        if !may_read_data(&call.cred(), &seen.owned()) {
+            return Err(Status::Access);
+        }
+        let data = if len == 0 || offset >= seen.stat.size {
+            Bytes::new()
+        } else {
+            location.filer.read(&seen.obj, offset, len).await.map_err(|e| of_object(&e))?
+        };
+        let end = offset.saturating_add(data.len() as u64);
+        if end > seen.stat.size && !data.is_empty() {
+            // Grew meanwhile: attributes that are older than the data would make the client cut it off.
+            seen = self.see(&location, node).await?;
+        }
+        let short = data.len() < len as usize;
+        Ok(ReadOk { eof: short || end >= seen.stat.size, data, attr: Some(seen.attr(self.fsid(node.junction))) })
+    }
+}

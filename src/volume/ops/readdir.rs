@@ -1,0 +1,213 @@
+//! READDIR and READDIRPLUS.
+//!
+//! The directory is made complete first, so that the index alone answers, by cookie: the serial of the entry. What comes
+//! later comes last and what goes leaves a gap, so a listing that goes on while names change, or across a switch or a
+//! restart, neither skips nor doubles what stays. The cookie verifier is therefore always the same, and never refused.
+
+use crate::index::live::Entry;
+use crate::location::Location;
+use crate::semantics::permission::{READ, check};
+use crate::volume::Volume;
+use crate::volume::resolve;
+use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Status};
+use crate::volume::virtuals::TREE;
+use journal_format::ids::Kind;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Bytes of an entry in a READDIR reply beside its padded name: follows, fileid, name length, cookie.
+pub const ENTRY_BYTES: usize = 4 + 8 + 4 + 8;
+/// More of them in a READDIRPLUS reply: attributes, and a handle of at most 64 bytes.
+pub const ENTRY_PLUS_BYTES: usize = ENTRY_BYTES + (4 + 84) + (4 + 4 + 64);
+/// `.` and `..`.
+const DOT: u64 = 1;
+const DOT_DOT: u64 = 2;
+/// Entries whose attributes are asked for side by side.
+const SIDE_BY_SIDE: usize = 16;
+/// Entries read from the index at a time.
+const BATCH: usize = 512;
+
+/// Fills a reply up to its size.
+pub(in crate::volume) struct Filling {
+    entries: Vec<DirEntry>,
+    left: usize,
+    plus: bool,
+    full: bool,
+}
+
+impl Filling {
+    pub fn new(max: usize, plus: bool) -> Self {
+        Self { entries: Vec::new(), left: max.min(READDIR_MAX as usize), plus, full: false }
+    }
+
+    /// False when it does not fit any more.
+    pub fn push(&mut self, entry: DirEntry) -> bool {
+        let fixed = if self.plus { ENTRY_PLUS_BYTES } else { ENTRY_BYTES };
+        match self.left.checked_sub(fixed + entry.name.len().next_multiple_of(4)) {
+            Some(left) => {
+                self.left = left;
+                self.entries.push(entry);
+                true
+            }
+            None => {
+                self.full = true;
+                false
+            }
+        }
+    }
+
+    /// The entries, and whether they reach the end. Not even one fits: the client's buffer is too small.
+    pub fn end(self) -> Result<(Vec<DirEntry>, bool), Status> {
+        if self.full && self.entries.is_empty() {
+            return Err(Status::TooSmall);
+        }
+        Ok((self.entries, !self.full))
+    }
+}
+
+impl Volume {
+    /// Entries behind `cookie`, as many as fit into `max` bytes of reply (see [`ENTRY_BYTES`], [`ENTRY_PLUS_BYTES`]).
+    pub async fn readdir(
+        &self,
+        call: &Call,
+        dir: NodeRef,
+        cookie: u64,
+        _verifier: u64,
+        max: usize,
+        plus: bool,
+    ) -> Result<Listing, Refused<Option<Attr>>> {
+        let listing = if dir.junction == TREE {
+            self.virtual_readdir(dir.node, cookie, max, plus).await
+        } else {
+            self.readdir_inner(call, dir, cookie, max, plus).await
+        };
+        match listing {
+            Ok(listing) => Ok(listing),
+            Err(status) => Err(self.refused(status, dir).await),
+        }
+    }
+
+    async fn readdir_inner(
+        &self,
+        call: &Call,
+        dir: NodeRef,
+        cookie: u64,
+        max: usize,
+        plus: bool,
+    ) -> Result<Listing, Status> {
+        let (location, seen) = self.look(dir).await?;
+        if seen.rec.kind != Kind::Dir {
+            return Err(Status::NotDir);
+        }
+        check(&call.cred(), &seen.owned(), READ)?;
+        self.complete(dir.junction, dir.node).await?;
+        let mut filling = Filling::new(max, plus);
+        self.fill(&mut filling, dir, cookie)?;
+        let (mut entries, eof) = filling.end()?;
+        if plus {
+            self.add_attrs(&location, dir, &mut entries).await;
+        }
+        Ok(Listing { entries, eof, dir: Some(seen.attr(self.fsid(dir.junction))) })
+    }
+
+    fn fill(&self, filling: &mut Filling, dir: NodeRef, cookie: u64) -> Result<(), Status> {
+        let plus = filling.plus;
+        let made = |name: &[u8], cookie, node: NodeRef| DirEntry {
+            name: name.to_vec(),
+            fileid: node.node.0,
+            cookie,
+            node: plus.then_some(node),
+            attr: None,
+        };
+        if cookie < DOT && !filling.push(made(b".", DOT, dir)) {
+            return Ok(());
+        }
+        if cookie < DOT_DOT && !filling.push(made(b"..", DOT_DOT, self.parent(dir)?)) {
+            return Ok(());
+        }
+        let mut after = cookie.max(DOT_DOT);
+        loop {
+            let batch: Vec<Entry> = self.live.list(dir.node, after, BATCH)?;
+            for entry in &batch {
+                let node = NodeRef { junction: dir.junction, node: entry.node };
+                if !filling.push(made(&entry.name, entry.cookie, node)) {
+                    return Ok(());
+                }
+            }
+            match batch.last() {
+                Some(last) if batch.len() == BATCH => after = last.cookie,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Attributes, [`SIDE_BY_SIDE`] at a time. An entry whose object cannot be reached just now has none.
+    async fn add_attrs(&self, location: &Arc<Location>, dir: NodeRef, entries: &mut [DirEntry]) {
+        let fsid = self.fsid(dir.junction);
+        let mut tasks = JoinSet::new();
+        let mut next = 0;
+        let mut attrs: Vec<Option<Attr>> = vec![None; entries.len()];
+        loop {
+            while tasks.len() < SIDE_BY_SIDE && next < entries.len() {
+                if let Some(node) = entries[next].node {
+                    let (volume, location, i) = (self.clone(), location.clone(), next);
+                    tasks.spawn(async move { (i, volume.attr_in(&location, dir, node, fsid).await) });
+                }
+                next += 1;
+            }
+            match tasks.join_next().await {
+                None => break,
+                Some(Ok((i, attr))) => attrs[i] = attr,
+                Some(Err(error)) => tracing::error!(%error, "an entry's attributes ended before their time"),
+            }
+        }
+        for (entry, attr) in entries.iter_mut().zip(attrs) {
+            entry.attr = attr;
+        }
+    }
+
+    async fn attr_in(&self, location: &Location, dir: NodeRef, node: NodeRef, fsid: u64) -> Option<Attr> {
+        if node.junction != dir.junction {
+            // `..` of a junction's root.
+            return self.attr_now(node).await.ok();
+        }
+        let seen: resolve::Seen = self.see(location, node).await.ok()?;
+        Some(seen.attr(fsid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str) -> DirEntry {
+        DirEntry { name: name.as_bytes().to_vec(), fileid: 1, cookie: 16, node: None, attr: None }
+    }
+
+    #[test]
+    fn a_reply_is_filled_up_to_its_size_and_says_that_it_is_not_the_end() {
+        let mut filling = Filling::new(2 * (ENTRY_BYTES + 4), false);
+        assert!(filling.push(entry("a")));
+        assert!(filling.push(entry("abcd")));
+        assert!(!filling.push(entry("c")));
+        let (entries, eof) = filling.end().expect("some fit");
+        assert_eq!((entries.len(), eof), (2, false));
+    }
+
+    #[test]
+    fn names_are_counted_padded() {
+        let mut filling = Filling::new(ENTRY_BYTES + 4, false);
+        assert!(!filling.push(entry("abcde")));
+        let mut filling = Filling::new(ENTRY_BYTES + 8, false);
+        assert!(filling.push(entry("abcde")));
+        assert!(filling.end().is_ok_and(|(_, eof)| eof));
+    }
+
+    #[test]
+    fn a_buffer_that_takes_not_even_one_entry_is_too_small_but_an_empty_listing_is_not() {
+        let mut filling = Filling::new(10, false);
+        assert!(!filling.push(entry("a")));
+        assert_eq!(filling.end().err(), Some(Status::TooSmall));
+        assert_eq!(Filling::new(10, false).end(), Ok((Vec::new(), true)));
+    }
+}

@@ -1,0 +1,261 @@
+//! From the record to the end of an operation, in a task of its own.
+//!
+//! Once an event is durable it must be carried out and ended whatever becomes of the client, so everything from
+//! `ledger.begin` on runs in a spawned task that owns the permit, the locks and the objects. The client's own task only
+//! waits for it, and no longer than [`PATIENCE`]: then it answers JUKEBOX, and the operation goes on, unsettled and
+//! locked, until the filer says what came of it. If the process dies meanwhile, recovery redoes it from the journal.
+//!
+//! ```text
+//! begin ── durable ──► carry out ─┬─ done ────► index, objects, Made ──► ledger.done
+//!   │                    ▲        ├─ refused ─► ledger.ended(Failed)
+//!   │ journal failed     │wait    └─ part ────► index ─────────────────► ledger.ended(Partial)
+//!   ▼                    └── not known
+//! JUKEBOX
+//! ```
+//!
+//! **Bound**: at [`STUCK_MAX`] operations that wait for a filer, new ones get JUKEBOX before they are appended.
+
+use super::Volume;
+use super::act::{Act, Outcome, part_of};
+use super::hold::Permit;
+use super::locks::Guard;
+use super::types::Status;
+use crate::filer::{self, Object};
+use crate::index::store;
+use crate::journal::Appended;
+use crate::location::Location;
+use journal_format::event::{Event, Failed, Made, PartDone, Partial};
+use journal_format::ids::{LocationId, NodeId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long a client waits for an operation that has been begun.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Operations whose outcome is not known, beyond which no new ones are begun.
+pub const STUCK_MAX: usize = 256;
+/// Between two tries: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What an operation's task owns.
+pub(super) struct Mutation {
+    pub permit: Permit,
+    pub guard: Guard,
+    pub location: Arc<Location>,
+    pub act: Act,
+}
+
+/// It has ended, done; its locks are still held, so that the attributes of the answer are those it left.
+pub(super) struct Ended {
+    pub guard: Guard,
+    /// Bytes written, of a WRITE: fewer than asked for when the rest was refused.
+    pub written: u32,
+    /// Kept so that a hold finds the junction drained only when the answer is made, too.
+    pub _permit: Permit,
+}
+
+/// An operation that waits for a filer; counted as stuck from its first pause on.
+pub(super) struct Waiting {
+    stuck: Arc<AtomicUsize>,
+    name: &'static str,
+    location: LocationId,
+    pauses: u32,
+}
+
+impl Waiting {
+    pub fn new(volume: &Volume, name: &'static str, location: LocationId) -> Self {
+        Self { stuck: volume.stuck.clone(), name, location, pauses: 0 }
+    }
+
+    /// An earlier call's outcome was not known: a definite error proves nothing any more.
+    pub const fn has_waited(&self) -> bool {
+        self.pauses > 0
+    }
+
+    pub async fn pause(&mut self, error: &filer::Error) {
+        if self.pauses == 0 {
+            self.stuck.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(op = self.name, location = %self.location, %error, "outcome not known: held, and tried again");
+        }
+        self.pauses = self.pauses.saturating_add(1);
+        tokio::time::sleep(pause_after(self.pauses)).await;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.pauses > 0 {
+            self.stuck.fetch_sub(1, Ordering::Relaxed);
+            tracing::info!(op = self.name, location = %self.location, pauses = self.pauses, "outcome known");
+        }
+    }
+}
+
+fn pause_after(pauses: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(PAUSE_MAX)
+}
+
+impl Volume {
+    /// Begin the operation and see it to its end.
+    pub(super) async fn run(&self, mutation: Mutation) -> Result<Ended, Status> {
+        if self.stuck() >= STUCK_MAX {
+            return Err(Status::Jukebox);
+        }
+        let volume = self.clone();
+        let task = tokio::spawn(async move { volume.to_the_end(mutation).await });
+        match tokio::time::timeout(PATIENCE, task).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => {
+                // Our own bug. What it had begun stays unsettled, and is redone at the next start.
+                tracing::error!(%error, "an operation's task ended before the operation did");
+                Err(Status::ServerFault)
+            }
+            Err(_) => Err(Status::Jukebox),
+        }
+    }
+
+    /// [`run`](Self::run) inside a task that is the operation's own already.
+    pub(super) async fn to_the_end(&self, mutation: Mutation) -> Result<Ended, Status> {
+        let Mutation { permit, guard, location, act } = mutation;
+        let event = act.event();
+        let op = self.ledger.begin(permit.junction(), &event, act.bulk()).await?;
+        let mut ended = Ended { guard, written: 0, _permit: permit };
+        match act.carry_out(self, &location).await {
+            Outcome::Done(made) => {
+                self.settle(&location, op.at, &act, &event, made.as_ref()).await?;
+                if let Event::Write(write) = &event {
+                    ended.written = write.len;
+                }
+                self.ledger.done(op);
+                Ok(ended)
+            }
+            Outcome::Refused(status) => {
+                let failed = Failed { op: op.at.lsn, status: status as u32 };
+                self.ledger.ended(op, Event::Failed(failed)).await?;
+                Err(status)
+            }
+            Outcome::Part(done, status) => {
+                let written = if let PartDone::Bytes(bytes) = &done { *bytes } else { 0 };
+                if let Some(part) = part_of(event, &done) {
+                    self.settle(&location, op.at, &act, &part, None).await?;
+                }
+                let partial = Partial { op: op.at.lsn, done, status: status as u32 };
+                self.ledger.ended(op, Event::Partial(partial)).await?;
+                // A short WRITE is a success; the client asks for the rest and hears then what is wrong with it.
+                ended.written = written;
+                if written > 0 { Ok(ended) } else { Err(status) }
+            }
+        }
+    }
+
+    /// Put what was done into index and objects, and say what was made. `event` is what was done of `act`.
+    async fn settle(
+        &self,
+        location: &Location,
+        at: Appended,
+        act: &Act,
+        event: &Event,
+        made: Option<&Object>,
+    ) -> Result<(), Status> {
+        let mut pause = 0;
+        while let Err(error) = self.record(location, at, act, event, made) {
+            // Done on the filer and not in the index: nobody may see this node before it is. Locked, until it works.
+            tracing::error!(%error, op = act.name(), lsn = %at.lsn, "the node index failed; trying again");
+            pause += 1;
+            tokio::time::sleep(pause_after(pause)).await;
+        }
+        if let (Act::Make { event, .. }, Some(made)) = (act, made) {
+            let made = Made { location: location.id, objects: vec![(event.node, made.id.clone())] };
+            self.ledger.append(&Event::Made(made)).await?;
+        }
+        Ok(())
+    }
+
+    /// Idempotent.
+    fn record(
+        &self,
+        location: &Location,
+        at: Appended,
+        act: &Act,
+        event: &Event,
+        made: Option<&Object>,
+    ) -> store::Result<()> {
+        // Objects first: whoever finds a new node in the index must be able to reach it.
+        if let (Act::Make { event, .. }, Some(made)) = (act, made) {
+            put(location, event.node, made)?;
+        }
+        if let Act::Adopt { objects, .. } = act {
+            for (node, object) in objects {
+                put(location, *node, object)?;
+            }
+        }
+        self.live.apply(at.lsn, at.time, event)?;
+        follow(location, event)
+    }
+}
+
+fn put(location: &Location, node: NodeId, object: &Object) -> store::Result<()> {
+    location.objects.store.write(location.objects.put(node, &object.id)?);
+    location.remember(node, object);
+    Ok(())
+}
+
+fn gone(location: &Location, node: NodeId) -> store::Result<()> {
+    location.objects.store.write(location.objects.remove(node)?);
+    location.forget(node);
+    Ok(())
+}
+
+/// Kept times that are now others than the filer's are to be put on it before the location's cursor passes; nodes that
+/// are gone have no object any more.
+fn follow(location: &Location, event: &Event) -> store::Result<()> {
+    match event {
+        Event::Write(write) => {
+            location.touch(write.node);
+        }
+        Event::SetAttr(set) => {
+            if set.size.is_some() && set.mtime.is_none() {
+                location.touch(set.node);
+            }
+        }
+        Event::Make(make) => {
+            location.touch(make.dir);
+            if make.mtime.is_none() {
+                location.touch(make.node);
+            }
+        }
+        Event::Remove(remove) => {
+            location.touch(remove.dir);
+            if remove.last {
+                gone(location, remove.node)?;
+            }
+        }
+        Event::Rename(rename) => {
+            location.touch(rename.from_dir);
+            location.touch(rename.to_dir);
+            if let Some(replaced) = rename.replaced
+                && replaced.last
+            {
+                gone(location, replaced.node)?;
+            }
+        }
+        Event::Link(link) => {
+            location.touch(link.dir);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_their_bound() {
+        assert_eq!(pause_after(1), PAUSE_MIN);
+        assert_eq!(pause_after(2), PAUSE_MIN * 2);
+        assert_eq!(pause_after(1000), PAUSE_MAX);
+    }
+}
