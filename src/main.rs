@@ -1,1 +1,17 @@
-fn main() {}
+//! The binary: logging, a runtime, the command line.
+
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("TAIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("tain: no threads can be started: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(tain::cli::main())
+}

@@ -7,8 +7,10 @@
 //! An [`Object`] is found by identity (where the filer can) or by walking names from the location's root, and stays
 //! usable while it is held, whatever it is called meanwhile.
 
+#[cfg(test)]
 pub mod contract;
 pub mod error;
+pub mod hidden;
 pub mod memory;
 pub mod posix;
 pub mod registry;
@@ -122,7 +124,7 @@ pub trait CoreFiler: Send + Sync + 'static {
 
     /// The object with this identity, if the filer can find it so; `Ok(None)` when it must be walked to,
     /// [`ErrorKind::Stale`] when it certainly is gone.
-    async fn by_identity(&self, id: &Identity, kind: Kind) -> Result<Option<Object>>;
+    async fn by_identity(&self, id: &Identity) -> Result<Option<Object>>;
 
     /// The object `name` in `dir`; [`ErrorKind::NotFound`] when there is none.
     async fn lookup(&self, dir: &Object, name: &[u8]) -> Result<Object>;

@@ -1,1 +1,151 @@
-//! One line per kind of filer.
+//! One line per kind of filer: the scheme of its URLs, and where its calls go.
+//!
+//! A URL is `scheme://rest`. In a path, bytes other than letters, digits and `-._~/` are written `%XX`, so that a URL is
+//! plain text whatever the names are; [`canonical`] makes two spellings of the same path equal.
+
+use super::{CoreFiler, Error, ErrorKind, Probe, Result, posix};
+use journal_format::ids::Identity;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Where {
+    /// `posix:///dir`: the directory's path.
+    Posix(Vec<u8>),
+}
+
+const KINDS: &str = "posix:///dir";
+
+fn refused(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, "read a filer's URL", text)
+}
+
+impl Where {
+    fn parse(url: &str) -> Result<Self> {
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| refused(format!("{url:?} is not a URL; known kinds: {KINDS}")))?;
+        match scheme.to_ascii_lowercase().as_str() {
+            "posix" => Ok(Self::Posix(path(rest)?)),
+            other => Err(refused(format!("no kind of filer is called {other:?}; known kinds: {KINDS}"))),
+        }
+    }
+}
+
+/// An absolute path without empty components.
+fn path(text: &str) -> Result<Vec<u8>> {
+    let bytes = decode(text)?;
+    if bytes.first() != Some(&b'/') {
+        return Err(refused("a path begins with a slash: posix:///dir"));
+    }
+    let mut path = Vec::with_capacity(bytes.len());
+    for name in bytes.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+        super::hidden::check_name(name).map_err(|e| refused(format!("in the path: {}", e.detail)))?;
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Ok(path)
+}
+
+fn decode(text: &str) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        match (digit(), digit()) {
+            (Some(high), Some(low)) => out.push(high << 4 | low),
+            _ => return Err(refused("a % is followed by two hexadecimal digits")),
+        }
+    }
+    Ok(out)
+}
+
+fn encode(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn path_buf(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// The URL in its one spelling.
+pub fn canonical(url: &str) -> Result<String> {
+    match Where::parse(url)? {
+        Where::Posix(path) => Ok(format!("posix://{}", encode(&path))),
+    }
+}
+
+/// Looks at a filer and finds out what it can do.
+pub async fn probe(url: &str) -> Result<Probe> {
+    match Where::parse(url)? {
+        Where::Posix(path) => posix::probe(path_buf(path)).await,
+    }
+}
+
+/// The location `subdir` of the export at `url`. `expected_root` is [`Probe::root`] as of when the filer was added;
+/// without `expected_dir` the directory is whichever is there now. [`ErrorKind::Down`] when either is another one.
+pub async fn open(
+    url: &str,
+    expected_root: &[u8],
+    subdir: &[Vec<u8>],
+    expected_dir: Option<&Identity>,
+) -> Result<Arc<dyn CoreFiler>> {
+    match Where::parse(url)? {
+        Where::Posix(path) => posix::open(path_buf(path), expected_root, subdir, expected_dir).await,
+    }
+}
+
+/// Makes the directories of `subdir` that are missing below the export's root.
+pub async fn create_subdir(url: &str, expected_root: &[u8], subdir: &[Vec<u8>]) -> Result<()> {
+    match Where::parse(url)? {
+        Where::Posix(path) => posix::create_subdir(path_buf(path), expected_root, subdir).await,
+    }
+}
+
+/// Whether two locations are, or lie inside, one another, whatever URLs lead to them.
+pub async fn overlaps(url_a: &str, subdir_a: &[Vec<u8>], url_b: &str, subdir_b: &[Vec<u8>]) -> Result<bool> {
+    match (Where::parse(url_a)?, Where::parse(url_b)?) {
+        (Where::Posix(a), Where::Posix(b)) => {
+            posix::overlaps(path_buf(a), subdir_a.to_vec(), path_buf(b), subdir_b.to_vec()).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_path_are_one_url() {
+        for url in ["posix:///srv/a%20b", "POSIX:///srv//a b/", "posix:////srv/a%20b/"] {
+            assert_eq!(canonical(url).unwrap(), "posix:///srv/a%20b");
+        }
+        assert_eq!(canonical("posix:///").unwrap(), "posix:///");
+        assert_eq!(canonical("posix:///%ff%2F%25").unwrap(), "posix:///%FF/%25");
+    }
+
+    #[test]
+    fn urls_that_lead_astray_are_refused() {
+        for url in ["/srv", "posix://srv/a", "posix:///a/../b", "posix:///a%00b", "posix:///a%2", "ftp://x/y", ""] {
+            assert_eq!(canonical(url).unwrap_err().kind, ErrorKind::Invalid, "{url}");
+        }
+    }
+}

@@ -1,34 +1,89 @@
-//! The journal: segments on disk, append by batches, reading by map, recovery of the tail, snapshots, recycling.
-//! Design §4. The interface below is what the rest of the service builds on.
+//! The journal: the write-ahead log that everything else is a fold of. Design §4; the bytes are in `journal-format`'s
+//! FORMAT.md. It owns the directory of segments and snapshots, holds its lock, and is the only one to write in it.
+//!
+//! ```text
+//!  callers ── append.rs: place in the open batch (short lock), copy outside it ──┐
+//!     │                                                                          ▼
+//!     │ wait_durable                       writer.rs: one thread, one batch after the other, each one durable write
+//!     ◄────────────────────────────────────────────┤
+//!                                                   ▼
+//!  segments.rs: next segment made ready ahead ──► segment files ◄── reader.rs through map.rs, below the durable LSN
+//!                     ▲                             │
+//!                     └────────── recycle ──────────┘           recover.rs: at open, the end is found and cut
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Write-ahead.** An LSN is durable when the one write that holds it has returned, `RWF_DSYNC` or followed by a
+//!   flush, and so has every one before (I1). There is no other way for `durable_lsn` to move.
+//! - **Contiguous.** A batch begins where the last one ended; nothing durable is ever written over in its lap.
+//! - **Fail stop** (I8). A write that fails, or is short, is the last one: all who wait and all who come get
+//!   [`Error::FailStop`], and the process has to end. Damage before the durable end is [`Error::Corrupt`] with its place.
+//! - **Bounded** (I11). Two batch buffers of 4 MiB; as many waiting appends as there are callers, first come first
+//!   served; at most `hard_limit / segment_size` segment files, spares included. At that limit appends wait for
+//!   [`Journal::recycle`]; client operations wait two segments earlier, and are told [`Error::Full`] after 10 seconds.
+//! - **Time never goes back** from one record to the next, across restarts.
+//!
+//! # How it fails
+//!
+//! Making a segment ahead may fail (no space): it is logged and tried again while appends wait; nothing was promised on
+//! it. Reading a bad sector through the map ends the process by SIGBUS, as does a segment truncated by someone else.
+//! Whoever drops the last handle without [`Journal::close`] leaves a journal like after `kill -9`: all that was durable
+//! is there.
 
+mod append;
+mod batch;
+mod clock;
+mod error;
+mod files;
+mod map;
+mod reader;
+mod recover;
+mod segments;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use append::Progress;
+pub use error::{Error, Result};
+pub use reader::Reader;
+
+use append::{Phase, Shared};
 use bytes::Bytes;
+use error::At;
 use journal_format::event::Event;
 use journal_format::ids::{Lsn, Time};
+use parking_lot::Mutex;
+use segments::{SEGMENTS_MIN, Segments};
+use std::fs::File;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Made, with mode 0700, when it is not there.
     pub dir: PathBuf,
+    /// Bytes of a segment; an existing journal keeps its own.
     pub segment_size: u64,
+    /// Bytes that all segment files together may take.
     pub hard_limit: u64,
     pub append: AppendMode,
     /// Accept btrfs, tmpfs, FUSE and network file systems.
     pub any_file_system: bool,
 }
 
+/// How batches are written. Both are durable when they return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendMode {
+    /// Past the page cache, where the file system can; otherwise as `Buffered`.
     Direct,
+    /// Through the page cache, then flushed.
     Buffered,
 }
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("journal: {0}")]
-    Other(String),
-}
-pub type Result<T> = std::result::Result<T, Error>;
 
 /// Where a record came to lie. Not durable yet: see [`Journal::wait_durable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +93,8 @@ pub struct Appended {
     pub time: Time,
 }
 
-/// A record as it is read back. `bulk` points into the map, nothing is copied.
+/// A record as it is read back. `bulk` points into the map, nothing is copied. While it lives its segment is not used
+/// again, so it should not be kept.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub lsn: Lsn,
@@ -48,75 +104,228 @@ pub struct Record {
     pub bulk: Bytes,
 }
 
+/// Counted since the journal was opened; cheap to ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub batches: u64,
+    pub records: u64,
+    /// Bytes written, fillers included.
+    pub bytes: u64,
+    /// Time spent in writing and flushing.
+    pub flush_nanos: u64,
+    pub segments_in_use: u64,
+    pub segments_max: u64,
+}
+
+/// A handle on the journal; clones share it. When the last one is dropped the writer ends and the lock is released.
 #[derive(Clone)]
 pub struct Journal {
-    _inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Threads>,
+    /// LSN of the newest snapshot: segments from there on are never recycled. 0 is none.
+    snapshot_lsn: AtomicU64,
+    snapshots: Mutex<()>,
+}
+
+/// Dropped last: the lock is held as long as a thread may write.
+#[derive(Default)]
+struct Threads {
+    running: Vec<JoinHandle<()>>,
+    lock: Option<File>,
 }
 
 impl Journal {
     /// Lock the directory, recover (or create), cut the tail, make it ready for appending. Blocking.
-    pub fn open(_options: Options) -> Result<Self> {
-        todo!()
+    pub fn open(options: Options) -> Result<Self> {
+        let dir = &options.dir;
+        if options.hard_limit / options.segment_size.max(1) < SEGMENTS_MIN {
+            let what = format!("hard_limit must have room for {SEGMENTS_MIN} segments");
+            return Err(Error::Options(what));
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
+        if !options.any_file_system {
+            files::check_file_system(dir)?;
+        }
+        let lock = files::lock(dir)?;
+        let found = recover::recover(&options)?;
+        let room = Arc::new(tokio::sync::Notify::new());
+        let segments = Segments::new(&options, found.id, found.size, found.segments, found.spares, room);
+        let end = found.target.segment.header.first_lsn().plus(found.start);
+        let shared = Arc::new(Shared::new(segments, found.target, found.start, found.last_time, end));
+        let writer = writer::Writer::new(Arc::clone(&shared));
+        let maker = Arc::clone(&shared);
+        let running = vec![
+            spawn("journal-writer", move || writer.run())?,
+            spawn("journal-segments", move || maker.segments.make_ahead())?,
+        ];
+        let inner = Inner {
+            shared,
+            threads: Mutex::new(Threads { running, lock: Some(lock) }),
+            snapshot_lsn: AtomicU64::new(found.snapshot.unwrap_or_default().0),
+            snapshots: Mutex::new(()),
+        };
+        Ok(Journal { inner: Arc::new(inner) })
     }
+
     pub fn id(&self) -> [u8; 16] {
-        todo!()
+        self.inner.shared.segments.id
     }
+
     /// Append; `at` runs under the journal's short lock the moment the place is given, in LSN order: it must be quick.
-    /// Waits while the open batch is full. Time never goes back from one record to the next.
+    /// Waits while the open batch is full, and at the hard limit. Time never goes back from one record to the next.
+    /// Dropping the future before it is done appends nothing.
     pub async fn append_with<R>(
         &self,
-        _event: &Event,
-        _bulk: &[u8],
-        _at: impl FnOnce(Appended) -> R + Send,
+        event: &Event,
+        bulk: &[u8],
+        at: impl FnOnce(Appended) -> R + Send,
     ) -> Result<(Appended, R)> {
-        todo!()
+        self.inner.shared.append_with(event, bulk, at).await
     }
+
     /// Until everything before `end` is durable. An error is final: fail stop (I8).
-    pub async fn wait_durable(&self, _end: Lsn) -> Result<()> {
-        todo!()
+    pub async fn wait_durable(&self, end: Lsn) -> Result<()> {
+        if self.durable_lsn() >= end {
+            return Ok(());
+        }
+        let mut progress = self.inner.shared.progress.subscribe();
+        let reached = progress.wait_for(|p| p.durable >= end || p.failed.is_some() || p.closed).await;
+        let Ok(progress) = reached else { return Err(Error::Closed) };
+        match &progress.failed {
+            _ if progress.durable >= end => Ok(()),
+            Some(why) => Err(Error::FailStop(Arc::clone(why))),
+            None => Err(Error::Closed),
+        }
     }
+
+    /// Comes back when the journal has failed, and only then: the process must end.
+    pub async fn failed(&self) -> Error {
+        let mut progress = self.inner.shared.progress.subscribe();
+        let reached = progress.wait_for(|p| p.failed.is_some()).await;
+        match reached.ok().and_then(|progress| progress.failed.clone()) {
+            Some(why) => Error::FailStop(why),
+            None => Error::Closed,
+        }
+    }
+
     pub fn durable_lsn(&self) -> Lsn {
-        todo!()
+        Lsn(self.inner.shared.durable.load(Ordering::Acquire))
     }
+
+    /// Wakes whenever the durable LSN has moved.
+    pub fn progress(&self) -> tokio::sync::watch::Receiver<Progress> {
+        self.inner.shared.progress.subscribe()
+    }
+
+    /// Bytes of a segment; segments begin at its multiples.
+    pub fn segment_size(&self) -> u64 {
+        self.inner.shared.segments.size
+    }
+
     /// Where the next record will begin.
     pub fn end_lsn(&self) -> Lsn {
-        todo!()
+        self.inner.shared.open.lock().batch.next_lsn()
     }
+
     /// Oldest LSN that can still be read.
     pub fn start_lsn(&self) -> Lsn {
-        todo!()
+        self.inner.shared.segments.start_lsn()
     }
-    pub fn reader(&self, _from: Lsn) -> Result<Reader> {
-        todo!()
+
+    /// The hard limit is near: client operations will have to wait for [`Journal::recycle`].
+    pub fn is_full(&self) -> bool {
+        !self.inner.shared.segments.has_room_for_ops()
     }
-    /// Segments wholly before `lsn` may be used again.
-    pub fn recycle(&self, _before: Lsn) -> Result<()> {
-        todo!()
+
+    pub fn stats(&self) -> Stats {
+        let Shared { counters, segments, .. } = &*self.inner.shared;
+        Stats {
+            batches: counters.batches.load(Ordering::Relaxed),
+            records: counters.records.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            flush_nanos: counters.flush_nanos.load(Ordering::Relaxed),
+            segments_in_use: segments.in_use() as u64,
+            segments_max: segments.max as u64,
+        }
     }
+
+    pub fn reader(&self, from: Lsn) -> Result<Reader> {
+        Reader::new(Arc::clone(&self.inner.shared), from)
+    }
+
+    /// Segments wholly before `lsn` may be used again. Those that the newest snapshot needs are kept all the same: without
+    /// a snapshot nothing is recycled. Blocking.
+    pub fn recycle(&self, before: Lsn) -> Result<()> {
+        let needed = Lsn(self.inner.snapshot_lsn.load(Ordering::Acquire));
+        self.inner.shared.segments.recycle(before.min(needed))
+    }
+
     /// Keep `state` as the fold of everything before `lsn` (which must be durable); older snapshots but one go. Blocking.
-    pub fn write_snapshot(&self, _lsn: Lsn, _state: &[u8]) -> Result<()> {
-        todo!()
+    pub fn write_snapshot(&self, lsn: Lsn, state: &[u8]) -> Result<()> {
+        let durable = self.durable_lsn();
+        if lsn > durable {
+            return Err(Error::NotDurable { lsn, durable });
+        }
+        let _one_at_a_time = self.inner.snapshots.lock();
+        let segments = &self.inner.shared.segments;
+        snapshot::write(&segments.dir, segments.id, lsn, state)?;
+        self.inner.snapshot_lsn.fetch_max(lsn.0, Ordering::AcqRel);
+        Ok(())
     }
-    /// The newest snapshot that is whole.
+
+    /// The newest snapshot that is whole. Blocking.
     pub fn snapshot(&self) -> Result<Option<(Lsn, Vec<u8>)>> {
-        todo!()
+        let _one_at_a_time = self.inner.snapshots.lock();
+        let segments = &self.inner.shared.segments;
+        let start = segments.start_lsn();
+        snapshot::newest(&segments.dir, segments.id, Lsn(start.0 / segments.size * segments.size))
     }
-    /// Flush, write `Durable { stopped: true }`, stop the writer, release the lock.
+
+    /// Flush, write `Durable { stopped: true }`, stop the writer, release the lock. Appends that come later are refused.
     pub async fn close(&self) -> Result<()> {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        let ended = tokio::task::spawn_blocking(move || inner.end(Phase::Closing)).await;
+        if let Err(panic) = ended {
+            return Err(Error::FailStop(format!("closing the journal panicked: {panic}").into()));
+        }
+        match &self.inner.shared.progress.borrow().failed {
+            Some(why) => Err(Error::FailStop(Arc::clone(why))),
+            None => Ok(()),
+        }
     }
 }
 
-/// Reads records in order, never past the durable LSN.
-pub struct Reader {}
+impl Inner {
+    fn end(&self, phase: Phase) {
+        {
+            let mut open = self.shared.open.lock();
+            if open.phase == Phase::Running {
+                open.phase = phase;
+            }
+        }
+        self.shared.work.notify_all();
+        self.shared.room.notify_waiters();
+        self.shared.segments.stop();
+        let mut threads = self.threads.lock();
+        for thread in threads.running.drain(..) {
+            if thread.join().is_err() {
+                self.shared.fail("a thread of the journal panicked");
+            }
+        }
+        threads.lock = None;
+    }
+}
 
-impl Reader {
-    /// The next record that ends at or before `limit` (and is durable); `None` when there is none now.
-    pub fn next(&mut self, _limit: Lsn) -> Result<Option<Record>> {
-        todo!()
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end(Phase::Leaving);
     }
-    /// Where the next record begins.
-    pub fn position(&self) -> Lsn {
-        todo!()
-    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(body).at("start a thread for", std::path::Path::new(name))
 }

@@ -1,60 +1,202 @@
 //! Append and fold as one step, in LSN order; views of State; which operations have not ended.
+//!
+//! * State is folded under the journal's short lock, the moment a record gets its place: State is always the fold of
+//!   exactly the records before the journal's end.
+//! * A client operation is *unsettled* from the moment it has an LSN until it has one of its ends (design §4). The
+//!   settled LSN of a junction is the first unsettled operation's, or the journal's end: replayers read below it, and
+//!   a primary's cursor never passes it.
+//! * Commands are decided and appended one at a time, so that no decision is made on a State that another decision is
+//!   about to change.
+//!
+//! Bound: unsettled operations are as many as the gateway lets be in flight.
 
 use crate::journal::{Appended, Journal, Result};
 use crate::state::{Command, Refusal, State};
-use bytes::Bytes;
-use journal_format::event::Event;
+use journal_format::event::{Event, Failed, Partial};
 use journal_format::ids::{JunctionId, Lsn};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 
 #[derive(Clone)]
 pub struct Ledger {
     pub journal: Journal,
+    inner: Arc<Inner>,
+}
+
+/// Told of every event of a command when it is durable: what State does not keep (a junction's root node) goes on to
+/// the index from here.
+pub type Told = Box<dyn Fn(&Appended, &Event) + Send + Sync>;
+
+struct Inner {
+    told: Told,
+    state: RwLock<Arc<State>>,
+    unsettled: Mutex<BTreeMap<JunctionId, BTreeSet<Lsn>>>,
+    /// One command at a time.
+    commands: tokio::sync::Mutex<()>,
+    moved: watch::Sender<u64>,
+    activity: AtomicU64,
 }
 
 /// A client operation that was appended and has not ended: while one is alive, its junction's settled LSN stays
-/// at or before it.
+/// at or before it. It must be given back to [`Ledger::done`] or [`Ledger::ended`]; one that is lost on the way (a
+/// panic) stays unsettled until the next start, which redoes it.
+#[must_use]
+#[derive(Debug)]
 pub struct Op {
     pub at: Appended,
+    junction: JunctionId,
 }
 
 impl Ledger {
+    #[must_use]
+    pub fn new(journal: Journal, state: State, told: Told) -> Self {
+        let inner = Inner {
+            told,
+            state: RwLock::new(Arc::new(state)),
+            unsettled: Mutex::default(),
+            commands: tokio::sync::Mutex::new(()),
+            moved: watch::Sender::new(0),
+            activity: AtomicU64::new(0),
+        };
+        Self { journal, inner: Arc::new(inner) }
+    }
+
     /// Append a client operation and wait until it is durable. From the moment it has an LSN it is unsettled.
-    pub async fn begin(&self, _junction: JunctionId, _event: &Event, _bulk: &[u8]) -> Result<Op> {
-        todo!()
+    pub async fn begin(&self, junction: JunctionId, event: &Event, bulk: &[u8]) -> Result<Op> {
+        self.inner.activity.fetch_add(1, Ordering::Relaxed);
+        let unsettled = &self.inner.unsettled;
+        let (at, ()) = self
+            .journal
+            .append_with(event, bulk, |at| {
+                unsettled.lock().entry(junction).or_default().insert(at.lsn);
+            })
+            .await?;
+        // On a failure the process stops (I8); the operation stays unsettled, as it must.
+        self.journal.wait_durable(at.end).await?;
+        Ok(Op { at, junction })
     }
+
     /// The operation was carried out whole.
-    pub fn done(&self, _op: Op) {
-        todo!()
+    pub fn done(&self, op: Op) {
+        let mut unsettled = self.inner.unsettled.lock();
+        if let Some(set) = unsettled.get_mut(&op.junction) {
+            set.remove(&op.at.lsn);
+            if set.is_empty() {
+                unsettled.remove(&op.junction);
+            }
+        }
+        drop(unsettled);
+        self.wake();
     }
+
     /// It ended otherwise: `end` is its `Failed` or `Partial`; durable when this returns.
-    pub async fn ended(&self, _op: Op, _end: Event) -> Result<()> {
-        todo!()
+    pub async fn ended(&self, op: Op, end: Event) -> Result<()> {
+        debug_assert!(matches!(end, Event::Failed(Failed { op: lsn, .. }) | Event::Partial(Partial { op: lsn, .. }) if lsn == op.at.lsn));
+        let at = self.append(&end).await?;
+        self.journal.wait_durable(at.end).await?;
+        self.done(op);
+        Ok(())
     }
+
     /// Append any other event; State is folded with it in the same step. Not durable yet.
-    pub async fn append(&self, _event: &Event) -> Result<Appended> {
-        todo!()
+    pub async fn append(&self, event: &Event) -> Result<Appended> {
+        Ok(self.append_view(event).await?.0)
     }
-    pub async fn wait_durable(&self, _end: Lsn) -> Result<()> {
-        todo!()
+
+    /// The same, with State as it is right behind the record: what a snapshot at `end` holds.
+    pub async fn append_view(&self, event: &Event) -> Result<(Appended, Arc<State>)> {
+        let inner = &self.inner;
+        if !matches!(event, Event::Cursor(_)) {
+            inner.activity.fetch_add(1, Ordering::Relaxed);
+        }
+        let (at, state) = self
+            .journal
+            .append_with(event, &[], |at| {
+                let mut state = inner.state.write();
+                crate::state::apply(Arc::make_mut(&mut state), at.lsn, at.end, at.time, event)
+                    .expect("an event that was decided on this State cannot contradict it");
+                state.clone()
+            })
+            .await?;
+        self.wake();
+        Ok((at, state))
     }
+
+    pub async fn wait_durable(&self, end: Lsn) -> Result<()> {
+        self.journal.wait_durable(end).await
+    }
+
+    /// Append and wait until durable.
+    pub async fn record(&self, event: &Event) -> Result<Appended> {
+        let at = self.append(event).await?;
+        self.journal.wait_durable(at.end).await?;
+        Ok(at)
+    }
+
     /// decide, append all, wait until durable: one step, no other command between.
-    pub async fn command(&self, _command: Command) -> std::result::Result<Vec<Appended>, CommandError> {
-        todo!()
+    pub async fn command(&self, command: &Command) -> std::result::Result<Vec<Appended>, CommandError> {
+        let _turn = self.inner.commands.lock().await;
+        let events = crate::state::decide(&self.state(), command).map_err(CommandError::Refused)?;
+        let mut appended = Vec::with_capacity(events.len());
+        for event in &events {
+            appended.push(self.append(event).await?);
+        }
+        if let Some(last) = appended.last() {
+            self.journal.wait_durable(last.end).await?;
+        }
+        for (at, event) in appended.iter().zip(&events) {
+            (self.inner.told)(at, event);
+        }
+        Ok(appended)
     }
+
     /// State as of the last append.
+    #[must_use]
     pub fn state(&self) -> Arc<State> {
-        todo!()
+        self.inner.state.read().clone()
     }
+
     /// Every operation on the junction before this LSN has ended.
-    pub fn settled_lsn(&self, _junction: JunctionId) -> Lsn {
-        todo!()
+    #[must_use]
+    pub fn settled_lsn(&self, junction: JunctionId) -> Lsn {
+        // The end first: an operation appended after this line lies at or behind it.
+        let end = self.journal.end_lsn();
+        let unsettled = self.inner.unsettled.lock();
+        unsettled.get(&junction).and_then(BTreeSet::first).map_or(end, |lsn| end.min(*lsn))
     }
-    /// Wakes whenever durable or settled LSNs, or State, have moved.
-    pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+
+    /// Every operation on any junction before this LSN has ended, and its record is durable.
+    #[must_use]
+    pub fn settled_all_lsn(&self) -> Lsn {
+        let end = self.journal.durable_lsn();
+        let unsettled = self.inner.unsettled.lock();
+        unsettled.values().filter_map(BTreeSet::first).min().map_or(end, |lsn| end.min(*lsn))
     }
-    pub fn keep(_b: Bytes) {}
+
+    /// Grows with everything that is appended, cursors apart: unchanged, there is nothing new to checkpoint.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        self.inner.activity.load(Ordering::Relaxed)
+    }
+
+    /// Operations that have not ended.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.inner.unsettled.lock().values().map(BTreeSet::len).sum()
+    }
+
+    /// Wakes whenever an operation has ended or State has moved.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.moved.subscribe()
+    }
+
+    fn wake(&self) {
+        self.inner.moved.send_modify(|n| *n = n.wrapping_add(1));
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,35 +1,194 @@
 //! A filer's subtree with its identities.
+//!
+//! * [`Location`]: node -> object, remembered (bounded), by identity, or by walking names and checking identities.
+//! * [`projection`]: what a secondary should hold as of its replayer's position (pure fold of the journal, on disk).
+//! * [`round`]: what some events ask of a location, collected; [`reconcile`]: carrying that out by identity, the same
+//!   code for a replayer's ordinary round and for redo after a crash.
 
-use crate::filer::{self, CoreFiler, Object};
-use crate::index::live::Live;
+pub mod cache;
+pub mod carry_out;
+pub mod copy;
+pub mod digest;
+pub mod projection;
+pub mod reconcile;
+pub mod redo;
+pub mod round;
+pub mod steplog;
+pub mod view;
+
+use crate::filer::{self, CoreFiler, Error, ErrorKind, Object};
 use crate::index::objects::Objects;
-use journal_format::ids::{LocationId, NodeId};
-use parking_lot::RwLock;
-use std::collections::BTreeMap;
+use cache::Cache;
+use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+pub use view::View;
+
+#[cfg(test)]
+mod tests;
+
+/// Objects kept at hand per location; beyond it the ones not used for longest go. Each may hold a descriptor.
+const OBJECTS_KEPT_MAX: usize = 1024;
+/// Names of one node that are tried when it must be walked to.
+const NAMES_TRIED_MAX: usize = 64;
+/// Deeper trees are refused when they must be walked; by identity any depth works.
+const DEPTH_MAX: usize = 1024;
 
 pub struct Location {
     pub id: LocationId,
+    /// The node of its root directory.
+    pub root: NodeId,
     pub filer: Arc<dyn CoreFiler>,
     pub objects: Objects,
+    cache: Mutex<Cache<NodeId, Object>>,
+    /// Nodes whose kept times are not on the filer yet.
+    touched: Mutex<BTreeSet<NodeId>>,
+    /// Nodes that ended here, by the operation that ended them: their identities are forgotten when it is durable on
+    /// the filer, for until then a power cut may bring the objects back.
+    retired: Mutex<Vec<(Lsn, NodeId)>>,
 }
 
 impl Location {
-    /// The node's object: remembered, by identity, or by walking the live names and checking the identity.
-    pub async fn object(&self, _live: &Live, _node: NodeId) -> filer::Result<Object> {
-        todo!()
+    #[must_use]
+    pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
+        let cache = Mutex::new(Cache::new(OBJECTS_KEPT_MAX));
+        Self { id, root, filer, objects, cache, touched: Mutex::default(), retired: Mutex::default() }
     }
+
+    /// The node's object: remembered, by identity, or by walking `view`'s names and checking identities.
+    /// [`ErrorKind::Stale`] when there is none (any more).
+    pub async fn object(&self, view: &dyn View, node: NodeId) -> filer::Result<Object> {
+        if let Some(object) = self.at_hand(node).await? {
+            return Ok(object);
+        }
+        // Names may move while they are walked; a few looks settle it.
+        let mut last = stale(node);
+        for _ in 0..4 {
+            match self.walk(view, node).await {
+                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::NotDir) => last = error,
+                other => return other,
+            }
+        }
+        Err(Error { kind: ErrorKind::Stale, ..last })
+    }
+
+    /// The object if it can be had without walking.
+    pub async fn at_hand(&self, node: NodeId) -> filer::Result<Option<Object>> {
+        if let Some(object) = self.cache.lock().get(&node) {
+            return Ok(Some(object));
+        }
+        let found = if node == self.root {
+            Some(self.filer.root().await?)
+        } else {
+            let id = self.identity(node)?;
+            self.filer.by_identity(&id).await?
+        };
+        if let Some(object) = &found {
+            self.remember(node, object);
+        }
+        Ok(found)
+    }
+
+    async fn walk(&self, view: &dyn View, node: NodeId) -> filer::Result<Object> {
+        // Up by names until something is at hand, then down again.
+        let mut below: Vec<(NodeId, Vec<u8>)> = Vec::new();
+        let mut at = node;
+        let mut dir = loop {
+            if let Some(object) = self.at_hand(at).await? {
+                break object;
+            }
+            if below.len() > DEPTH_MAX {
+                return Err(Error::new(ErrorKind::Invalid, "walk", format!("node {at} lies deeper than {DEPTH_MAX} directories")));
+            }
+            let names = view.names(at, NAMES_TRIED_MAX).map_err(index_error)?;
+            let Some((parent, name)) = self.reachable(view, at, names).await? else { return Err(stale(at)) };
+            below.push((at, name));
+            at = parent;
+        };
+        while let Some((child, name)) = below.pop() {
+            let object = self.filer.lookup(&dir, &name).await?;
+            if object.id != self.identity(child)? {
+                return Err(stale(child));
+            }
+            self.remember(child, &object);
+            dir = object;
+        }
+        Ok(dir)
+    }
+
+    /// Of several hard links, one that is really there.
+    async fn reachable(
+        &self,
+        view: &dyn View,
+        node: NodeId,
+        mut names: Vec<(NodeId, Vec<u8>)>,
+    ) -> filer::Result<Option<(NodeId, Vec<u8>)>> {
+        if names.len() < 2 {
+            return Ok(names.pop());
+        }
+        let id = self.identity(node)?;
+        for (parent, name) in names {
+            let Ok(dir) = Box::pin(self.object(view, parent)).await else { continue };
+            match self.filer.lookup(&dir, &name).await {
+                Ok(object) if object.id == id => return Ok(Some((parent, name))),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn identity(&self, node: NodeId) -> filer::Result<Identity> {
+        self.objects.identity(node).map_err(index_error)?.ok_or_else(|| stale(node))
+    }
+
     /// Keep an object that was just made or met at hand.
-    pub fn remember(&self, _node: NodeId, _object: &Object) {
-        todo!()
+    pub fn remember(&self, node: NodeId, object: &Object) {
+        self.cache.lock().put(node, object.clone());
     }
-    pub fn forget(&self, _node: NodeId) {
-        todo!()
+
+    pub fn forget(&self, node: NodeId) {
+        self.cache.lock().remove(&node);
     }
+
     /// The node's kept times must be put on the filer before the location's cursor passes. Returns how many wait.
-    pub fn touch(&self, _node: NodeId) -> usize {
-        todo!()
+    pub fn touch(&self, node: NodeId) -> usize {
+        let mut touched = self.touched.lock();
+        touched.insert(node);
+        touched.len()
     }
+
+    /// The operation at `lsn` removed the node's last name.
+    pub fn retire(&self, lsn: Lsn, node: NodeId) {
+        self.forget(node);
+        self.touched.lock().remove(&node);
+        self.retired.lock().push((lsn, node));
+    }
+
+    pub fn take_retired(&self) -> Vec<(Lsn, NodeId)> {
+        std::mem::take(&mut *self.retired.lock())
+    }
+
+    #[must_use]
+    pub fn touched(&self) -> usize {
+        self.touched.lock().len()
+    }
+
+    /// The nodes touched so far; they are the caller's now.
+    pub fn take_touched(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.touched.lock())
+    }
+}
+
+fn stale(node: NodeId) -> Error {
+    Error::new(ErrorKind::Stale, "find", format!("node {node} is not on the filer under any name known"))
+}
+
+/// The index could not be read: no statement about the filer is possible.
+pub(crate) fn index_error(error: crate::index::store::Error) -> Error {
+    Error::new(ErrorKind::Io, "index", error.to_string())
 }
 
 /// The open locations.

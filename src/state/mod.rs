@@ -1,14 +1,48 @@
 //! PURE: the fold of events, and decisions. No I/O, no clock, no randomness; ordered maps only.
 //!
-//! Per-node state (names, copy progress) is not here but in the index: State must stay small however large the trees.
+//! Per-node state (names, copy progress) is not here but in the index: State stays small however large the trees are,
+//! so it can be cloned, and a snapshot of it is one JSON document ([`State::to_json`]).
+//!
+//! ```text
+//!   command ──decide──► events ──journal──► apply ──► State ──wanted──► what should run
+//!              │                              │
+//!           Refusal (nothing changed)     Contradiction (the journal disagrees with itself: stop)
+//! ```
+//!
+//! Invariants, checked by [`State::check`] in tests and when a snapshot is read:
+//! * a junction has exactly one primary, and that location's role says so (I5);
+//! * every location of role `Destination(job)` belongs to a job that has not ended;
+//! * a location is kept only while a junction uses it or a job names it; numbers are never used again;
+//! * the tree holds exactly the directories that lead to a junction, and `/`.
+//!
+//! [`apply`] is total: it returns an error only for a journal that contradicts itself, and then has changed nothing.
+//! Facts that race with a control command (a `Cursor` or `CopyDone` of a replayer whose job was just aborted) are not
+//! contradictions: they are let pass. An event about a number that was never given out is one.
 
-use journal_format::event::{FilerFound, JobKind, JobState};
+mod conflict;
+mod copy;
+mod filers;
+pub mod jobs;
+pub mod junctions;
+pub mod positions;
+mod snapshot;
+pub mod text;
+pub mod wanted;
+
+#[cfg(test)]
+mod tests;
+
+pub use jobs::JobAction;
+pub use snapshot::SnapshotError;
+pub use wanted::{Replayer, Wanted, wanted};
+
+use journal_format::event::{Event, FilerFound, JobKind, JobState};
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The fold of every event before `lsn`. A snapshot is its JSON.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Exclusive end of what is folded in.
     pub lsn: Lsn,
@@ -24,7 +58,7 @@ pub struct State {
     pub next: Next,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
     pub filer: u32,
     pub location: u32,
@@ -129,8 +163,65 @@ pub struct JobError {
     pub time: Time,
 }
 
-#[derive(Clone, Debug)]
-pub enum Command {}
+/// What control and the supervisor ask for. Everything that takes I/O, a clock or chance (identities, what a probe
+/// found, new node ids, the canonical URL) was resolved before and is passed in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    AddFiler {
+        name: String,
+        /// Canonical.
+        url: String,
+        /// Identity of the export's root.
+        root: Vec<u8>,
+        found: FilerFound,
+    },
+    RemoveFiler {
+        name: String,
+    },
+    AddJunction {
+        /// Names from `/` down.
+        path: Vec<Vec<u8>>,
+        /// Name of the filer.
+        filer: String,
+        subdir: Vec<Vec<u8>>,
+        /// Identity of the directory it leads to.
+        root: Identity,
+        /// The new node that directory becomes.
+        node: NodeId,
+        mtime: Time,
+        ctime: Time,
+    },
+    RemoveJunction {
+        path: Vec<Vec<u8>>,
+    },
+    CreateMove {
+        /// The junction's path.
+        source: Vec<Vec<u8>>,
+        /// Name of the destination's filer.
+        filer: String,
+        subdir: Vec<Vec<u8>>,
+        /// Identity of the destination directory.
+        root: Identity,
+        notes: String,
+        /// Leave it waiting.
+        stopped: bool,
+    },
+    JobAction {
+        job: JobId,
+        action: JobAction,
+    },
+    /// Internal: the supervisor reports where a job has come to. The state it is in already, with the reason it has
+    /// already, is no event.
+    JobTo {
+        job: JobId,
+        state: JobState,
+        reason: String,
+    },
+    /// Internal: the one event of a switch (I5). The job must be transitioning; `JobTo` completed comes after it.
+    SwitchJunction {
+        job: JobId,
+    },
+}
 
 /// Why a command cannot be obeyed, and what to do. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +229,161 @@ pub struct Refusal {
     pub reason: String,
     pub remedy: String,
 }
+
+impl Refusal {
+    pub(crate) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.reason)
     }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The journal says what cannot be after what it said before. Fail stop: State was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal contradicts itself at LSN {lsn}: {what}")]
+pub struct Contradiction {
+    /// First byte of the record.
+    pub lsn: Lsn,
+    pub what: String,
+}
+
+/// `/`.
+pub const ROOT_DIR: NodeId = NodeId(1);
+
+impl Default for State {
+    fn default() -> Self {
+        let root = VirtualDir { parent: ROOT_DIR, children: BTreeMap::new(), changed: Time(0) };
+        Self {
+            lsn: Lsn(0),
+            handle_key: [0; 32],
+            filers: BTreeMap::new(),
+            locations: BTreeMap::new(),
+            junctions: BTreeMap::new(),
+            tree: BTreeMap::from([(ROOT_DIR, root)]),
+            jobs: BTreeMap::new(),
+            next: Next::default(),
+        }
+    }
+}
+
+impl Default for Next {
+    fn default() -> Self {
+        // 0 is no junction, and no number of anything else; `/` has the first directory's.
+        Self { filer: 1, location: 1, junction: 1, job: 1, virtual_dir: ROOT_DIR.0 + 1 }
+    }
+}
+
+/// Fold one record in: `lsn` its first byte, `end` its exclusive end.
+pub fn apply(state: &mut State, lsn: Lsn, end: Lsn, time: Time, event: &Event) -> Result<(), Contradiction> {
+    fold(state, lsn, end, time, event).map_err(|what| Contradiction { lsn, what })?;
+    state.lsn = end;
+    Ok(())
+}
+
+fn fold(state: &mut State, lsn: Lsn, end: Lsn, time: Time, event: &Event) -> Result<(), String> {
+    if lsn < state.lsn {
+        return Err(format!("everything before {} is folded in already", state.lsn));
+    }
+    if end <= lsn {
+        return Err(format!("a record that ends at {end}"));
+    }
+    match event {
+        // Nodes are the index's.
+        Event::Write(_)
+        | Event::SetAttr(_)
+        | Event::Make(_)
+        | Event::Remove(_)
+        | Event::Rename(_)
+        | Event::Link(_)
+        | Event::Adopt(_)
+        | Event::Failed(_)
+        | Event::Partial(_)
+        | Event::Made(_) => Ok(()),
+        // Orders, answered by `CopyDone`; the projection knows them.
+        Event::ListBegin(_) | Event::CopyRange(_) => Ok(()),
+        Event::Durable(_) => Ok(()),
+        Event::FilerAdded(e) => filers::added(state, e),
+        Event::FilerRemoved(e) => filers::removed(state, e),
+        Event::JunctionAdded(e) => junctions::added(state, e, end, time),
+        Event::JunctionRemoved(e) => junctions::removed(state, e, time),
+        Event::JunctionSwitched(e) => junctions::switched(state, e, lsn),
+        Event::JobCreated(e) => jobs::created(state, e, end, time),
+        Event::JobStateChanged(e) => jobs::changed(state, e, end, time),
+        Event::Listed(e) => copy::listed(state, e),
+        Event::CopyDone(e) => copy::done(state, e, time),
+        Event::Cursor(e) => positions::cursor(state, e, lsn),
+        Event::JournalCreated(e) => {
+            if state.handle_key != [0; 32] {
+                return Err("the journal was created already".into());
+            }
+            state.handle_key = e.handle_key;
+            if let Some(root) = state.tree.get_mut(&ROOT_DIR) {
+                root.changed = time;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The events that obey the command, or why it cannot be obeyed. The events, folded, are never a contradiction.
+pub fn decide(state: &State, command: &Command) -> Result<Vec<Event>, Refusal> {
+    match command {
+        Command::AddFiler { name, url, root, found } => filers::add(state, name, url, root, *found),
+        Command::RemoveFiler { name } => filers::remove(state, name),
+        Command::AddJunction { path, filer, subdir, root, node, mtime, ctime } => {
+            let at = conflict::Place { filer, subdir, root };
+            junctions::add(state, path, &at, *node, (*mtime, *ctime))
+        }
+        Command::RemoveJunction { path } => junctions::remove(state, path),
+        Command::CreateMove { source, filer, subdir, root, notes, stopped } => {
+            let to = conflict::Place { filer, subdir, root };
+            jobs::move_job::create(state, source, &to, notes, *stopped)
+        }
+        Command::JobAction { job, action } => jobs::act(state, *job, *action),
+        Command::JobTo { job, state: to, reason } => jobs::to(state, *job, *to, reason),
+        Command::SwitchJunction { job } => jobs::move_job::switch(state, *job),
+    }
+}
+
+impl State {
+    pub fn filer_by_name(&self, name: &str) -> Option<(FilerId, &Filer)> {
+        self.filers.iter().find(|(_, f)| f.name == name).map(|(id, f)| (*id, f))
+    }
+
+    pub fn junction_by_path(&self, path: &[Vec<u8>]) -> Option<(JunctionId, &Junction)> {
+        self.junctions.iter().find(|(_, j)| j.path == path).map(|(id, j)| (*id, j))
+    }
+
+    /// `filer:/sub/dir`, for people; a filer that is gone by its number.
+    pub fn location_name(&self, id: LocationId) -> String {
+        self.locations.get(&id).map_or_else(|| id.to_string(), |l| self.place_name(l.filer, &l.subdir))
+    }
+
+    pub(crate) fn place_name(&self, filer: FilerId, subdir: &[Vec<u8>]) -> String {
+        let filer = self.filers.get(&filer).map_or_else(|| filer.to_string(), |f| f.name.clone());
+        format!("{filer}:{}", text::path(subdir))
+    }
+
+    /// Take a location out that nothing runs on and no job names any more.
+    fn forget_if_unused(&mut self, id: LocationId) {
+        let left = self.locations.get(&id).is_some_and(|l| l.role == Role::Left);
+        let named = self.jobs.values().any(|j| j.source == id || j.destination == id);
+        if left && !named {
+            self.locations.remove(&id);
+        }
+    }
+}
+
+/// A number that may be given out now: never one that was given out before.
+fn fresh(what: &str, id: u32, next: &u32) -> Result<u32, String> {
+    if id < *next {
+        return Err(format!("{what} {id} was given out before"));
+    }
+    id.checked_add(1).ok_or_else(|| format!("{what} {id} leaves no number for the next"))
 }

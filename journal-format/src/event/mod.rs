@@ -1,11 +1,15 @@
 //! Events: what a record says. Facts are in the past tense; copy steps are orders, answered by `CopyDone`.
 
+pub mod codec;
 pub mod copy;
 pub mod filer;
 pub mod job;
 pub mod junction;
+#[expect(missing_docs, reason = "the derive leaves the fields of archived variants undocumented")]
 pub mod node;
 pub mod position;
+#[doc(hidden)]
+pub mod samples;
 
 pub use copy::*;
 pub use filer::*;

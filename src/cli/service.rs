@@ -1,0 +1,89 @@
+//! `tain serve`, `tain demo`, `tain check-config`, `tain status`
+
+use super::output::{field, items, size};
+use super::{Context, DemoArgs, Done, Failure, filer, job, junction, print, wired};
+use crate::config::{Append, Config};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+
+pub(super) async fn serve(file: Option<&Path>) -> Done {
+    let config = load(file)?;
+    let failed = |e: anyhow::Error| Failure::new(format!("{e:#}"), "the log above tells more");
+    wired::serve(config).await.map_err(failed)
+}
+
+pub(super) async fn demo(args: DemoArgs) -> Done {
+    wired::demo(args).await.map_err(|e| Failure::new(format!("the demo failed: {e:#}"), "the output above tells where"))
+}
+
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    Config::load(file).map_err(|e| Failure::new(e.to_string(), "correct the config file; tain check-config judges it"))
+}
+
+pub(super) fn check_config(file: Option<&Path>, as_json: bool, out: &mut (dyn Write + Send)) -> Done {
+    let c = load(file)?;
+    let append = c.journal.append.map(|a| match a {
+        Append::Direct => "direct",
+        Append::Buffered => "buffered",
+    });
+    let document = json!({
+        "journal": {
+            "dir": c.journal.dir.to_string_lossy(),
+            "segment_size": c.journal.segment_size,
+            "soft_limit": c.journal.soft_limit,
+            "hard_limit": c.journal.hard_limit,
+            "append": append,
+            "any_file_system": c.journal.any_file_system,
+        },
+        "nfs": {"listen": c.nfs.listen.to_string()},
+        "api": {
+            "listen": c.api.listen.to_string(),
+            "token_file": c.api.token_file.map(|p| p.to_string_lossy().into_owned()),
+        },
+        "state": {"dir": c.state.dir.to_string_lossy()},
+    });
+    if as_json {
+        return print(out, &format!("{document:#}"));
+    }
+    let mut text = String::new();
+    for (section, values) in document.as_object().into_iter().flatten() {
+        for (key, value) in values.as_object().into_iter().flatten() {
+            let shown = if value.is_null() { "(not set)".to_owned() } else { value.to_string() };
+            text += &format!("{section}.{key} = {shown}\n");
+        }
+    }
+    print(out, text.trim_end())
+}
+
+pub(super) async fn status(cx: &mut Context<'_>) -> Done {
+    let status = cx.client.get("/status").await?;
+    cx.print(&status, lines)?;
+    if status.get("healthy") == Some(&Value::Bool(true)) {
+        return Ok(());
+    }
+    let problems = status.get("problems").map(items).unwrap_or_default();
+    let problems: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
+    Err(Failure::new(format!("not healthy: {}", problems.join("; ")), "the service's log tells more"))
+}
+
+fn lines(status: &Value) -> String {
+    let null = Value::Null;
+    let part = |key: &str| status.get(key).unwrap_or(&null);
+    let healthy = if part("healthy") == &Value::Bool(true) { "healthy" } else { "NOT HEALTHY" };
+    let mut out = format!("tain {}  {healthy}  NFS on {}\n", field(status, "version"), field(status, "nfs"));
+    let journal = |key: &str| part("journal").get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (used, limit) = (size(journal("bytes")), size(journal("limit_bytes")));
+    out += &format!("journal {used} of {limit}, durable to {}\n", journal("durable_lsn"));
+    for problem in items(part("problems")).iter().filter_map(Value::as_str) {
+        out += &format!("problem: {problem}\n");
+    }
+    for (key, lines) in
+        [("filers", filer::lines as fn(&Value) -> String), ("junctions", junction::lines), ("jobs", job::lines)]
+    {
+        if !items(part(key)).is_empty() {
+            out += &format!("\n{}", lines(part(key)));
+        }
+    }
+    out
+}

@@ -1,0 +1,408 @@
+//! The flow of each command: look, check, claim, command; and back when it is refused.
+
+use super::{Port, Problem, Result};
+use crate::filer::{self, CoreFiler, ErrorKind, OwnerMarker, Probe};
+use crate::state::{Command, Filer, JobAction, Role, State, decide, junctions, text};
+use journal_format::ids::{FilerId, Identity, JobId, Kind, LocationId};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tracing::warn;
+
+/// How long a filer may take for one answer.
+const FILER_WAIT: Duration = Duration::from_secs(30);
+/// A destination's entries are counted up to here.
+const ENTRIES_COUNTED_MAX: usize = 1000;
+
+/// A directory on a filer, as a request names it: `FILER:/sub/dir`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub filer: String,
+    pub subdir: Vec<Vec<u8>>,
+}
+
+impl Place {
+    /// From its text, escaped.
+    pub(super) fn parse(place: &str) -> Result<Self> {
+        let form = "name it FILER:/path";
+        let (filer, path) =
+            place.split_once(':').ok_or_else(|| Problem::bad(format!("'{place}' is not a location"), form))?;
+        Ok(Self { filer: filer.into(), subdir: parse_path(path)? })
+    }
+}
+
+/// An absolute path from its text, escaped.
+pub(super) fn parse_path(path: &str) -> Result<Vec<Vec<u8>>> {
+    let bytes = text::unescape(path)
+        .ok_or_else(|| Problem::bad(format!("'{path}' is not escaped well"), "write a backslash as \\\\"))?;
+    junctions::parse_path(&bytes).map_err(Problem::Bad)
+}
+
+pub(super) struct Commands {
+    pub port: Arc<dyn Port>,
+    /// Commands that name new things look first and append then: one at a time.
+    creating: Mutex<()>,
+}
+
+/// A directory that was opened for a new location.
+struct Opened {
+    location: Arc<dyn CoreFiler>,
+    root: Identity,
+    /// The filer's URL and root.
+    url: String,
+    expected_root: Vec<u8>,
+}
+
+impl Commands {
+    pub(super) fn new(port: Arc<dyn Port>) -> Self {
+        Self { port, creating: Mutex::new(()) }
+    }
+
+    pub(super) async fn add_filer(&self, name: String, url: String) -> Result<Probe> {
+        let _one = self.creating.lock().await;
+        let url = self.port.canonical(&url).map_err(|e| {
+            Problem::bad(format!("'{url}' is not the URL of a filer: {}", e.detail), "write it as posix:///directory")
+        })?;
+        let probe = wait(self.port.probe(&url)).await.map_err(|e| {
+            Problem::refused(format!("filer {url} cannot be used: {e}"), "make it reachable, then add it again")
+        })?;
+        let command = Command::AddFiler { name, url, root: probe.root.clone(), found: probe.found };
+        self.port.command(command).await?;
+        Ok(probe)
+    }
+
+    pub(super) async fn remove_filer(&self, name: String) -> Result<()> {
+        let _one = self.creating.lock().await;
+        self.port.command(Command::RemoveFiler { name }).await?;
+        Ok(())
+    }
+
+    pub(super) async fn check_filer(&self, filer: &Filer) -> std::result::Result<Probe, String> {
+        let probe = wait(self.port.probe(&filer.url)).await.map_err(|e| e.to_string())?;
+        if probe.root == filer.root { Ok(probe) } else { Err("its root is not the one that was added".into()) }
+    }
+
+    pub(super) async fn add_junction(&self, path: Vec<Vec<u8>>, at: Place) -> Result<()> {
+        let _one = self.creating.lock().await;
+        let state = self.port.state();
+        let mut command = Command::AddJunction {
+            path,
+            filer: at.filer.clone(),
+            subdir: at.subdir.clone(),
+            root: Identity::default(),
+            node: Default::default(),
+            mtime: Default::default(),
+            ctime: Default::default(),
+        };
+        // What State can tell is refused before any filer is asked.
+        decide(&state, &command).map_err(Problem::Refused)?;
+        let opened = self.open(&state, &at).await.map_err(|e| match e.kind {
+            ErrorKind::NotFound | ErrorKind::NotDir => {
+                Problem::refused(format!("{} is not a directory there", name(&at)), "create it first")
+            }
+            _ => unusable(&at, &e),
+        })?;
+        let stat = self.stat_root(&at, &opened).await?;
+        self.check_place(&state, &at, &opened).await?;
+        if let Command::AddJunction { root, node, mtime, ctime, .. } = &mut command {
+            *root = opened.root.clone();
+            *node = self.port.allocate_node();
+            (*mtime, *ctime) = (stat.mtime, stat.ctime);
+        }
+        self.claim_and_command(&state, &at, &opened, 1, command).await
+    }
+
+    pub(super) async fn remove_junction(&self, path: Vec<Vec<u8>>) -> Result<()> {
+        let _one = self.creating.lock().await;
+        let state = self.port.state();
+        let primary = state.junction_by_path(&path).map(|(_, j)| j.primary);
+        self.port.command(Command::RemoveJunction { path }).await?;
+        if let Some(location) = primary {
+            self.release(&state, location).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn create_move(
+        &self,
+        source: Vec<Vec<u8>>,
+        to: Place,
+        notes: String,
+        stopped: bool,
+    ) -> Result<JobId> {
+        let _one = self.creating.lock().await;
+        let state = self.port.state();
+        let root = Identity::default();
+        let command =
+            Command::CreateMove { source, filer: to.filer.clone(), subdir: to.subdir.clone(), root, notes, stopped };
+        decide(&state, &command).map_err(Problem::Refused)?;
+        let (opened, made_from) = self.open_or_create(&state, &to).await?;
+        let done = self.create_move_at(&state, &to, &opened, made_from.is_none(), command).await;
+        if let (Err(_), Some(level)) = (&done, made_from) {
+            self.remove_made(&to, &opened.url, &opened.expected_root, level).await;
+        }
+        done.map(|()| JobId(state.next.job))
+    }
+
+    async fn create_move_at(
+        &self,
+        state: &State,
+        to: &Place,
+        opened: &Opened,
+        was_there: bool,
+        mut command: Command,
+    ) -> Result<()> {
+        self.stat_root(to, opened).await?;
+        self.check_place(state, to, opened).await?;
+        if was_there {
+            self.check_empty(to, opened).await?;
+        }
+        if let Command::CreateMove { root, .. } = &mut command {
+            *root = opened.root.clone();
+        }
+        self.claim_and_command(state, to, opened, 0, command).await
+    }
+
+    pub(super) async fn act(&self, job: JobId, action: JobAction) -> Result<()> {
+        let _one = self.creating.lock().await;
+        let state = self.port.state();
+        self.port.command(Command::JobAction { job, action }).await?;
+        if let (JobAction::Abort, Some(job)) = (action, state.jobs.get(&job)) {
+            self.release(&state, job.destination).await;
+        }
+        Ok(())
+    }
+
+    /// Open a directory that must be there.
+    async fn open(&self, state: &State, at: &Place) -> filer::Result<Opened> {
+        let Some((_, filer)) = state.filer_by_name(&at.filer) else {
+            return Err(filer::Error::new(ErrorKind::NotFound, "open", format!("there is no filer '{}'", at.filer)));
+        };
+        let (url, expected_root) = (filer.url.clone(), filer.root.clone());
+        let location = wait(self.port.open(&url, &expected_root, &at.subdir, None)).await?;
+        let root = wait(location.root()).await?;
+        if root.kind != Kind::Dir {
+            return Err(filer::Error::new(ErrorKind::NotDir, "open", "not a directory"));
+        }
+        Ok(Opened { location, root: root.id, url, expected_root })
+    }
+
+    /// The destination, created when it is missing; then also how many of its names were there before.
+    async fn open_or_create(&self, state: &State, to: &Place) -> Result<(Opened, Option<usize>)> {
+        match self.open(state, to).await {
+            Ok(opened) => return Ok((opened, None)),
+            Err(e) if e.kind == ErrorKind::NotFound && !to.subdir.is_empty() => {}
+            Err(e) => return Err(unusable(to, &e)),
+        }
+        let mut there = to.subdir.len() - 1;
+        while there > 0 {
+            let above = Place { filer: to.filer.clone(), subdir: to.subdir.iter().take(there).cloned().collect() };
+            match self.open(state, &above).await {
+                Ok(_) => break,
+                Err(e) if e.kind == ErrorKind::NotFound => there -= 1,
+                Err(e) => return Err(unusable(to, &e)),
+            }
+        }
+        let Some((_, filer)) = state.filer_by_name(&to.filer) else {
+            return Err(Problem::refused(format!("there is no filer '{}'", to.filer), "add it first"));
+        };
+        let created = wait(self.port.create_subdir(&filer.url, &filer.root, &to.subdir)).await;
+        let opened = match created {
+            Ok(()) => self.open(state, to).await,
+            Err(e) => Err(e),
+        };
+        match opened {
+            Ok(opened) => Ok((opened, Some(there))),
+            Err(e) => {
+                self.remove_made(to, &filer.url, &filer.root, there).await;
+                let reason = format!("{} is missing and cannot be created: {e}", name(to));
+                Err(Problem::refused(reason, "create it by hand, or choose another directory"))
+            }
+        }
+    }
+
+    /// Take away, deepest first, the directories that were made below the first `there` names. Only empty ones go.
+    async fn remove_made(&self, to: &Place, url: &str, root: &[u8], there: usize) {
+        for depth in (there..to.subdir.len()).rev() {
+            let (Some(above), Some(last)) = (to.subdir.get(..depth), to.subdir.get(depth)) else { return };
+            let removed = async {
+                let location = wait(self.port.open(url, root, above, None)).await?;
+                let dir = wait(location.root()).await?;
+                wait(location.rmdir(&dir, last)).await
+            };
+            match removed.await {
+                Ok(()) => {}
+                Err(e) if e.kind == ErrorKind::NotFound => {}
+                Err(e) => {
+                    warn!("{}: a directory made for a move that was refused stays: {e}", name(to));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn stat_root(&self, at: &Place, opened: &Opened) -> Result<filer::Stat> {
+        let stat = async {
+            let root = wait(opened.location.root()).await?;
+            wait(opened.location.stat(&root)).await
+        };
+        stat.await.map_err(|e| unusable(at, &e))
+    }
+
+    /// Nobody else's, apart from every location in use by whatever URL, and writable.
+    async fn check_place(&self, state: &State, at: &Place, opened: &Opened) -> Result<()> {
+        let here = name(at);
+        let owner = wait(opened.location.owner()).await.map_err(|e| unusable(at, &e))?;
+        if let Some(owner) = owner {
+            self.check_owner(state, &here, &owner)?;
+        }
+        for (id, location) in state.locations.iter().filter(|(_, l)| l.role != Role::Left) {
+            let Some(other) = state.filers.get(&location.filer) else { continue };
+            let asked = self.port.overlaps(&opened.url, &at.subdir, &other.url, &location.subdir);
+            let there = state.location_name(*id);
+            match wait(asked).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let reason = format!("{here} overlaps {there}, {}", user(location.role));
+                    return Err(Problem::refused(reason, "choose a directory beside it"));
+                }
+                Err(e) => {
+                    let reason = format!("whether {here} overlaps {there} cannot be told: {e}");
+                    return Err(Problem::refused(reason, "make both filers reachable, then try again"));
+                }
+            }
+        }
+        let pen = async {
+            wait(opened.location.pen()).await?;
+            wait(opened.location.remove_pen()).await
+        };
+        pen.await
+            .map_err(|e| Problem::refused(format!("{here} is not writable: {e}"), "let the service's user write there"))
+    }
+
+    fn check_owner(&self, state: &State, here: &str, owner: &OwnerMarker) -> Result<()> {
+        if owner.journal_id != self.port.journal_id() {
+            let reason = format!("{here} belongs to another tain, with journal {}", text::hex(&owner.journal_id));
+            return Err(Problem::refused(reason, "remove its junction or job there, or choose another directory"));
+        }
+        let id = LocationId(owner.location);
+        match state.locations.get(&id) {
+            Some(location) if location.role != Role::Left => {
+                let reason = format!("{here} is {}, {}", state.location_name(id), user(location.role));
+                Err(Problem::refused(reason, "choose a directory beside it"))
+            }
+            // Left behind, or of a command that did not come through: ours to use again.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn check_empty(&self, to: &Place, opened: &Opened) -> Result<()> {
+        let (mut count, mut example, mut from) = (0, None, Some(0));
+        while let Some(at) = from.filter(|_| count < ENTRIES_COUNTED_MAX) {
+            let page = async {
+                let root = wait(opened.location.root()).await?;
+                wait(opened.location.list(&root, at, ENTRIES_COUNTED_MAX)).await
+            };
+            let page = page.await.map_err(|e| unusable(to, &e))?;
+            count += page.names.len();
+            example = example.or_else(|| page.names.first().map(|n| text::escape(n)));
+            from = page.next;
+        }
+        let Some(example) = example else { return Ok(()) };
+        let count = if from.is_some() { format!("{count} or more") } else { count.to_string() };
+        let entries = if count == "1" { "entry" } else { "entries" };
+        let reason = format!("{} is not empty: {count} {entries}, e.g. '{example}'", name(to));
+        Err(Problem::refused(reason, "empty it, or choose another directory"))
+    }
+
+    /// The marker first, so that the place is never used without it; away with it when the command is refused.
+    async fn claim_and_command(
+        &self,
+        state: &State,
+        at: &Place,
+        opened: &Opened,
+        epoch: u64,
+        command: Command,
+    ) -> Result<()> {
+        // Locations are given out by these commands alone, and they run one at a time.
+        let marker = OwnerMarker { journal_id: self.port.journal_id(), location: state.next.location, epoch };
+        let claimed = wait(opened.location.claim(&marker)).await;
+        let done = match claimed {
+            Ok(()) => self.port.command(command).await.map(|_| ()).map_err(Problem::from),
+            Err(e) => {
+                let reason = format!("{} cannot be marked as this tain's: {e}", name(at));
+                Err(Problem::refused(reason, "let the service's user write there"))
+            }
+        };
+        if done.is_err()
+            && let Err(e) = wait(opened.location.unclaim()).await
+        {
+            warn!("{}: the marker of a refused command stays: {e}", name(at));
+        }
+        done
+    }
+
+    /// A location that nothing uses any more loses its marker and pen. What fails is logged: the marker is our own, so
+    /// it stands in nobody's way but another tain's.
+    async fn release(&self, state: &State, id: LocationId) {
+        let Some(location) = state.locations.get(&id) else { return };
+        let Some(filer) = state.filers.get(&location.filer) else { return };
+        let there = state.location_name(id);
+        if let Err(why) = self.port.quiesce(id).await {
+            warn!("{there} keeps its owner marker: {why}");
+            return;
+        }
+        let released = async {
+            let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
+            let it = wait(open).await?;
+            if let Err(e) = wait(it.remove_pen()).await {
+                warn!("{there} keeps its pen: {e}");
+            }
+            wait(it.unclaim()).await
+        };
+        if let Err(e) = released.await {
+            warn!("{there} keeps its owner marker: {e}");
+        }
+    }
+}
+
+/// `FILER:/path`, escaped.
+pub(super) fn name(place: &Place) -> String {
+    format!("{}:{}", place.filer, text::path(&place.subdir))
+}
+
+fn user(role: Role) -> String {
+    match role {
+        Role::Primary(junction) => format!("the location of junction {}", junction.0),
+        Role::Destination(job) => format!("the destination of job {job}"),
+        Role::Left => "left behind".into(),
+    }
+}
+
+fn unusable(at: &Place, e: &filer::Error) -> Problem {
+    Problem::refused(format!("{} cannot be used: {e}", name(at)), "tain filer check tells more")
+}
+
+async fn wait<T>(asked: impl Future<Output = filer::Result<T>>) -> filer::Result<T> {
+    match tokio::time::timeout(FILER_WAIT, asked).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let detail = format!("no answer within {} seconds", FILER_WAIT.as_secs());
+            Err(filer::Error::new(ErrorKind::Unknown, "wait for the filer", detail))
+        }
+    }
+}
+
+/// Who uses a filer, for its view.
+pub(super) fn users(state: &State, filer: FilerId) -> Vec<String> {
+    let used = state.locations.iter().filter(|(_, l)| l.filer == filer && l.role != Role::Left);
+    used.map(|(_, l)| match l.role {
+        Role::Primary(j) => {
+            state.junctions.get(&j).map_or_else(String::new, |j| format!("junction {}", text::path(&j.path)))
+        }
+        Role::Destination(job) => format!("job {job}"),
+        Role::Left => String::new(),
+    })
+    .collect()
+}

@@ -1,0 +1,288 @@
+//! Routes: requests to commands, answers to JSON.
+
+use super::commands::{Commands, Place, parse_path};
+use super::{Port, Problem, Result, views};
+use crate::state::{JobAction, State, text};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use journal_format::ids::{JobId, JunctionId};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::future::Future;
+use std::sync::Arc;
+
+const BODY_MAX: usize = 64 << 10;
+
+struct Inner {
+    commands: Commands,
+    /// What a request must bear, when something is.
+    token: Option<Vec<u8>>,
+}
+
+type App = Shared<Arc<Inner>>;
+type Answer = std::result::Result<Response, Problem>;
+
+pub(super) fn router(port: Arc<dyn Port>, token: Option<Vec<u8>>) -> Router {
+    let app = Arc::new(Inner { commands: Commands::new(port), token });
+    let api = Router::new()
+        .route("/filers", get(list_filers).post(add_filer))
+        .route("/filers/{name}", get(show_filer).delete(remove_filer))
+        .route("/filers/{name}/check", post(check_filer))
+        .route("/junctions", get(list_junctions).post(add_junction))
+        .route("/junctions/{key}", get(show_junction).delete(remove_junction))
+        .route("/jobs", get(list_jobs).post(create_job))
+        .route("/jobs/{id}", get(show_job))
+        .route("/jobs/{id}/errors", get(job_errors))
+        .route("/jobs/{id}/{action}", post(act))
+        .route("/status", get(status))
+        .layer(from_fn_with_state(app.clone(), authorize));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/healthz", get(healthz))
+        .fallback(|| async { Problem::unknown("there is nothing at this path", "see /api/v1/status") })
+        .method_not_allowed_fallback(|| async {
+            let answer = json!({"error": "this path has no such method", "remedy": "see the documentation of the API"});
+            (StatusCode::METHOD_NOT_ALLOWED, Json(answer))
+        })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(app)
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, refusal) = match self {
+            Problem::Bad(refusal) => (StatusCode::BAD_REQUEST, refusal),
+            Problem::Unknown(refusal) => (StatusCode::NOT_FOUND, refusal),
+            Problem::Refused(refusal) => (StatusCode::CONFLICT, refusal),
+            Problem::Failed(refusal) => (StatusCode::INTERNAL_SERVER_ERROR, refusal),
+        };
+        (status, Json(json!({"error": refusal.reason, "remedy": refusal.remedy}))).into_response()
+    }
+}
+
+async fn authorize(Shared(app): App, request: Request, next: Next) -> Response {
+    let Some(token) = &app.token else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
+    // Compared as digests: how long it takes tells nothing about the token.
+    if given.is_some_and(|given| blake3::hash(given) == blake3::hash(token)) {
+        return next.run(request).await;
+    }
+    let answer = json!({"error": "this API wants a token", "remedy": "give the token file: --token-file FILE"});
+    (StatusCode::UNAUTHORIZED, Json(answer)).into_response()
+}
+
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Problem::bad(format!("the body is not understood: {e}"), "correct it"))
+}
+
+/// In a task of its own: a client that hangs up does not stop a command half way.
+async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(e) => Err(Problem::Failed(super::refusal(format!("the command broke off: {e}"), "see the service's log"))),
+    }
+}
+
+fn ok(value: Value) -> Answer {
+    Ok(Json(value).into_response())
+}
+
+fn created(value: Value) -> Answer {
+    Ok((StatusCode::CREATED, Json(value)).into_response())
+}
+
+impl Inner {
+    fn port(&self) -> &dyn Port {
+        &*self.commands.port
+    }
+    fn state(&self) -> Arc<State> {
+        self.port().state()
+    }
+}
+
+/* Filers */
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFiler {
+    name: String,
+    url: String,
+}
+
+async fn list_filers(Shared(app): App) -> Answer {
+    ok(views::filers(&app.state()))
+}
+
+fn no_filer(name: &str) -> Problem {
+    let name = text::escape(name.as_bytes());
+    Problem::unknown(format!("there is no filer named '{name}'"), "'tain filer list' shows them")
+}
+
+fn filer_view(state: &State, name: &str) -> Result<Value> {
+    let (id, filer) = state.filer_by_name(name).ok_or_else(|| no_filer(name))?;
+    Ok(views::filer(state, id, filer))
+}
+
+async fn show_filer(Shared(app): App, Path(name): Path<String>) -> Answer {
+    ok(filer_view(&app.state(), &name)?)
+}
+
+async fn add_filer(Shared(app): App, bytes: Bytes) -> Answer {
+    let NewFiler { name, url } = body(&bytes)?;
+    let (it, new) = (app.clone(), name.clone());
+    let probe = whole(async move { it.commands.add_filer(new, url).await }).await?;
+    let mut view = filer_view(&app.state(), &name)?;
+    if let Some(fields) = view.as_object_mut() {
+        fields.insert("remarks".into(), json!(probe.remarks));
+    }
+    created(view)
+}
+
+async fn remove_filer(Shared(app): App, Path(name): Path<String>) -> Answer {
+    filer_view(&app.state(), &name)?;
+    whole(async move { app.commands.remove_filer(name).await }).await?;
+    ok(json!({}))
+}
+
+async fn check_filer(Shared(app): App, Path(name): Path<String>) -> Answer {
+    let state = app.state();
+    let (_, filer) = state.filer_by_name(&name).ok_or_else(|| no_filer(&name))?;
+    ok(match app.commands.check_filer(filer).await {
+        Ok(probe) => json!({"name": name, "ok": true, "error": null, "remarks": probe.remarks}),
+        Err(error) => json!({"name": name, "ok": false, "error": error, "remarks": []}),
+    })
+}
+
+/* Junctions */
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewJunction {
+    path: String,
+    location: String,
+}
+
+async fn list_junctions(Shared(app): App) -> Answer {
+    ok(views::junctions(&app.state(), app.port().status().nfs))
+}
+
+/// By its number, or by its path (escaped, and its slashes as `%2F`).
+fn find_junction(state: &State, key: &str) -> Result<JunctionId> {
+    let found = match key.parse::<u32>() {
+        Ok(id) => Some(JunctionId(id)).filter(|id| state.junctions.contains_key(id)),
+        Err(_) => state.junction_by_path(&parse_path(key)?).map(|(id, _)| id),
+    };
+    found.ok_or_else(|| Problem::unknown(format!("there is no junction {key}"), "'tain junction list' shows them"))
+}
+
+fn junction_view(app: &Inner, id: JunctionId) -> Result<Value> {
+    let state = app.state();
+    let it = state.junctions.get(&id).ok_or_else(|| Problem::unknown("the junction is gone", "list them again"))?;
+    Ok(views::junction(&state, id, it, app.port().status().nfs))
+}
+
+async fn show_junction(Shared(app): App, Path(key): Path<String>) -> Answer {
+    ok(junction_view(&app, find_junction(&app.state(), &key)?)?)
+}
+
+async fn add_junction(Shared(app): App, bytes: Bytes) -> Answer {
+    let new: NewJunction = body(&bytes)?;
+    let (path, at) = (parse_path(&new.path)?, Place::parse(&new.location)?);
+    let it = app.clone();
+    whole(async move { it.commands.add_junction(path, at).await }).await?;
+    created(junction_view(&app, find_junction(&app.state(), &new.path)?)?)
+}
+
+async fn remove_junction(Shared(app): App, Path(key): Path<String>) -> Answer {
+    let state = app.state();
+    let id = find_junction(&state, &key)?;
+    let path = state.junctions.get(&id).map(|j| j.path.clone()).unwrap_or_default();
+    whole(async move { app.commands.remove_junction(path).await }).await?;
+    ok(json!({}))
+}
+
+/* Jobs */
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewJob {
+    kind: String,
+    source: String,
+    destination: String,
+    #[serde(default)]
+    notes: String,
+    #[serde(default)]
+    stopped: bool,
+}
+
+async fn list_jobs(Shared(app): App) -> Answer {
+    ok(views::jobs(&app.state(), app.port()))
+}
+
+fn find_job(state: &State, id: &str) -> Result<JobId> {
+    let id =
+        id.parse().map(JobId).map_err(|_| Problem::bad(format!("'{id}' is not a job's number"), "give a number"))?;
+    if state.jobs.contains_key(&id) {
+        return Ok(id);
+    }
+    Err(Problem::unknown(format!("there is no job {id}"), "'tain job list' shows them"))
+}
+
+fn job_view(app: &Inner, id: JobId) -> Result<Value> {
+    let state = app.state();
+    let it = state.jobs.get(&id).ok_or_else(|| Problem::unknown("the job is gone", "list them again"))?;
+    Ok(views::job(&state, id, it, app.port().replayer(it.destination)))
+}
+
+async fn show_job(Shared(app): App, Path(id): Path<String>) -> Answer {
+    ok(job_view(&app, find_job(&app.state(), &id)?)?)
+}
+
+async fn job_errors(Shared(app): App, Path(id): Path<String>) -> Answer {
+    let state = app.state();
+    let id = find_job(&state, &id)?;
+    ok(state.jobs.get(&id).map(views::errors).unwrap_or_default())
+}
+
+async fn create_job(Shared(app): App, bytes: Bytes) -> Answer {
+    let new: NewJob = body(&bytes)?;
+    if new.kind != "move" {
+        return Err(Problem::bad(format!("'{}' is no kind of job", new.kind), "the kind is \"move\""));
+    }
+    let (source, to) = (parse_path(&new.source)?, Place::parse(&new.destination)?);
+    let it = app.clone();
+    let id = whole(async move { it.commands.create_move(source, to, new.notes, new.stopped).await }).await?;
+    created(job_view(&app, id)?)
+}
+
+async fn act(Shared(app): App, Path((id, action)): Path<(String, String)>) -> Answer {
+    let action = match action.as_str() {
+        "start" => JobAction::Start,
+        "pause" => JobAction::Pause,
+        "abort" => JobAction::Abort,
+        _ => return Err(Problem::unknown(format!("a job has no action '{action}'"), "start, pause or abort")),
+    };
+    let id = find_job(&app.state(), &id)?;
+    let it = app.clone();
+    whole(async move { it.commands.act(id, action).await }).await?;
+    ok(job_view(&app, id)?)
+}
+
+/* The service */
+
+async fn status(Shared(app): App) -> Answer {
+    ok(views::status(app.port()))
+}
+
+/// For load balancers and monitors: no names, no token.
+async fn healthz(Shared(app): App) -> Response {
+    let healthy = views::status(app.port()).get("healthy") == Some(&Value::Bool(true));
+    let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({"healthy": healthy}))).into_response()
+}

@@ -1,0 +1,76 @@
+//! What control asks of the running service; a double stands in for it in tests.
+
+use crate::filer::{self, CoreFiler, Probe};
+use crate::journal::Appended;
+use crate::ledger::CommandError;
+use crate::state::{Command, State};
+use async_trait::async_trait;
+use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The service as control sees it.
+#[async_trait]
+pub trait Port: Send + Sync + 'static {
+    /* The ledger. */
+
+    fn state(&self) -> Arc<State>;
+    /// Decide, append, wait until durable.
+    async fn command(&self, command: Command) -> std::result::Result<Vec<Appended>, CommandError>;
+    fn journal_id(&self) -> [u8; 16];
+
+    /* The registry of filers; each method is the function of that name in `filer::registry`. */
+
+    fn canonical(&self, url: &str) -> filer::Result<String>;
+    async fn probe(&self, url: &str) -> filer::Result<Probe>;
+    async fn open(
+        &self,
+        url: &str,
+        expected_root: &[u8],
+        subdir: &[Vec<u8>],
+        expected_dir: Option<&Identity>,
+    ) -> filer::Result<Arc<dyn CoreFiler>>;
+    async fn create_subdir(&self, url: &str, expected_root: &[u8], subdir: &[Vec<u8>]) -> filer::Result<()>;
+    async fn overlaps(
+        &self,
+        url_a: &str,
+        subdir_a: &[Vec<u8>],
+        url_b: &str,
+        subdir_b: &[Vec<u8>],
+    ) -> filer::Result<bool>;
+
+    /* What runs. */
+
+    /// A node id that was never given out. Losing it costs nothing.
+    fn allocate_node(&self) -> NodeId;
+    fn status(&self) -> ServiceStatus;
+    /// Of the replayer that writes to this location, while one runs.
+    fn replayer(&self, location: LocationId) -> Option<ReplayerStatus>;
+    /// Returns once nothing of the service uses the location any more; State says already that nothing should.
+    /// Control takes the marker away after it. An error: it is still used, and keeps its marker.
+    async fn quiesce(&self, location: LocationId) -> std::result::Result<(), String>;
+}
+
+/// The service at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Where NFS is served.
+    pub nfs: SocketAddr,
+    pub start_lsn: Lsn,
+    pub durable_lsn: Lsn,
+    pub end_lsn: Lsn,
+    /// Bytes that the journal takes, and may take.
+    pub journal_bytes: u64,
+    pub journal_limit_bytes: u64,
+    /// What is wrong now, one sentence each ("junction /a: its primary is down: …").
+    pub problems: Vec<String>,
+}
+
+/// How a secondary keeps up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayerStatus {
+    /// Journal bytes that it has not carried out.
+    pub lag_bytes: u64,
+    /// What it waits for, when it does not get on ("the destination is full").
+    pub waits_for: Option<String>,
+}

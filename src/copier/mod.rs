@@ -1,0 +1,272 @@
+//! The copier: looks at what the projection has queued, reads names and sizes on the primary, appends steps. It writes
+//! to no filer; the replayer carries the steps out (design §6).
+//!
+//! * A queued directory is adopted completely, then `ListBegin` is appended under its exclusive lock: every name
+//!   operation in it has ended, every later one has a higher LSN and is replayed. Then pages: each is read from the
+//!   live index and appended under the same lock, so that no name on it can have changed since.
+//! * A queued file is *partial* on the destination as of an LSN that has been replayed; only now its size is read: a
+//!   write that made it longer before has been carried out, and one after will be replayed.
+//! * Nothing here must survive: after a restart the queues say what is to do. What was appended and not yet replayed
+//!   would be ordered twice, so the copier begins when the replayer has passed the journal's end at its own beginning.
+//!
+//! Bounds: [`LISTINGS_MAX`] directories at once, [`BYTES_AHEAD_MAX`] and [`FILES_AHEAD_MAX`] ordered and not replayed,
+//! and no further page while [`QUEUED_FILES_MAX`] files wait.
+
+use crate::index::live::Live;
+use crate::ledger::Ledger;
+use crate::location::copy::Source;
+use crate::location::projection::{Held, Projection, Queue};
+use crate::replayer::{Handle, Status};
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use journal_format::event::{CopyDone, CopyFailed, CopyRange, Event, ListBegin, Listed, ListedEntry, Range};
+use journal_format::ids::{JobId, JunctionId, Lsn, NodeId};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const LISTINGS_MAX: usize = 4;
+/// Bytes of one range: what a crash may carry over twice is at most so much per worker.
+pub const CHUNK: u64 = 8 << 20;
+const BYTES_AHEAD_MAX: u64 = 64 << 20;
+const FILES_AHEAD_MAX: usize = 4096;
+const QUEUED_FILES_MAX: u64 = 16384;
+const STATS_SIDE_BY_SIDE: usize = 16;
+
+/// What the copier needs of the volume: it holds the locks of the junction's directories.
+#[async_trait]
+pub trait Directories: Send + Sync {
+    /// Every name in the directory is known to the index.
+    async fn complete(&self, junction: JunctionId, dir: NodeId) -> Result<(), String>;
+    /// Exclusive: no name operation in the directory is between begin and end while the guard lives.
+    async fn lock(&self, dir: NodeId) -> Box<dyn Send>;
+}
+
+#[derive(Clone)]
+pub struct Copier {
+    pub ledger: Ledger,
+    pub live: Arc<Live>,
+    pub source: Arc<Source>,
+    pub projection: Projection,
+    pub directories: Arc<dyn Directories>,
+    pub replayer: Handle,
+    pub job: JobId,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Journal(#[from] crate::journal::Error),
+    #[error(transparent)]
+    Index(#[from] crate::index::store::Error),
+    #[error("directory {dir}: {what}")]
+    Directory { dir: NodeId, what: String },
+}
+
+/// Steps that were ordered and not replayed yet.
+struct Ahead {
+    end: Lsn,
+    nodes: Vec<NodeId>,
+    bytes: u64,
+}
+
+impl Copier {
+    /// Run until cancelled.
+    pub async fn run(self) {
+        let mut replayer = self.replayer.status.clone();
+        let begin = self.ledger.journal.end_lsn();
+        if replayer.wait_for(|s| s.position >= begin).await.is_err() {
+            return;
+        }
+        loop {
+            if let Err(error) = self.follow().await {
+                tracing::warn!(job = %self.job, %error, "the copier stops for a moment and tries again");
+                if matches!(error, Error::Journal(_)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        let mut ahead: VecDeque<Ahead> = VecDeque::new();
+        let mut listing: JoinSet<Result<NodeId, Error>> = JoinSet::new();
+        let mut listed: BTreeSet<NodeId> = BTreeSet::new();
+        loop {
+            let moved = self.replayer.moved.notified();
+            let position = self.replayer.status.borrow().position;
+            while ahead.front().is_some_and(|a| a.end <= position) {
+                ahead.pop_front();
+            }
+            while let Some(done) = listing.try_join_next() {
+                listed.remove(&self.joined(done)?);
+            }
+            self.start_listings(&mut listing, &mut listed)?;
+            let ordered = self.order_files(&mut ahead).await?;
+            if ordered {
+                continue;
+            }
+            tokio::select! {
+                () = moved => {}
+                Some(done) = listing.join_next(), if !listing.is_empty() => {
+                    listed.remove(&self.joined(done)?);
+                }
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    fn joined(&self, done: Result<Result<NodeId, Error>, tokio::task::JoinError>) -> Result<NodeId, Error> {
+        done.unwrap_or_else(|error| Err(Error::Directory { dir: NodeId(0), what: error.to_string() }))
+    }
+
+    fn start_listings(
+        &self,
+        listing: &mut JoinSet<Result<NodeId, Error>>,
+        listed: &mut BTreeSet<NodeId>,
+    ) -> Result<(), Error> {
+        if listing.len() >= LISTINGS_MAX {
+            return Ok(());
+        }
+        for queue in [Queue::Listing, Queue::Dirs] {
+            for dir in self.projection.queued(queue, None, 2 * LISTINGS_MAX)? {
+                if listing.len() < LISTINGS_MAX && listed.insert(dir) {
+                    let copier = self.clone();
+                    listing.spawn(async move { copier.list(dir).await.map(|()| dir) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One directory: begin (unless a former life did), then its pages.
+    async fn list(&self, dir: NodeId) -> Result<(), Error> {
+        let location = self.projection.location;
+        let junction = self.projection.junction;
+        if let Err(what) = self.directories.complete(junction, dir).await {
+            // A directory that was removed meanwhile: its REMOVE takes it out of the queue.
+            if self.source.is_gone(dir) {
+                return self.replayed_all().await;
+            }
+            return self.report(dir, what).await;
+        }
+        let begin = match self.projection.held(dir)? {
+            Some((_, Held::Listing { begin })) => begin,
+            Some((_, Held::Made)) => {
+                let _lock = self.directories.lock(dir).await;
+                self.ledger.append(&Event::ListBegin(ListBegin { job: self.job, location, dir })).await?.lsn
+            }
+            _ => return Ok(()),
+        };
+        let mut after = 0;
+        loop {
+            self.has_room().await;
+            let lock = self.directories.lock(dir).await;
+            let page = self.live.list(dir, after, Listed::ENTRIES_MAX)?;
+            let full = page.len() == Listed::ENTRIES_MAX;
+            // Entries made since ListBegin are replayed; they come last, as their cookies are LSNs.
+            let older: Vec<_> = page.into_iter().take_while(|entry| entry.cookie < begin.0).collect();
+            let last = !full || older.len() < Listed::ENTRIES_MAX;
+            after = older.last().map_or(after, |entry| entry.cookie);
+            let entries = older.into_iter().map(|e| ListedEntry { name: e.name, node: e.node, kind: e.kind }).collect();
+            let event = Event::Listed(Listed { job: self.job, location, dir, entries, last });
+            let at = self.ledger.append(&event).await?;
+            drop(lock);
+            if last {
+                return self.replayed(at.end).await;
+            }
+        }
+    }
+
+    /// A directory that cannot be read goes into the error report, and waits for a retry like a file.
+    async fn report(&self, dir: NodeId, error: String) -> Result<(), Error> {
+        let failed = vec![CopyFailed { node: dir, path: self.source.path(dir), error, fatal: false }];
+        let location = self.projection.location;
+        let event = Event::CopyDone(CopyDone { job: self.job, location, ranges: Vec::new(), files_made: 0, dirs_made: 0, failed });
+        let at = self.ledger.append(&event).await?;
+        self.replayed(at.end).await
+    }
+
+    /// The directory leaves the queues only when its last page is replayed; until then it must not be begun again.
+    async fn replayed(&self, end: Lsn) -> Result<(), Error> {
+        // The replayer ends only with the service.
+        let _ = self.replayer.status.clone().wait_for(|s: &Status| s.position >= end).await;
+        Ok(())
+    }
+
+    async fn replayed_all(&self) -> Result<(), Error> {
+        self.replayed(self.ledger.journal.end_lsn()).await
+    }
+
+    async fn has_room(&self) {
+        let mut status = self.replayer.status.clone();
+        let _ = status.wait_for(|s| s.pending.files < QUEUED_FILES_MAX).await;
+    }
+
+    /// Order ranges of queued files, as far as the bounds allow; whether any were.
+    async fn order_files(&self, ahead: &mut VecDeque<Ahead>) -> Result<bool, Error> {
+        let mut budget = BYTES_AHEAD_MAX.saturating_sub(ahead.iter().map(|a| a.bytes).sum());
+        let busy: BTreeSet<NodeId> = ahead.iter().flat_map(|a| a.nodes.iter().copied()).collect();
+        if budget == 0 || busy.len() >= FILES_AHEAD_MAX {
+            return Ok(false);
+        }
+        let queued = self.projection.queued(Queue::Files, None, busy.len() + CopyRange::RANGES_MAX)?;
+        let free: Vec<_> =
+            queued.into_iter().filter(|node| !busy.contains(node)).map(|node| self.sized(node)).collect();
+        let mut sizes = stream::iter(free).buffered(STATS_SIDE_BY_SIDE);
+        let mut ranges = Vec::new();
+        let mut nodes = Vec::new();
+        while budget > 0 && ranges.len() < CopyRange::RANGES_MAX {
+            let Some((node, size)) = sizes.next().await else { break };
+            let Some((_, Held::Partial { ordered_to })) = self.projection.held(node)? else { continue };
+            nodes.push(node);
+            self.cut(node, ordered_to, size, &mut ranges, &mut budget);
+        }
+        drop(sizes);
+        if ranges.is_empty() {
+            return Ok(false);
+        }
+        let bytes = ranges.iter().map(|r| r.len).sum();
+        let event = Event::CopyRange(CopyRange { job: self.job, location: self.projection.location, ranges });
+        let at = self.ledger.append(&event).await?;
+        ahead.push_back(Ahead { end: at.end, nodes, bytes });
+        Ok(true)
+    }
+
+    /// A file's next ranges; the last one says so. A size of `None`: gone, which one empty last range finds out.
+    fn cut(&self, node: NodeId, mut offset: u64, size: Option<u64>, ranges: &mut Vec<Range>, budget: &mut u64) {
+        let size = size.unwrap_or(0);
+        loop {
+            let len = CHUNK.min(size.saturating_sub(offset));
+            let last = offset + len >= size;
+            ranges.push(Range { node, offset, len, last });
+            *budget = budget.saturating_sub(len.max(4096));
+            offset += len;
+            if last || *budget == 0 || ranges.len() >= CopyRange::RANGES_MAX {
+                return;
+            }
+        }
+    }
+
+    async fn sized(&self, node: NodeId) -> (NodeId, Option<u64>) {
+        (node, self.size(node).await)
+    }
+
+    /// Size now; `None` when the file has gone, or cannot be looked at: its step finds out, and reports.
+    async fn size(&self, node: NodeId) -> Option<u64> {
+        let stat = match self.source.object(node).await {
+            Ok(Some(object)) => self.source.location.filer.stat(&object).await,
+            Ok(None) => return None,
+            Err(error) => Err(error),
+        };
+        match stat {
+            Ok(stat) => Some(stat.size),
+            Err(error) => {
+                tracing::debug!(%node, %error, "size not to be had");
+                None
+            }
+        }
+    }
+}

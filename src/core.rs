@@ -1,0 +1,95 @@
+//! What the long-running tasks share: the ledger, the index, the locations that are open.
+
+use crate::index::live::Live;
+use crate::index::objects::Objects;
+use crate::index::store::Store;
+use crate::ledger::Ledger;
+use crate::location::{Location, Locations};
+use crate::state::{LocationState, Role, State};
+use crate::volume::Volume;
+use crate::{filer, index, journal, location};
+use journal_format::ids::{LocationId, NodeId};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Cache of the live index and of one location's store, bytes.
+pub const LIVE_CACHE: usize = 24 << 20;
+const LOCATION_CACHE: usize = 12 << 20;
+
+/// Clones are the same core.
+#[derive(Clone)]
+pub struct Core {
+    pub ledger: Ledger,
+    pub live: Arc<Live>,
+    /// Primaries that clients are served from.
+    pub locations: Arc<Locations>,
+    pub volume: Arc<Volume>,
+    /// Where the index's files are.
+    pub index_dir: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    #[error(transparent)]
+    Index(#[from] index::store::Error),
+    #[error("{0}")]
+    Filer(#[from] filer::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<location::redo::Error> for Error {
+    fn from(error: location::redo::Error) -> Self {
+        match error {
+            location::redo::Error::Journal(e) => Self::Journal(e),
+            location::redo::Error::Filer(e) => Self::Filer(e),
+        }
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// File of a location's store.
+#[must_use]
+pub fn store_path(index_dir: &Path, id: LocationId) -> PathBuf {
+    index_dir.join(format!("location-{}.redb", id.0))
+}
+
+/// Reach a location: its filer answers, its root is the one that was added, its store is open.
+pub async fn open_location(state: &State, index_dir: &Path, id: LocationId) -> Result<Arc<Location>> {
+    let Some(at) = state.locations.get(&id) else { return Err(Error::Other(format!("location {id} is not known"))) };
+    let Some(filer) = state.filers.get(&at.filer) else {
+        return Err(Error::Other(format!("location {id} is on a filer that is not known")));
+    };
+    let root = root_node(state, at).ok_or_else(|| Error::Other(format!("location {id} has no role")))?;
+    let reached = filer::registry::open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
+    let exact = matches!(at.role, Role::Destination(_));
+    let path = store_path(index_dir, id);
+    let store = blocking(move || {
+        Ok(if exact { Store::open_exact(&path, LOCATION_CACHE)? } else { Store::open(&path, LOCATION_CACHE)? })
+    })
+    .await?;
+    let objects = Objects::new(Arc::new(store));
+    objects.store.write(objects.put(root, &at.root)?);
+    Ok(Arc::new(Location::new(id, root, reached, objects)))
+}
+
+/// The node of a location's root directory: its junction's, which is the same on all of a junction's locations.
+fn root_node(state: &State, at: &LocationState) -> Option<NodeId> {
+    let junction = match at.role {
+        Role::Primary(junction) => junction,
+        Role::Destination(job) => state.jobs.get(&job)?.junction,
+        Role::Left => return None,
+    };
+    Some(state.junctions.get(&junction)?.root)
+}
+
+/// Run what touches a disk aside from the tasks that serve.
+pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Other(error.to_string())),
+    }
+}

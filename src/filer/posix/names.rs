@@ -1,0 +1,221 @@
+//! Names: looking up, listing, making, linking, renaming, removing.
+
+use super::attrs::{chown, drop_inherited_acls, set_mode};
+use super::errno::fail;
+use super::node::{File, Node};
+use super::tree::{PATH, Tree, beneath, create, proc_path};
+use crate::filer::hidden::is_hidden;
+use crate::filer::{Error, ErrorKind, MakeAttrs, Page, Result};
+use journal_format::event::What;
+use journal_format::ids::Kind;
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, linkat, makedev, mkdirat, mknodat, renameat, statat,
+    symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+/// Bytes of directory entries read at once.
+const ENTRIES_BUF: usize = 32 << 10;
+
+pub(super) fn lookup(tree: &Tree, dir: &Node, name: &[u8]) -> Result<Arc<Node>> {
+    tree.check(dir, name, ErrorKind::NotFound)?;
+    must_be_dir(dir)?;
+    tree.child(dir, name)
+}
+
+/// The same without waiting, for names that the kernel remembers.
+pub(super) fn lookup_at_once(tree: &Tree, dir: &Node, name: &[u8]) -> Option<Arc<Node>> {
+    tree.check(dir, name, ErrorKind::NotFound).ok()?;
+    must_be_dir(dir).ok()?;
+    tree.child_at_once(dir, name)
+}
+
+fn must_be_dir(dir: &Node) -> Result<()> {
+    if dir.kind == Kind::Dir {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotDir, "use a directory", "not a directory"))
+}
+
+/// A page's position is the kernel's own (`d_off`), which stays good while entries come and go.
+pub(super) fn list(tree: &Tree, dir: &Node, from: u64, max: usize) -> Result<Page> {
+    must_be_dir(dir)?;
+    let fd = tree.reader(dir)?;
+    if from != 0 {
+        rustix::fs::seek(&fd, SeekFrom::Start(from)).map_err(fail("seek in a directory"))?;
+    }
+    let at_root = tree.is_root(dir);
+    let mut buf = vec![MaybeUninit::uninit(); ENTRIES_BUF];
+    let mut entries = RawDir::new(fd, &mut buf);
+    let mut page = Page { names: Vec::new(), next: Some(from) };
+    while page.names.len() < max.max(1) {
+        let entry = match entries.next() {
+            None => return Ok(Page { next: None, ..page }),
+            // The directory was removed while it was read.
+            Some(Err(Errno::NOENT)) => return Ok(Page { next: None, ..page }),
+            Some(entry) => entry.map_err(fail("list"))?,
+        };
+        page.next = Some(entry.next_entry_cookie());
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && !(at_root && is_hidden(name)) {
+            page.names.push(name.to_vec());
+        }
+    }
+    Ok(page)
+}
+
+pub(super) fn make(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {
+    tree.check(dir, name, ErrorKind::Access)?;
+    must_be_dir(dir)?;
+    make_any(tree, dir, name, what, attrs)
+}
+
+/// Makes it with no rights for anyone else, then gives it exactly `attrs`. What cannot have them is taken away again.
+pub(super) fn make_any(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {
+    let file = tree.lent(&[dir], || place(dir, name, what)).map_err(fail("make"))?;
+    finish(tree, dir, name, what.kind(), attrs, file).inspect_err(|_| {
+        let flags = if what.kind() == Kind::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        if let Err(error) = tree.lent(&[dir], || unlinkat(&dir.path, name, flags)) {
+            tracing::warn!(%error, "an object that could not be given its attributes stays behind");
+        }
+    })
+}
+
+/// A regular file's descriptor stays open for its data.
+fn place(dir: &Node, name: &[u8], what: &What) -> rustix::io::Result<Option<OwnedFd>> {
+    let ours = Mode::RUSR | Mode::WUSR;
+    let node = |kind, major, minor| mknodat(&dir.path, name, kind, ours, makedev(major, minor)).map(|()| None);
+    match what {
+        What::File => create(&dir.path, name).map(Some),
+        What::Dir => mkdirat(&dir.path, name, Mode::RWXU).map(|()| None),
+        What::Symlink { target } => symlinkat(target.as_slice(), &dir.path, name).map(|()| None),
+        What::Fifo => node(FileType::Fifo, 0, 0),
+        What::Socket => node(FileType::Socket, 0, 0),
+        What::Char { major, minor } => node(FileType::CharacterDevice, *major, *minor),
+        What::Block { major, minor } => node(FileType::BlockDevice, *major, *minor),
+    }
+}
+
+fn finish(
+    tree: &Tree,
+    dir: &Node,
+    name: &[u8],
+    kind: Kind,
+    attrs: MakeAttrs,
+    file: Option<OwnedFd>,
+) -> Result<Arc<Node>> {
+    let path = match &file {
+        Some(fd) => beneath_proc(fd),
+        None => tree.lent(&[dir], || beneath(&dir.path, name, PATH)),
+    };
+    let path = path.map_err(fail("open what was made"))?;
+    let file = file.map(|fd| File { fd: Arc::new(fd), writable: true });
+    let node = tree.node(path, file)?;
+    if node.kind != kind {
+        return Err(Error::new(ErrorKind::Busy, "make", "somebody else replaced it"));
+    }
+    let attributed = chown(&node.path, Some(attrs.uid), Some(attrs.gid))
+        .and_then(|()| drop_inherited_acls(&node.path, kind))
+        .and_then(|()| set_mode(&node, attrs.mode));
+    if attributed.is_err() {
+        tree.nodes.forget(&node.id);
+    }
+    attributed.map(|()| node)
+}
+
+/// An `O_PATH` descriptor of an open file.
+fn beneath_proc(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, proc_path(fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+pub(super) fn link(tree: &Tree, node: &Node, dir: &Node, name: &[u8]) -> Result<()> {
+    tree.check(dir, name, ErrorKind::Access)?;
+    must_be_dir(dir)?;
+    if node.kind == Kind::Dir {
+        return Err(Error::new(ErrorKind::IsDir, "link", "a directory has one name"));
+    }
+    let path = proc_path(&node.path);
+    tree.lent(&[dir], || linkat(CWD, path.as_str(), &dir.path, name, AtFlags::SYMLINK_FOLLOW)).map_err(fail("link"))
+}
+
+pub(super) fn rename(tree: &Tree, from: &Node, name: &[u8], to: &Node, new: &[u8]) -> Result<()> {
+    tree.check(from, name, ErrorKind::NotFound)?;
+    tree.check(to, new, ErrorKind::Access)?;
+    must_be_dir(from)?;
+    must_be_dir(to)?;
+    let victim = last_name_of(to, new);
+    let go = || renameat(&from.path, name, &to.path, new);
+    let done = match tree.lent(&[from, to], go) {
+        // A directory that gets another parent is changed itself: it must be writable too.
+        Err(Errno::ACCESS) => match tree.child(from, name) {
+            Ok(moved) if moved.kind == Kind::Dir => tree.lent(&[from, to, &moved], go),
+            _ => Err(Errno::ACCESS),
+        },
+        other => other,
+    };
+    match done {
+        // Some file systems say "exists" for a directory that is not empty.
+        Err(Errno::EXIST) => Err(Error::new(ErrorKind::NotEmpty, "rename", "directory not empty")),
+        other => other.map_err(fail("rename")),
+    }?;
+    // A rename of one of an object's names over another of its names removes nothing.
+    if let Some(ino) = victim
+        && !is_there(to, new, ino)
+    {
+        tree.nodes.forget_ino(ino);
+    }
+    Ok(())
+}
+
+/// The inode that loses its last name when `name` goes.
+fn last_name_of(dir: &Node, name: &[u8]) -> Option<u64> {
+    let seen = statat(&dir.path, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let dir = FileType::from_raw_mode(seen.st_mode) == FileType::Directory;
+    (dir || seen.st_nlink <= 1).then_some(seen.st_ino)
+}
+
+fn is_there(dir: &Node, name: &[u8], ino: u64) -> bool {
+    statat(&dir.path, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|seen| seen.st_ino == ino)
+}
+
+pub(super) fn remove(tree: &Tree, dir: &Node, name: &[u8]) -> Result<()> {
+    unlink(tree, dir, name, AtFlags::empty(), "remove")
+}
+
+pub(super) fn rmdir(tree: &Tree, dir: &Node, name: &[u8]) -> Result<()> {
+    unlink(tree, dir, name, AtFlags::REMOVEDIR, "remove a directory")
+}
+
+fn unlink(tree: &Tree, dir: &Node, name: &[u8], flags: AtFlags, op: &'static str) -> Result<()> {
+    tree.check(dir, name, ErrorKind::NotFound)?;
+    must_be_dir(dir)?;
+    let victim = last_name_of(dir, name);
+    match tree.lent(&[dir], || unlinkat(&dir.path, name, flags)) {
+        Err(Errno::EXIST) => Err(Error::new(ErrorKind::NotEmpty, op, "directory not empty")),
+        other => other.map_err(fail(op)),
+    }?;
+    if let Some(ino) = victim {
+        tree.nodes.forget_ino(ino);
+    }
+    Ok(())
+}
+
+/// A new directory or the one that is there.
+pub(super) fn ensure_dir(tree: &Tree, dir: &Node, name: &[u8], mode: u32) -> Result<Arc<Node>> {
+    match tree.child(dir, name) {
+        Err(e) if e.kind == ErrorKind::NotFound => {}
+        Ok(node) if node.kind != Kind::Dir => {
+            return Err(Error::new(ErrorKind::NotDir, "make a directory", "something else has its name"));
+        }
+        other => return other,
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let attrs = MakeAttrs { mode, uid, gid };
+    match make_any(tree, dir, name, &What::Dir, attrs) {
+        Err(e) if e.kind == ErrorKind::Exists => tree.child(dir, name),
+        other => other,
+    }
+}

@@ -1,0 +1,102 @@
+//! What the gateway asks of the volume, as a trait, so that it can be tested without one.
+
+use crate::volume::types::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+use journal_format::ids::{JunctionId, Time};
+
+/// Semantics behind the gateway. Every method may be called concurrently, and is never cancelled once it began: a call
+/// goes on when its client is gone.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// A directory by its client path (MNT).
+    async fn mount(&self, path: &[u8]) -> Answer<NodeRef>;
+    async fn getattr(&self, node: NodeRef) -> Answer<Attr>;
+    async fn setattr(
+        &self,
+        call: &Call,
+        node: NodeRef,
+        set: SetAttrs,
+        guard: Option<Time>,
+    ) -> Result<Wcc, Refused<Wcc>>;
+    async fn lookup(&self, call: &Call, dir: NodeRef, name: &[u8]) -> Result<Found, Refused<Option<Attr>>>;
+    async fn access(&self, call: &Call, node: NodeRef, mask: u32) -> Answer<(u32, Attr)>;
+    async fn readlink(&self, call: &Call, node: NodeRef) -> Result<(Vec<u8>, Option<Attr>), Refused<Option<Attr>>>;
+    async fn read(&self, call: &Call, node: NodeRef, offset: u64, len: u32) -> Result<ReadOk, Refused<Option<Attr>>>;
+    /// Bytes written, always FILE_SYNC.
+    async fn write(&self, call: &Call, node: NodeRef, offset: u64, data: Bytes) -> Result<(u32, Wcc), Refused<Wcc>>;
+    async fn create(&self, call: &Call, dir: NodeRef, name: &[u8], how: CreateHow) -> Result<Found, Refused<Wcc>>;
+    /// MKDIR, SYMLINK, MKNOD.
+    async fn make(&self, call: &Call, dir: NodeRef, name: &[u8], new: NewNode) -> Result<Found, Refused<Wcc>>;
+    async fn remove(&self, call: &Call, dir: NodeRef, name: &[u8]) -> Result<Wcc, Refused<Wcc>>;
+    async fn rmdir(&self, call: &Call, dir: NodeRef, name: &[u8]) -> Result<Wcc, Refused<Wcc>>;
+    async fn rename(
+        &self,
+        call: &Call,
+        from: NodeRef,
+        name: &[u8],
+        to: NodeRef,
+        new: &[u8],
+    ) -> Result<(Wcc, Wcc), Refused<(Wcc, Wcc)>>;
+    async fn link(
+        &self,
+        call: &Call,
+        node: NodeRef,
+        dir: NodeRef,
+        name: &[u8],
+    ) -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>;
+    /// Up to about `max` entries behind `cookie`.
+    async fn readdir(
+        &self,
+        call: &Call,
+        dir: NodeRef,
+        cookie: u64,
+        verifier: u64,
+        max: usize,
+        plus: bool,
+    ) -> Result<Listing, Refused<Option<Attr>>>;
+    async fn fsstat(&self, call: &Call, node: NodeRef) -> Answer<Space>;
+    async fn attr_opt(&self, node: NodeRef) -> Option<Attr>;
+    async fn commit(&self, call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
+    /// Every junction with its client path.
+    async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)>;
+}
+
+// The volume behind the gateway.
+
+macro_rules! forward {
+    ($($name:ident($($arg:ident: $t:ty),*) -> $out:ty;)*) => {
+        #[async_trait]
+        impl Backend for crate::volume::Volume {
+            $(async fn $name(&self, $($arg: $t),*) -> $out {
+                crate::volume::Volume::$name(self, $($arg),*).await
+            })*
+            async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
+                crate::volume::Volume::exports(self)
+            }
+        }
+    };
+}
+
+forward! {
+    mount(path: &[u8]) -> Answer<NodeRef>;
+    getattr(node: NodeRef) -> Answer<Attr>;
+    setattr(call: &Call, node: NodeRef, set: SetAttrs, guard: Option<Time>) -> Result<Wcc, Refused<Wcc>>;
+    lookup(call: &Call, dir: NodeRef, name: &[u8]) -> Result<Found, Refused<Option<Attr>>>;
+    access(call: &Call, node: NodeRef, mask: u32) -> Answer<(u32, Attr)>;
+    readlink(call: &Call, node: NodeRef) -> Result<(Vec<u8>, Option<Attr>), Refused<Option<Attr>>>;
+    read(call: &Call, node: NodeRef, offset: u64, len: u32) -> Result<ReadOk, Refused<Option<Attr>>>;
+    write(call: &Call, node: NodeRef, offset: u64, data: Bytes) -> Result<(u32, Wcc), Refused<Wcc>>;
+    create(call: &Call, dir: NodeRef, name: &[u8], how: CreateHow) -> Result<Found, Refused<Wcc>>;
+    make(call: &Call, dir: NodeRef, name: &[u8], new: NewNode) -> Result<Found, Refused<Wcc>>;
+    remove(call: &Call, dir: NodeRef, name: &[u8]) -> Result<Wcc, Refused<Wcc>>;
+    rmdir(call: &Call, dir: NodeRef, name: &[u8]) -> Result<Wcc, Refused<Wcc>>;
+    rename(call: &Call, from: NodeRef, name: &[u8], to: NodeRef, new: &[u8]) -> Result<(Wcc, Wcc), Refused<(Wcc, Wcc)>>;
+    link(call: &Call, node: NodeRef, dir: NodeRef, name: &[u8])
+        -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>;
+    readdir(call: &Call, dir: NodeRef, cookie: u64, verifier: u64, max: usize, plus: bool)
+        -> Result<Listing, Refused<Option<Attr>>>;
+    fsstat(call: &Call, node: NodeRef) -> Answer<Space>;
+    attr_opt(node: NodeRef) -> Option<Attr>;
+    commit(call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
+}

@@ -1,0 +1,205 @@
+//! One connection: an inbox, a task per call, a writer. Calls run side by side and are answered as they end.
+
+use super::dispatch::system_error;
+use super::inbox::{Ended, Inbox, Places, Todo, Work, pace};
+use super::seats::Seat;
+use super::{Shared, count};
+use crate::wire::rpc::denied;
+use crate::wire::xdr::Frame;
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, error};
+
+/// A reply on its way out.
+struct Outgoing {
+    frame: Frame,
+    /// Close the connection behind it.
+    last: bool,
+    _places: Places,
+}
+
+enum End {
+    /// Serve what has been asked, then close.
+    Drain,
+    /// Close now.
+    Close,
+    /// The writer has ended: a reply could not be written, or was the last.
+    Writer,
+}
+
+/// Serve a connection until it ends, `stop` is true, or its seat is needed.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    seat: Arc<Seat>,
+    stop: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        // Reset before it was accepted: nobody is there.
+        debug!(%peer, %error, "connection gone");
+        return shared.seats.release(&seat);
+    }
+    let (reader, writer) = stream.into_split();
+    let (replies, queue) = mpsc::channel(shared.limits.calls_per_connection as usize);
+    let mut writer = tokio::spawn(write(writer, queue, shared.limits.write_deadline));
+    let mut inbox = Inbox::new(shared.clone(), seat.clone(), peer, reader);
+    let end = read(&shared, &mut inbox, &seat, peer, &replies, &mut writer, stop).await;
+    // From here on it takes no seat: what still runs is bounded by `Limits::calls_all`.
+    shared.seats.release(&seat);
+    match end {
+        End::Drain => {
+            let all = seat.slots.acquire_many(shared.limits.calls_per_connection);
+            tokio::select! {
+                _ = all => {}
+                _ = &mut writer => {}
+            }
+        }
+        End::Close => writer.abort(),
+        End::Writer => inbox.linger().await,
+    }
+}
+
+async fn read(
+    shared: &Arc<Shared>,
+    inbox: &mut Inbox,
+    seat: &Seat,
+    peer: SocketAddr,
+    replies: &mpsc::Sender<Outgoing>,
+    writer: &mut JoinHandle<()>,
+    mut stop: watch::Receiver<bool>,
+) -> End {
+    loop {
+        let next = tokio::select! {
+            biased;
+            // An error is a sender that is gone: nobody could stop us any more.
+            _ = stop.wait_for(|stop| *stop) => return End::Drain,
+            () = seat.leave.notified() => return End::Close,
+            _ = &mut *writer => return End::Writer,
+            next = inbox.next() => next,
+        };
+        match next {
+            Ok(work) => start(shared.clone(), peer, replies.clone(), work),
+            Err(Ended::Closed) => return End::Drain,
+            Err(why @ Ended::Idle) => {
+                debug!(%peer, %why, "connection closed");
+                return End::Close;
+            }
+            Err(why) => {
+                count(&shared.stats.broken);
+                debug!(%peer, %why, "connection closed");
+                return End::Close;
+            }
+        }
+    }
+}
+
+/// Run a call in a task of its own, which outlives the connection: what began is not cancelled.
+fn start(shared: Arc<Shared>, peer: SocketAddr, replies: mpsc::Sender<Outgoing>, work: Work) {
+    let Work { todo, mut places, running } = work;
+    tokio::spawn(async move {
+        let (frame, last) = match todo {
+            Todo::Deny(xid, denial) => (denied(xid, denial).finish(), false),
+            Todo::Call(header, args) => {
+                let (xid, procedure) = (header.xid, header.procedure);
+                match caught(shared.answer(peer, header, args)).await {
+                    Some(frame) => (frame, false),
+                    None => {
+                        count(&shared.stats.panics);
+                        error!(%peer, xid, procedure, "the handler of a call panicked; connection closed");
+                        (system_error(xid).finish(), true)
+                    }
+                }
+            }
+        };
+        drop(running);
+        places.shrink(frame.wire_len());
+        // There is a place for every call in flight: this never waits. An error is a connection that is gone.
+        let _ = replies.send(Outgoing { frame, last, _places: places }).await;
+    });
+}
+
+/// The future's value, or `None` when it panics.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = Box::pin(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Write replies as they come, several at a time; end when one cannot be written in time, or says it is the last.
+async fn write(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>, within: Duration) {
+    const BATCH: usize = 64;
+    let mut batch = Vec::with_capacity(4);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let last = batch.iter().position(|reply| reply.last);
+        batch.truncate(last.map_or(batch.len(), |at| at + 1));
+        let bytes: usize = batch.iter().map(|reply| reply.frame.wire_len()).sum();
+        let deadline = Instant::now() + within + pace(bytes);
+        let written = timeout_at(deadline, write_all(&mut socket, pieces(&batch), within)).await;
+        if last.is_some() || !matches!(written, Ok(Ok(()))) {
+            break;
+        }
+        batch.clear();
+    }
+    let _ = socket.shutdown().await;
+}
+
+/// Small replies in one piece, the data of large ones from where it lies.
+fn pieces(batch: &[Outgoing]) -> VecDeque<Bytes> {
+    let mut out = VecDeque::new();
+    let mut small = BytesMut::new();
+    for Outgoing { frame, .. } in batch {
+        if batch.len() == 1 && frame.tail.is_empty() {
+            out.push_back(frame.head.clone());
+            continue;
+        }
+        small.extend_from_slice(&frame.head);
+        if !frame.tail.is_empty() {
+            out.push_back(small.split().freeze());
+            out.push_back(frame.tail.clone());
+            small.extend_from_slice(frame.pad());
+        }
+    }
+    if !small.is_empty() {
+        out.push_back(small.freeze());
+    }
+    out
+}
+
+/// All of it, with never longer than `within` from one byte taken to the next.
+async fn write_all(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>, within: Duration) -> io::Result<()> {
+    const SLICES: usize = 64;
+    while !pieces.is_empty() {
+        let slices: Vec<IoSlice<'_>> = pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
+        let mut written = timeout(within, socket.write_vectored(&slices)).await??;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(front) = pieces.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            pieces.pop_front();
+        }
+    }
+    Ok(())
+}

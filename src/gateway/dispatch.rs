@@ -1,0 +1,205 @@
+//! From a call's header to its reply: program, version, arguments, who, whether it ran before, run.
+
+use super::access::{Decision, Grant, credentials, decide};
+use super::drc::{Begin, Key};
+use super::nfs::{Session, refuse};
+use super::{Shared, count};
+use crate::volume::types::{Call, NodeRef, READ_MAX, READDIR_MAX, Status};
+use crate::wire::handle::Fh;
+use crate::wire::nfs3::{self, Args};
+use crate::wire::rpc::{ACCEPTED_LEN, Accept, CallHeader, accepted};
+use crate::wire::xdr::{Frame, Reader, Writer};
+use crate::wire::{mount, rpc::Credential};
+use std::net::SocketAddr;
+
+/// Reply bytes that a call without data may need: attributes, a handle, a symlink's text.
+const SMALL_REPLY: usize = 4 << 10;
+/// The lists of MOUNT.
+const LIST_REPLY: usize = 64 << 10;
+
+/// About the most bytes that the reply to a call can take; what is reserved before it runs.
+pub(super) fn reply_max(header: &CallHeader, args: &Reader) -> usize {
+    if header.program == mount::PROGRAM {
+        return LIST_REPLY;
+    }
+    let data = match Args::decode(header.procedure, &mut args.clone()) {
+        Some(Ok(Args::Read(a))) => a.count.min(READ_MAX),
+        Some(Ok(Args::Readdir(a))) => a.count.min(READDIR_MAX),
+        Some(Ok(Args::ReaddirPlus(a))) => a.maxcount.min(READDIR_MAX),
+        _ => 0,
+    };
+    data as usize + SMALL_REPLY
+}
+
+impl Shared {
+    /// The reply to a call.
+    pub(super) async fn answer(&self, peer: SocketAddr, header: CallHeader, mut args: Reader) -> Frame {
+        let only = |accept| accepted(header.xid, accept).finish();
+        let sum = checksum(header.procedure, args.rest());
+        match (header.program, header.version) {
+            (nfs3::PROGRAM, nfs3::VERSION) => match Args::decode(header.procedure, &mut args) {
+                None => only(Accept::ProcUnavail),
+                Some(Err(_)) => only(Accept::GarbageArgs),
+                Some(Ok(args)) => self.nfs(peer, &header, sum, args).await,
+            },
+            (mount::PROGRAM, mount::VERSION) => match mount::Args::decode(header.procedure, &mut args) {
+                None => only(Accept::ProcUnavail),
+                Some(Err(_)) => only(Accept::GarbageArgs),
+                Some(Ok(args)) => {
+                    count(&self.stats.calls);
+                    let mut w = accepted(header.xid, Accept::Success);
+                    self.mount(peer, args, &mut w).await;
+                    w.finish()
+                }
+            },
+            (nfs3::PROGRAM | mount::PROGRAM, _) => only(Accept::ProgMismatch { low: 3, high: 3 }),
+            _ => only(Accept::ProgUnavail),
+        }
+    }
+
+    async fn nfs(&self, peer: SocketAddr, header: &CallHeader, sum: u32, args: Args) -> Frame {
+        let mut w = accepted(header.xid, Accept::Success);
+        if matches!(args, Args::Null) {
+            return w.finish();
+        }
+        let session = match self.authorise(peer, header, sum, &args) {
+            Ok(session) => session,
+            Err(status) => {
+                refuse(&args, status, &mut w);
+                return w.finish();
+            }
+        };
+        if !modifies(&args) {
+            count(&self.stats.calls);
+            session.run(args, &mut w).await;
+            return w.finish();
+        }
+        match self.drc.begin(Key::new(peer.ip(), header.xid, sum)).await {
+            Begin::Done(frame) => {
+                count(&self.stats.repeated);
+                frame
+            }
+            Begin::Refilled(outcome) if session.replay(&args, outcome, &mut w).await => {
+                count(&self.stats.repeated);
+                w.finish()
+            }
+            Begin::Refilled(_) => {
+                count(&self.stats.calls);
+                session.run(args, &mut w).await;
+                w.finish()
+            }
+            Begin::Run(running) => {
+                count(&self.stats.calls);
+                session.run(args, &mut w).await;
+                let frame = w.finish();
+                running.finish(&frame, !asks_to_try_again(&frame));
+                frame
+            }
+        }
+    }
+
+    /// The caller's address is judged first, then each handle, then the address against each handle's junction: an
+    /// address that no policy lets in cannot tell a handle that exists from one that does not.
+    fn authorise(&self, peer: SocketAddr, header: &CallHeader, sum: u32, args: &Args) -> Result<Session<'_>, Status> {
+        if !self.policies.know(peer.ip(), peer.port()) {
+            count(&self.stats.refused);
+            return Err(Status::Access);
+        }
+        let (first, second) = handles(args);
+        let (node, grant) = self.open(peer, first)?;
+        let (other, other_grant) = match second {
+            Some(handle) => self.open(peer, handle)?,
+            None => (node, grant),
+        };
+        if modifies(args) && (grant.read_only || other_grant.read_only) {
+            return Err(Status::RoFs);
+        }
+        Ok(Session { shared: self, call: caller(peer, header, sum, grant, &header.credential), node, other })
+    }
+
+    fn open(&self, peer: SocketAddr, handle: &Fh) -> Result<(NodeRef, Grant), Status> {
+        let named = self.sealer.open(handle).map_err(|_| Status::BadHandle)?;
+        match decide(self.policies.of(named.junction), peer.ip(), peer.port()) {
+            Decision::Granted(grant) => Ok((NodeRef { junction: named.junction, node: named.node }, grant)),
+            Decision::Refused => {
+                count(&self.stats.refused);
+                Err(Status::Access)
+            }
+        }
+    }
+}
+
+fn caller(peer: SocketAddr, header: &CallHeader, sum: u32, grant: Grant, credential: &Credential) -> Call {
+    let (uid, gid, gids) = credentials(grant, credential);
+    Call { uid, gid, gids, addr: peer.ip().to_canonical(), port: peer.port(), xid: header.xid, sum }
+}
+
+/// CRC-32 of procedure number and arguments.
+fn checksum(procedure: u32, args: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&procedure.to_be_bytes());
+    crc.update(args);
+    crc.finalize()
+}
+
+/// The status is the first word of every result.
+fn asks_to_try_again(frame: &Frame) -> bool {
+    let status = frame.head.get(4 + ACCEPTED_LEN..).and_then(|rest| rest.first_chunk::<4>());
+    status.is_some_and(|status| u32::from_be_bytes(*status) == Status::Jukebox as u32)
+}
+
+/// Calls that change something: refused on read-only exports, and run once.
+fn modifies(args: &Args) -> bool {
+    match args {
+        Args::SetAttr(_)
+        | Args::Write(_)
+        | Args::Create(_)
+        | Args::Mkdir(_)
+        | Args::Symlink(_)
+        | Args::Mknod(_)
+        | Args::Remove(_)
+        | Args::Rmdir(_)
+        | Args::Rename(_)
+        | Args::Link(_) => true,
+        Args::Null
+        | Args::GetAttr(_)
+        | Args::Lookup(_)
+        | Args::Access(_)
+        | Args::Readlink(_)
+        | Args::Read(_)
+        | Args::Readdir(_)
+        | Args::ReaddirPlus(_)
+        | Args::FsStat(_)
+        | Args::FsInfo(_)
+        | Args::PathConf(_)
+        | Args::Commit(_) => false,
+    }
+}
+
+/// The handles of a call.
+fn handles(args: &Args) -> (&Fh, Option<&Fh>) {
+    static NONE: Fh = Fh(bytes::Bytes::new());
+    match args {
+        Args::Null => (&NONE, None),
+        Args::GetAttr(a) | Args::Readlink(a) | Args::FsStat(a) | Args::FsInfo(a) | Args::PathConf(a) => (a, None),
+        Args::Lookup(a) | Args::Remove(a) | Args::Rmdir(a) => (&a.dir, None),
+        Args::SetAttr(a) => (&a.object, None),
+        Args::Access(a) => (&a.object, None),
+        Args::Read(a) => (&a.file, None),
+        Args::Write(a) => (&a.file, None),
+        Args::Commit(a) => (&a.file, None),
+        Args::Create(a) => (&a.at.dir, None),
+        Args::Mkdir(a) => (&a.at.dir, None),
+        Args::Symlink(a) => (&a.at.dir, None),
+        Args::Mknod(a) => (&a.at.dir, None),
+        Args::Readdir(a) => (&a.dir, None),
+        Args::ReaddirPlus(a) => (&a.dir, None),
+        Args::Rename(a) => (&a.from.dir, Some(&a.to.dir)),
+        Args::Link(a) => (&a.file, Some(&a.at.dir)),
+    }
+}
+
+/// The reply to a call whose handler died.
+pub(super) fn system_error(xid: u32) -> Writer {
+    accepted(xid, Accept::SystemErr)
+}

@@ -1,0 +1,409 @@
+//! Duplicate requests: a non-idempotent call that comes again is not run again.
+//!
+//! A call is known by client address, xid and a CRC-32 over procedure number and arguments (so an xid used for another
+//! call is another call); the port is not part of it, because a client that lost its connection comes back on another.
+//!
+//! ```text
+//!            begin                    finish
+//!  (unknown) ─────► Running ───────────────────► Done(reply)          a repeat gets the same bytes
+//!                      │ dropped without finish, or JUKEBOX ─► (unknown)     a repeat runs
+//!  refill ─────────► Refilled(outcome)                                a repeat's reply is made from the outcome
+//! ```
+//!
+//! Bounds: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] and [`BYTES_MAX`] in all; at a bound the entries that
+//! ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
+//! the calls in flight. There is no age limit: order decides, not the clock.
+
+use crate::wire::xdr::Frame;
+use journal_format::event::{Caller, Event, PartDone};
+use journal_format::ids::{JunctionId, Lsn, NodeId, Time};
+use parking_lot::Mutex;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Ended entries kept for one client.
+pub const CLIENT_MAX: usize = 4096;
+/// Ended entries kept in all.
+pub const ENTRIES_MAX: usize = 65_536;
+/// Bytes of replies kept in all.
+pub const BYTES_MAX: usize = 32 << 20;
+
+/// How a call is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    addr: [u8; 16],
+    xid: u32,
+    sum: u32,
+}
+
+impl Key {
+    #[must_use]
+    pub fn new(addr: IpAddr, xid: u32, sum: u32) -> Self {
+        Self { addr: mapped(addr), xid, sum }
+    }
+
+    fn of(caller: &Caller) -> Self {
+        let addr = IpAddr::from(caller.addr);
+        Self::new(addr, caller.xid, caller.call_sum)
+    }
+}
+
+/// An address as the journal has it: IPv4 mapped into IPv6.
+#[must_use]
+pub fn mapped(addr: IpAddr) -> [u8; 16] {
+    match addr.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// What a journaled operation did, as far as its reply shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Wrote { node: NodeId, count: u32 },
+    Set { node: NodeId },
+    Made { dir: NodeId, node: NodeId },
+    Removed { dir: NodeId },
+    Renamed { from: NodeId, to: NodeId },
+    Linked { node: NodeId, dir: NodeId },
+}
+
+/// How a journaled operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub junction: JunctionId,
+    pub effect: Effect,
+    /// The nfsstat3 of a failure.
+    pub failed: Option<u32>,
+}
+
+/// What to do with a call.
+pub enum Begin {
+    /// It is new: run it, then [`Running::finish`].
+    Run(Running),
+    /// It has been answered.
+    Done(Frame),
+    /// It was answered, or would have been, before a crash.
+    Refilled(Outcome),
+}
+
+enum Slot {
+    Running(watch::Receiver<Option<Frame>>),
+    Done { seq: u64, frame: Frame },
+    Refilled { seq: u64, lsn: Lsn, outcome: Outcome },
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        match self {
+            Slot::Done { frame, .. } => frame.wire_len(),
+            Slot::Running(_) | Slot::Refilled { .. } => 0,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    slots: HashMap<Key, Slot>,
+    /// Ended entries in the order they ended.
+    order: BTreeMap<u64, Key>,
+    clients: HashMap<[u8; 16], BTreeMap<u64, Key>>,
+    /// Refilled entries by the LSN of their operation.
+    by_lsn: HashMap<Lsn, Key>,
+    bytes: usize,
+    seq: u64,
+}
+
+/// The cache. Clones are the same cache.
+#[derive(Clone, Default)]
+pub struct Drc {
+    table: Arc<Mutex<Table>>,
+}
+
+/// A call that runs. Dropped without [`finish`](Running::finish), it was never known.
+pub struct Running {
+    drc: Drc,
+    key: Key,
+    reply: watch::Sender<Option<Frame>>,
+    finished: bool,
+}
+
+impl Drc {
+    /// Says what to do with a call; waits while the same call is running.
+    pub async fn begin(&self, key: Key) -> Begin {
+        loop {
+            let mut first = match self.table.lock().slots.entry(key) {
+                Entry::Vacant(slot) => {
+                    let (reply, receiver) = watch::channel(None);
+                    slot.insert(Slot::Running(receiver));
+                    return Begin::Run(Running { drc: self.clone(), key, reply, finished: false });
+                }
+                Entry::Occupied(slot) => match slot.get() {
+                    Slot::Running(reply) => reply.clone(),
+                    Slot::Done { frame, .. } => return Begin::Done(frame.clone()),
+                    Slot::Refilled { outcome, .. } => return Begin::Refilled(*outcome),
+                },
+            };
+            // An error is a first call that panicked, and was never known: this one runs in its place.
+            if let Ok(frame) = first.wait_for(Option::is_some).await {
+                let frame = frame.clone().expect("waited for some");
+                return Begin::Done(frame);
+            }
+        }
+    }
+
+    /// An operation of the journal, recovered at start; in LSN order. `failed`: the nfsstat3 it ended with, if that is
+    /// known already; `Failed` and `Partial` events may be given too, and amend the operation they name.
+    pub fn refill(&self, lsn: Lsn, _time: Time, event: &Event, failed: Option<u32>) {
+        let mut table = self.table.lock();
+        match event {
+            Event::Failed(end) => return table.amend(end.op, |outcome| outcome.failed = Some(end.status)),
+            Event::Partial(end) => {
+                return table.amend(end.op, |outcome| match (&end.done, &mut outcome.effect) {
+                    (PartDone::Bytes(done), Effect::Wrote { count, .. }) if *done > 0 => *count = *done,
+                    _ => outcome.failed = Some(end.status),
+                });
+            }
+            _ => {}
+        }
+        let Some((caller, junction, effect)) = operation(event) else { return };
+        let key = Key::of(caller);
+        table.remove(&key);
+        if failed != Some(JUKEBOX) {
+            table.seq += 1;
+            let seq = table.seq;
+            table.by_lsn.insert(lsn, key);
+            table.keep(key, seq, Slot::Refilled { seq, lsn, outcome: Outcome { junction, effect, failed } });
+        }
+    }
+
+    /// Entries, running ones too.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.lock().slots.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+const JUKEBOX: u32 = crate::volume::types::Status::Jukebox as u32;
+
+fn operation(event: &Event) -> Option<(&Caller, JunctionId, Effect)> {
+    Some(match event {
+        Event::Write(e) => (&e.caller, e.junction, Effect::Wrote { node: e.node, count: e.len }),
+        Event::SetAttr(e) => (&e.caller, e.junction, Effect::Set { node: e.node }),
+        Event::Make(e) => (&e.caller, e.junction, Effect::Made { dir: e.dir, node: e.node }),
+        Event::Remove(e) => (&e.caller, e.junction, Effect::Removed { dir: e.dir }),
+        Event::Rename(e) => (&e.caller, e.junction, Effect::Renamed { from: e.from_dir, to: e.to_dir }),
+        Event::Link(e) => (&e.caller, e.junction, Effect::Linked { node: e.node, dir: e.dir }),
+        _ => return None,
+    })
+}
+
+impl Running {
+    /// The reply, for those who wait and those who come. `keep` is false for an answer that asks to try again.
+    pub fn finish(mut self, frame: &Frame, keep: bool) {
+        self.finished = true;
+        let mut table = self.drc.table.lock();
+        table.remove(&self.key);
+        if keep {
+            table.seq += 1;
+            let seq = table.seq;
+            table.keep(self.key, seq, Slot::Done { seq, frame: frame.clone() });
+        }
+        drop(table);
+        self.reply.send_replace(Some(frame.clone()));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.drc.table.lock().remove(&self.key);
+        }
+    }
+}
+
+impl Table {
+    fn keep(&mut self, key: Key, seq: u64, slot: Slot) {
+        self.bytes += slot.bytes();
+        self.slots.insert(key, slot);
+        self.order.insert(seq, key);
+        let of_client = self.clients.entry(key.addr).or_default();
+        of_client.insert(seq, key);
+        if of_client.len() > CLIENT_MAX
+            && let Some((_, oldest)) = of_client.first_key_value()
+        {
+            let oldest = *oldest;
+            self.remove(&oldest);
+        }
+        while self.order.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
+            let Some((_, oldest)) = self.order.first_key_value() else { break };
+            let oldest = *oldest;
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(slot) = self.slots.remove(key) else { return };
+        self.bytes -= slot.bytes();
+        let seq = match slot {
+            Slot::Running(_) => return,
+            Slot::Done { seq, .. } => seq,
+            Slot::Refilled { seq, lsn, .. } => {
+                self.by_lsn.remove(&lsn);
+                seq
+            }
+        };
+        self.order.remove(&seq);
+        if let Entry::Occupied(mut client) = self.clients.entry(key.addr) {
+            client.get_mut().remove(&seq);
+            if client.get().is_empty() {
+                client.remove();
+            }
+        }
+    }
+
+    fn amend(&mut self, op: Lsn, change: impl FnOnce(&mut Outcome)) {
+        let Some(key) = self.by_lsn.get(&op).copied() else { return };
+        if let Some(Slot::Refilled { outcome, .. }) = self.slots.get_mut(&key) {
+            change(outcome);
+            if outcome.failed == Some(JUKEBOX) {
+                self.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::xdr::Writer;
+    use journal_format::event::{Failed, Link, Partial, Write};
+    use journal_format::ids::Kind;
+
+    fn frame(word: u32) -> Frame {
+        let mut w = Writer::default();
+        w.u32(word);
+        w.finish()
+    }
+
+    fn key(client: u8, xid: u32) -> Key {
+        Key::new(IpAddr::from([127, 0, 0, client]), xid, 1)
+    }
+
+    async fn run(drc: &Drc, key: Key) -> Running {
+        match drc.begin(key).await {
+            Begin::Run(running) => running,
+            Begin::Done(_) | Begin::Refilled(_) => panic!("known"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repeat_gets_the_kept_reply_and_a_repeat_in_progress_waits_for_it() {
+        let drc = Drc::default();
+        let first = run(&drc, key(1, 1)).await;
+        let waiter = tokio::spawn({
+            let drc = drc.clone();
+            async move { matches!(drc.begin(key(1, 1)).await, Begin::Done(f) if f.to_vec() == frame(7).to_vec()) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        first.finish(&frame(7), true);
+        assert!(waiter.await.unwrap());
+        assert!(matches!(drc.begin(key(1, 1)).await, Begin::Done(_)));
+        let mapped = Key::new("::ffff:127.0.0.1".parse().unwrap(), 1, 1);
+        assert!(matches!(drc.begin(mapped).await, Begin::Done(_)), "one client, however its address is written");
+        run(&drc, key(2, 1)).await;
+        run(&drc, key(1, 2)).await;
+    }
+
+    #[tokio::test]
+    async fn a_call_that_asks_to_try_again_or_died_runs_again() {
+        let drc = Drc::default();
+        run(&drc, key(1, 1)).await.finish(&frame(7), false);
+        let second = run(&drc, key(1, 1)).await;
+        let waiter = tokio::spawn({
+            let drc = drc.clone();
+            async move { matches!(drc.begin(key(1, 1)).await, Begin::Run(_)) }
+        });
+        tokio::task::yield_now().await;
+        drop(second);
+        assert!(waiter.await.unwrap(), "the waiter runs in place of the one that died");
+        assert!(drc.is_empty());
+    }
+
+    #[tokio::test]
+    async fn at_the_bound_of_a_client_its_oldest_entry_goes_and_no_others() {
+        let drc = Drc::default();
+        run(&drc, key(2, 0)).await.finish(&frame(0), true);
+        for xid in 0..u32::try_from(CLIENT_MAX).unwrap() + 10 {
+            run(&drc, key(1, xid)).await.finish(&frame(xid), true);
+        }
+        assert_eq!(drc.len(), CLIENT_MAX + 1);
+        assert!(matches!(drc.begin(key(2, 0)).await, Begin::Done(_)));
+        assert!(matches!(drc.begin(key(1, 10)).await, Begin::Done(_)));
+        run(&drc, key(1, 9)).await;
+    }
+
+    #[tokio::test]
+    async fn kept_bytes_are_bounded_in_all() {
+        let drc = Drc::default();
+        let mut w = Writer::default();
+        w.opaque(&vec![0; BYTES_MAX / 10]);
+        let big = w.finish();
+        for xid in 0..100 {
+            run(&drc, key(1, xid)).await.finish(&big, true);
+        }
+        assert!(drc.len() < 10 && !drc.is_empty(), "{}", drc.len());
+        assert!(drc.table.lock().bytes <= BYTES_MAX);
+    }
+
+    fn caller(xid: u32) -> Caller {
+        Caller { addr: mapped(IpAddr::from([127, 0, 0, 1])), xid, call_sum: 1, ..Caller::default() }
+    }
+
+    fn write(xid: u32) -> Event {
+        let (junction, location) = (JunctionId(1), journal_format::ids::LocationId(1));
+        let caller = caller(xid);
+        Event::Write(Write { junction, location, node: NodeId(5), offset: 0, len: 9, mode: None, caller })
+    }
+
+    #[tokio::test]
+    async fn refilled_operations_are_amended_by_their_ends() {
+        let drc = Drc::default();
+        for xid in 1..=4 {
+            drc.refill(Lsn(u64::from(xid)), Time(0), &write(xid), None);
+        }
+        let failed = |op, status| Event::Failed(Failed { op: Lsn(op), status });
+        drc.refill(Lsn(10), Time(0), &failed(2, 28), None);
+        drc.refill(Lsn(11), Time(0), &failed(3, JUKEBOX), None);
+        let part = Partial { op: Lsn(4), done: PartDone::Bytes(3), status: 28 };
+        drc.refill(Lsn(12), Time(0), &Event::Partial(part), None);
+        let outcome = |effect, failed| Outcome { junction: JunctionId(1), effect, failed };
+        let wrote = |count| Effect::Wrote { node: NodeId(5), count };
+        for (xid, expected) in
+            [(1, outcome(wrote(9), None)), (2, outcome(wrote(9), Some(28))), (4, outcome(wrote(3), None))]
+        {
+            assert!(matches!(drc.begin(key(1, xid)).await, Begin::Refilled(o) if o == expected), "xid {xid}");
+        }
+        run(&drc, key(1, 3)).await;
+        let link = Link {
+            junction: JunctionId(1),
+            location: journal_format::ids::LocationId(1),
+            node: NodeId(5),
+            kind: Kind::File,
+            dir: NodeId(2),
+            name: b"x".to_vec(),
+            caller: caller(9),
+        };
+        drc.refill(Lsn(20), Time(0), &Event::Link(link), Some(17));
+        assert!(matches!(drc.begin(key(1, 9)).await, Begin::Refilled(Outcome { failed: Some(17), .. })));
+    }
+}

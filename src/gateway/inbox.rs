@@ -1,0 +1,224 @@
+//! What a connection receives: records in time and within bounds, then calls with their places reserved.
+
+use super::Shared;
+use super::dispatch::reply_max;
+use super::limits::Limits;
+use super::seats::Seat;
+use crate::wire::record::{Assembler, FramingError};
+use crate::wire::rpc::{CallHeader, Denial, Refusal, parse_call};
+use crate::wire::xdr::Reader;
+use bytes::Bytes;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+/// Why a connection is read no more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the client closed it")]
+    Closed,
+    #[error("nothing was asked for too long")]
+    Idle,
+    #[error("a record took too long to arrive")]
+    Slow,
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    #[error("{0}")]
+    Header(&'static str),
+    #[error("reading it failed")]
+    Io(#[from] io::Error),
+}
+
+/// A call, or a refusal to be sent.
+pub(super) enum Todo {
+    Call(CallHeader, Reader),
+    Deny(u32, Denial),
+}
+
+/// Held while a call runs and until its reply is written: the bound on everything a client can make us keep.
+pub(super) struct Places {
+    _slot: OwnedSemaphorePermit,
+    reply: OwnedSemaphorePermit,
+    large_reply: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    /// The reply is there and takes only so many bytes: give the rest back.
+    pub fn shrink(&mut self, bytes: usize) {
+        for permit in [Some(&mut self.reply), self.large_reply.as_mut()].into_iter().flatten() {
+            drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+        }
+    }
+}
+
+/// Held while a call runs.
+pub(super) struct Running {
+    _call: OwnedSemaphorePermit,
+    _request: Option<OwnedSemaphorePermit>,
+}
+
+pub(super) struct Work {
+    pub todo: Todo,
+    pub places: Places,
+    pub running: Running,
+}
+
+pub(super) struct Inbox {
+    shared: Arc<Shared>,
+    seat: Arc<Seat>,
+    socket: OwnedReadHalf,
+    assembler: Assembler,
+    /// When the first byte of the present record came.
+    begun: Option<Instant>,
+    /// When the last record was complete.
+    active: Instant,
+    /// For the present record, when it is large.
+    request_bytes: Option<OwnedSemaphorePermit>,
+    budget: Arc<Semaphore>,
+    budget_max: u32,
+    /// Some policy lets the client in; what others are answered is always small.
+    known: bool,
+    reply_bytes: Arc<Semaphore>,
+    /// Complete, waiting for its places.
+    next: Option<(Todo, Option<OwnedSemaphorePermit>)>,
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, want: usize, max: u32) -> OwnedSemaphorePermit {
+    let permits = u32::try_from(want).unwrap_or(u32::MAX).min(max);
+    semaphore.clone().acquire_many_owned(permits).await.expect("our semaphores are never closed")
+}
+
+impl Inbox {
+    pub fn new(shared: Arc<Shared>, seat: Arc<Seat>, peer: SocketAddr, socket: OwnedReadHalf) -> Self {
+        let known = shared.policies.know(peer.ip(), peer.port());
+        let (budget, budget_max) = if known {
+            (shared.request_bytes.clone(), shared.limits.request_bytes_all)
+        } else {
+            (shared.stranger_bytes.clone(), shared.limits.stranger_bytes_all)
+        };
+        Self {
+            reply_bytes: Arc::new(Semaphore::new(shared.limits.reply_bytes_per_connection as usize)),
+            shared,
+            seat,
+            socket,
+            assembler: Assembler::default(),
+            begun: None,
+            active: Instant::now(),
+            request_bytes: None,
+            budget,
+            budget_max,
+            known,
+            next: None,
+        }
+    }
+
+    /// The next call, once there is room for it and for its reply. May be cancelled and called again.
+    pub async fn next(&mut self) -> Result<Work, Ended> {
+        if self.next.is_none() {
+            let record = self.record().await?;
+            let request_bytes = self.request_bytes.take();
+            let todo = match parse_call(record) {
+                Ok((header, args)) => Todo::Call(header, args),
+                Err(Refusal::Denied(xid, denial)) => Todo::Deny(xid, denial),
+                Err(Refusal::Close(why)) => return Err(Ended::Header(why)),
+            };
+            self.next = Some((todo, request_bytes));
+        }
+        let reply = match &self.next {
+            Some((Todo::Call(header, args), _)) if self.known => reply_max(header, args),
+            _ => 0,
+        };
+        let limits = &self.shared.limits;
+        let slot = acquire(&self.seat.slots, 1, 1).await;
+        let own = acquire(&self.reply_bytes, reply, limits.reply_bytes_per_connection).await;
+        let large = if reply > Limits::LARGE {
+            Some(acquire(&self.shared.reply_bytes, reply, limits.reply_bytes_all).await)
+        } else {
+            None
+        };
+        let call = acquire(&self.shared.calls, 1, 1).await;
+        let (todo, request) = self.next.take().expect("put there above");
+        self.seat.touch();
+        Ok(Work {
+            todo,
+            places: Places { _slot: slot, reply: own, large_reply: large },
+            running: Running { _call: call, _request: request },
+        })
+    }
+
+    async fn record(&mut self) -> Result<Bytes, Ended> {
+        loop {
+            if let Some(record) = self.assembler.take_record()? {
+                self.begun = None;
+                self.active = Instant::now();
+                self.seat.touch();
+                return Ok(record);
+            }
+            if self.assembler.begun() {
+                self.begun.get_or_insert_with(Instant::now);
+            }
+            let expected = self.assembler.expected();
+            if expected > Limits::LARGE && self.request_bytes.is_none() {
+                // Waiting here is our doing, not the client's: its time starts when there is room.
+                self.request_bytes = Some(acquire(&self.budget, expected, self.budget_max).await);
+                self.begun = Some(Instant::now());
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Wait for bytes, no longer than the deadline, and take what is there.
+    async fn fill(&mut self) -> Result<(), Ended> {
+        let limits = &self.shared.limits;
+        let deadline = match self.begun {
+            Some(begun) => begun + limits.record_deadline + pace(self.assembler.received()),
+            None => self.active + limits.idle_deadline,
+        };
+        tokio::select! {
+            ready = self.socket.readable() => ready?,
+            () = sleep_until(deadline) => return self.late(),
+        }
+        match self.socket.try_read_buf(self.assembler.buffer()) {
+            Ok(0) => Err(Ended::Closed),
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn late(&mut self) -> Result<(), Ended> {
+        if self.begun.is_some() {
+            return Err(Ended::Slow);
+        }
+        if self.seat.quiet() {
+            return Err(Ended::Idle);
+        }
+        self.active = Instant::now();
+        Ok(())
+    }
+
+    /// Take and throw away what still comes, for a moment: closing a socket with unread bytes would take back the last
+    /// reply too.
+    pub async fn linger(mut self) {
+        const LINGER: Duration = Duration::from_secs(1);
+        let deadline = Instant::now() + LINGER;
+        self.assembler = Assembler::default();
+        let mut scratch = [0u8; 4096];
+        while tokio::time::timeout_at(deadline, self.socket.readable()).await.is_ok_and(|r| r.is_ok()) {
+            match self.socket.try_read(&mut scratch) {
+                Ok(0) => return,
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Extra time for so many bytes.
+pub(super) fn pace(bytes: usize) -> Duration {
+    Duration::from_millis(u64::try_from(bytes / (Limits::PACE / 1000)).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,103 @@
+//! MOUNT: a path becomes a handle. The list that DUMP shows is for people; nothing depends on it.
+
+use super::access::{Decision, decide};
+use super::limits::Limits;
+use super::status::mountstat;
+use super::{Shared, count};
+use crate::wire::mount::{Args, ExportEntry, MountEntry, MountStat, Mounted, PATH_MAX, Text, put_list};
+use crate::wire::xdr::Writer;
+use bytes::Bytes;
+use journal_format::ids::JunctionId;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+/// AUTH_UNIX: the flavour that is recommended. AUTH_NONE is served too, as nobody.
+const FLAVOURS: [u32; 1] = [1];
+
+/// Who mounted what, as far as they told: at most [`Limits::MOUNTS_MAX`] entries, the oldest goes.
+#[derive(Default)]
+pub(super) struct Mounts(Mutex<VecDeque<(IpAddr, Bytes)>>);
+
+impl Mounts {
+    fn add(&self, addr: IpAddr, path: Bytes) {
+        let mut list = self.0.lock();
+        let entry = (addr.to_canonical(), path);
+        if list.contains(&entry) {
+            return;
+        }
+        if list.len() >= Limits::MOUNTS_MAX {
+            list.pop_front();
+        }
+        list.push_back(entry);
+    }
+
+    fn remove(&self, addr: IpAddr, path: Option<&[u8]>) {
+        let addr = addr.to_canonical();
+        self.0.lock().retain(|(a, p)| *a != addr || path.is_some_and(|path| p[..] != *path));
+    }
+
+    /// What `addr` mounted: what others did is not its business.
+    fn of(&self, addr: IpAddr) -> Vec<MountEntry> {
+        let addr = addr.to_canonical();
+        let list = self.0.lock();
+        let own = list.iter().filter(|(a, _)| *a == addr);
+        own.map(|(a, path)| MountEntry { host: Text(a.to_string().into()), path: Text(path.clone()) }).collect()
+    }
+}
+
+impl Shared {
+    pub(super) async fn mount(&self, peer: SocketAddr, args: Args, w: &mut Writer) {
+        let known = self.policies.know(peer.ip(), peer.port());
+        match args {
+            Args::Null => {}
+            Args::Mnt(path) => {
+                let mounted = self.mnt(peer, known, &path.0).await;
+                if matches!(mounted, Mounted::Ok(..)) {
+                    // A copy: the list outlives the record.
+                    self.mounts.add(peer.ip(), Bytes::copy_from_slice(&path.0));
+                }
+                w.put(&mounted);
+            }
+            Args::Dump => put_list(w, &if known { self.mounts.of(peer.ip()) } else { Vec::new() }),
+            Args::Umnt(path) => self.mounts.remove(peer.ip(), Some(&path.0)),
+            Args::UmntAll => self.mounts.remove(peer.ip(), None),
+            Args::Export => put_list(w, &if known { self.exports(peer).await } else { Vec::new() }),
+        }
+    }
+
+    fn may(&self, peer: SocketAddr, junction: JunctionId) -> bool {
+        decide(self.policies.of(junction), peer.ip(), peer.port()) != Decision::Refused
+    }
+
+    async fn mnt(&self, peer: SocketAddr, known: bool, path: &[u8]) -> Mounted {
+        if !known {
+            count(&self.stats.refused);
+            return Mounted::Refused(MountStat::Access);
+        }
+        if path.len() > PATH_MAX {
+            return Mounted::Refused(MountStat::NameTooLong);
+        }
+        match self.backend.mount(path).await {
+            Ok(node) if self.may(peer, node.junction) => Mounted::Ok(self.handle(node), FLAVOURS.to_vec()),
+            Ok(_) => {
+                count(&self.stats.refused);
+                Mounted::Refused(MountStat::Access)
+            }
+            // To a caller who may not see all there is, absent and forbidden are one.
+            Err(_) if !self.may_all(peer).await => Mounted::Refused(MountStat::Access),
+            Err(status) => Mounted::Refused(mountstat(status)),
+        }
+    }
+
+    async fn may_all(&self, peer: SocketAddr) -> bool {
+        self.backend.exports().await.iter().all(|(junction, _)| self.may(peer, *junction))
+    }
+
+    async fn exports(&self, peer: SocketAddr) -> Vec<ExportEntry> {
+        let junctions = self.backend.exports().await;
+        let paths = junctions.into_iter().filter(|(junction, _)| self.may(peer, *junction)).map(|(_, path)| path);
+        let all = std::iter::once(b"/".to_vec()).chain(paths.filter(|path| path != b"/"));
+        all.take(Limits::EXPORTS_MAX).map(|path| ExportEntry { path: Text(path.into()), groups: None }).collect()
+    }
+}

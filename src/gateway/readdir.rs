@@ -1,0 +1,96 @@
+//! READDIR and READDIRPLUS: as many entries as fit, to the byte. Cookies are the volume's and stay good, so the cookie
+//! verifier is always 0 and any is taken.
+
+use super::convert::{bare, post};
+use super::nfs::Session;
+use super::status::nfsstat;
+use crate::volume::types::{DirEntry, Listing, READDIR_MAX, Status};
+use crate::wire::handle::HANDLE_LEN;
+use crate::wire::nfs3::{
+    Entry, EntryPlus, Name, ReaddirArgs, ReaddirOk, ReaddirPlusArgs, ReaddirPlusOk, ReaddirPlusRes, ReaddirRes, Res,
+    entry_len, listing_len, plus_len,
+};
+use nfsserve::nfs::{fattr3, post_op_attr};
+
+const VERIFIER: u64 = 0;
+
+/// What is left of the bytes that the client has room for.
+struct Room {
+    left: usize,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn limit(count: u32) -> usize {
+    count.min(READDIR_MAX) as usize
+}
+
+/// Entries worth asking for when each takes at least `least` bytes.
+fn ask(room: usize, least: usize) -> usize {
+    room / least + 1
+}
+
+async fn list(session: &Session<'_>, cookie: u64, verifier: u64, max: usize, plus: bool) -> Res<Listing, post_op_attr> {
+    let listing = session.shared.backend.readdir(&session.call, session.node, cookie, verifier, max, plus).await;
+    listing.map_err(|r| (nfsstat(r.status), post(r.with.as_ref())))
+}
+
+/// The entries that fit, and whether the directory ends with them; TOOSMALL when there are some and none fits.
+fn fit<T>(
+    listing: Listing,
+    dir: post_op_attr,
+    mut entry: impl FnMut(DirEntry) -> Option<T>,
+) -> Res<(Vec<T>, bool), post_op_attr> {
+    let offered = listing.entries.len();
+    let entries: Vec<T> = listing.entries.into_iter().map_while(&mut entry).collect();
+    if entries.is_empty() && offered > 0 {
+        return Err((nfsstat(Status::TooSmall), dir));
+    }
+    let eof = listing.eof && entries.len() == offered;
+    Ok((entries, eof))
+}
+
+pub(super) async fn plain(session: &Session<'_>, a: &ReaddirArgs) -> ReaddirRes {
+    let mut room = Room { left: limit(a.count) };
+    let listing = list(session, a.cookie, a.verifier, ask(room.left, entry_len(1)), false).await?;
+    let dir = post(listing.dir.as_ref());
+    if !room.take(listing_len(&dir)) {
+        return Err(bare(Status::TooSmall));
+    }
+    let (entries, eof) = fit(listing, dir, |e| {
+        let fits = room.take(entry_len(e.name.len()));
+        fits.then(|| Entry { fileid: e.fileid, name: Name(e.name.into()), cookie: e.cookie })
+    })?;
+    Ok(ReaddirOk { dir, verifier: VERIFIER, entries, eof })
+}
+
+/// `maxcount` bounds the whole result, `dircount` what names, fileids and cookies take of it.
+pub(super) async fn plus(session: &Session<'_>, a: &ReaddirPlusArgs) -> ReaddirPlusRes {
+    let mut room = Room { left: limit(a.maxcount) };
+    let mut names = Room { left: limit(a.dircount) };
+    let least = entry_len(1) + plus_len(&post_op_attr::attributes(fattr3::default()), Some(HANDLE_LEN));
+    let max = ask(room.left, least).min(ask(names.left, entry_len(1)));
+    let listing = list(session, a.cookie, a.verifier, max, true).await?;
+    let dir = post(listing.dir.as_ref());
+    if !room.take(listing_len(&dir)) {
+        return Err(bare(Status::TooSmall));
+    }
+    let (entries, eof) = fit(listing, dir, |e| {
+        let attr = post(e.attr.as_ref());
+        let handle = e.node.map(|node| session.shared.handle(node));
+        let len = entry_len(e.name.len());
+        let fits = names.take(len) && room.take(len + plus_len(&attr, handle.as_ref().map(|h| h.0.len())));
+        fits.then(|| EntryPlus { fileid: e.fileid, name: Name(e.name.into()), cookie: e.cookie, attr, handle })
+    })?;
+    Ok(ReaddirPlusOk { dir, verifier: VERIFIER, entries, eof })
+}

@@ -1,0 +1,122 @@
+//! Who is let in, and what those who are not may learn.
+
+use super::*;
+use crate::wire::mount::{self, ExportEntry, MountEntry, MountStat, Mounted, Text, get_list};
+use crate::wire::nfs3::{CreateHow3, samples};
+use crate::wire::rpc::parse_reply;
+use nfsserve::nfs::nfsstat3;
+
+fn text(path: &str) -> Text {
+    Text(path.as_bytes().to_vec().into())
+}
+
+/// The reply to a call as if it came from `peer`.
+async fn answer(world: &World, peer: &str, program: u32, procedure: u32, args: Bytes) -> Reader {
+    let xid = next_xid();
+    let header = CallHeader { xid, program, version: 3, procedure, credential: Credential::None };
+    let frame = world.shared.answer(peer.parse().unwrap(), header, Reader::new(args)).await;
+    match parse_reply(Bytes::from(frame.to_vec()).slice(4..)).unwrap() {
+        (got, Reply::Accepted(Accept::Success, results)) if got == xid => results,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn encoded(args: &Args) -> Bytes {
+    let mut w = crate::wire::xdr::Writer::default();
+    args.put(&mut w);
+    Bytes::from(w.finish().to_vec()).slice(4..)
+}
+
+const STRANGERS: [&str; 4] = ["10.1.2.3:800", "[2001:db8::1]:800", "[::ffff:10.0.0.1]:5000", "192.168.0.1:1023"];
+
+#[tokio::test]
+async fn a_stranger_is_refused_at_every_call_and_nothing_runs() {
+    let world = world().await;
+    let node = world.double.file(b"file", vec![]);
+    let (good, bad) = (world.fh(node), Fh(Bytes::from_static(b"forged")));
+    for peer in STRANGERS {
+        for args in samples(&world.root(), &good).into_iter().chain(samples(&bad, &bad)) {
+            let mut results = answer(&world, peer, nfs3::PROGRAM, args.procedure(), encoded(&args)).await;
+            if !matches!(args, Args::Null) {
+                let status: nfsstat3 = results.get().unwrap();
+                assert!(matches!(status, nfsstat3::NFS3ERR_ACCES), "{peer} {args:?}: {status:?}");
+            }
+        }
+    }
+    assert_eq!(world.double.changes.load(Ordering::SeqCst), 0);
+    assert_eq!(world.double.reads.load(Ordering::SeqCst), 0);
+    assert!(world.shared.drc.is_empty(), "a stranger cannot fill the cache");
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_mount_and_sees_no_difference_between_absent_and_forbidden() {
+    let world = world().await;
+    world.client().await.mount(&mount::Args::Mnt(text("/j"))).await;
+    for peer in STRANGERS {
+        for path in ["/", "/j", "/j/absent", "/absent", "", &"/x".repeat(2000)] {
+            let mut w = crate::wire::xdr::Writer::default();
+            w.put(&text(path));
+            let args = Bytes::from(w.finish().to_vec()).slice(4..);
+            let mounted: Mounted = answer(&world, peer, mount::PROGRAM, 1, args).await.get().unwrap();
+            assert_eq!(mounted, Mounted::Refused(MountStat::Access), "{peer} {path:.20}");
+        }
+        let mut exports = answer(&world, peer, mount::PROGRAM, 5, Bytes::new()).await;
+        assert!(get_list::<ExportEntry>(&mut exports, 9).unwrap().is_empty());
+        let mut dump = answer(&world, peer, mount::PROGRAM, 2, Bytes::new()).await;
+        assert!(get_list::<MountEntry>(&mut dump, 9).unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn every_way_to_write_loopback_is_let_in() {
+    let world = world().await;
+    let args = Args::GetAttr(world.root());
+    for peer in ["127.0.0.1:5", "127.9.9.9:60000", "[::1]:5", "[::ffff:127.0.0.1]:5"] {
+        let mut results = answer(&world, peer, nfs3::PROGRAM, 1, encoded(&args)).await;
+        assert!(results.get::<nfs3::GetAttrRes>().unwrap().is_ok(), "{peer}");
+    }
+}
+
+#[tokio::test]
+async fn callers_without_credentials_are_nobody() {
+    let world = world().await;
+    let how = CreateHow3::Exclusive([1; 8]);
+    let args = Args::Create(nfs3::CreateArgs { at: world.at(b"mine"), how });
+    let mut results = answer(&world, "127.0.0.1:5", nfs3::PROGRAM, args.procedure(), encoded(&args)).await;
+    assert!(results.get::<nfs3::MakeRes>().unwrap().is_ok());
+    let call = world.double.last_call.lock().clone().unwrap();
+    assert_eq!((call.uid, call.gid, call.gids), (65534, 65534, vec![]));
+}
+
+#[tokio::test]
+async fn mounting_gives_handles_that_work_and_lists_say_so() {
+    let world = world().await;
+    world.double.file(b"sub", vec![]);
+    let mut client = world.client().await;
+    for path in ["/", "/j", "/j/sub"] {
+        let mounted: Mounted = client.mount(&mount::Args::Mnt(text(path))).await.get().unwrap();
+        let Mounted::Ok(fh, flavours) = mounted else { panic!("{path}: {mounted:?}") };
+        assert_eq!(flavours, [1]);
+        let attr: nfs3::GetAttrRes = client.nfs(&Args::GetAttr(fh)).await;
+        assert!(attr.is_ok());
+    }
+    for (path, stat) in [("/absent", MountStat::NoEnt), (&*"/x".repeat(600), MountStat::NameTooLong)] {
+        let mounted: Mounted = client.mount(&mount::Args::Mnt(text(path))).await.get().unwrap();
+        assert_eq!(mounted, Mounted::Refused(stat));
+    }
+    let exports: Vec<ExportEntry> = get_list(&mut client.mount(&mount::Args::Export).await, 9).unwrap();
+    assert_eq!(exports.iter().map(|e| e.path.clone()).collect::<Vec<_>>(), [text("/"), text("/j")]);
+    let dump = |mut r: Reader| -> Vec<Text> {
+        get_list::<MountEntry>(&mut r, 999).unwrap().into_iter().map(|e| e.path).collect()
+    };
+    assert_eq!(dump(client.mount(&mount::Args::Dump).await), [text("/"), text("/j"), text("/j/sub")]);
+    client.mount(&mount::Args::Umnt(text("/j"))).await;
+    assert_eq!(dump(client.mount(&mount::Args::Dump).await), [text("/"), text("/j/sub")]);
+    client.mount(&mount::Args::UmntAll).await;
+    assert!(dump(client.mount(&mount::Args::Dump).await).is_empty());
+    for i in 0..400 {
+        world.double.file(format!("d{i}").as_bytes(), vec![]);
+        client.mount(&mount::Args::Mnt(text(&format!("/j/d{i}")))).await;
+    }
+    assert_eq!(dump(client.mount(&mount::Args::Dump).await).len(), Limits::MOUNTS_MAX);
+}

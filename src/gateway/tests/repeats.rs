@@ -1,0 +1,167 @@
+//! C17: a non-idempotent call that is repeated runs once and gets the same reply.
+
+use super::*;
+use crate::gateway::drc::mapped;
+use crate::wire::nfs3::*;
+use journal_format::event::{Caller, Event, Failed, Make, Remove, What};
+use journal_format::ids::{JunctionId, Kind, LocationId, Lsn, NodeId, Time};
+use nfsserve::nfs::{nfsstat3, post_op_attr};
+
+fn changes(world: &World) -> u64 {
+    world.double.changes.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_repeat_on_the_same_and_on_a_new_connection_gets_the_same_bytes_and_does_not_run() {
+    let world = world().await;
+    let file = world.fh(world.double.file(b"file", vec![]));
+    for args in samples(&world.root(), &file) {
+        let xid = next_xid();
+        let message = nfs_message(xid, &args);
+        let mut client = world.client().await;
+        client.send(&message).await;
+        let first = client.record().await.unwrap();
+        let ran = changes(&world);
+        client.send(&message).await;
+        assert_eq!(client.record().await.unwrap(), first, "{args:?}");
+        let mut other = world.client().await;
+        other.send(&message).await;
+        assert_eq!(other.record().await.unwrap(), first, "{args:?}");
+        assert_eq!(changes(&world), ran, "{args:?}");
+    }
+    assert!(world.stats.repeated.load(Ordering::Relaxed) >= 30);
+}
+
+#[tokio::test]
+async fn an_xid_used_for_another_call_is_another_call() {
+    let world = world().await;
+    let mut client = world.client().await;
+    let xid = next_xid();
+    let a: MakeRes = client.nfs_as(xid, &world.create(b"a")).await;
+    let b: MakeRes = client.nfs_as(xid, &world.create(b"b")).await;
+    assert!(a.is_ok() && b.is_ok());
+    assert_eq!(changes(&world), 2);
+    let again: MakeRes = client.nfs(&world.create(b"a")).await;
+    assert!(matches!(again, Err((nfsstat3::NFS3ERR_EXIST, _))), "another xid is another call");
+}
+
+#[tokio::test]
+async fn a_repeat_while_the_first_still_runs_waits_for_its_reply() {
+    let world = world().await;
+    let message = nfs_message(next_xid(), &world.create(b"slow"));
+    let (mut first, mut second) = (world.client().await, world.client().await);
+    first.send(&message).await;
+    while world.shared.drc.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    second.send(&message).await;
+    second.send(&message).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(changes(&world), 0);
+    world.double.gate.add_permits(5);
+    let reply = first.record().await.unwrap();
+    assert_eq!(second.record().await.unwrap(), reply);
+    assert_eq!(second.record().await.unwrap(), reply);
+    assert_eq!(changes(&world), 1);
+}
+
+#[tokio::test]
+async fn a_call_whose_client_went_away_runs_to_its_end_and_is_answered_when_it_comes_again() {
+    let world = world().await;
+    let message = nfs_message(next_xid(), &world.create(b"slow"));
+    let mut gone = world.client().await;
+    gone.send(&message).await;
+    while world.shared.drc.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    gone.stream.set_zero_linger().unwrap();
+    drop(gone);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.double.gate.add_permits(5);
+    let mut back = world.client().await;
+    back.send(&message).await;
+    let mut results = match back.reply().await {
+        (_, Reply::Accepted(Accept::Success, results)) => results,
+        other => panic!("{other:?}"),
+    };
+    assert!(results.get::<MakeRes>().unwrap().is_ok());
+    assert_eq!(changes(&world), 1);
+}
+
+#[tokio::test]
+async fn a_call_told_to_come_again_runs_again() {
+    let world = world().await;
+    let mut client = world.client().await;
+    let xid = next_xid();
+    for ran in 1..=3 {
+        let res: MakeRes = client.nfs_as(xid, &world.create(b"jukebox")).await;
+        assert!(matches!(res, Err((nfsstat3::NFS3ERR_JUKEBOX, _))));
+        assert_eq!(changes(&world), ran);
+    }
+}
+
+/// What the journal would say of `message`.
+fn caller(xid: u32, args: &Args) -> Caller {
+    let mut w = crate::wire::xdr::Writer::default();
+    args.put(&mut w);
+    let bytes = w.finish().to_vec();
+    let sum = crc32fast::hash(&[&args.procedure().to_be_bytes()[..], &bytes[4..]].concat());
+    Caller { addr: mapped([127, 0, 0, 1].into()), port: 999, xid, call_sum: sum, uid: 0, gid: 0 }
+}
+
+#[tokio::test]
+async fn a_call_repeated_across_a_crash_gets_its_first_answer_and_does_not_run() {
+    let world = world().await;
+    let made = world.double.file(b"made", b"abc".to_vec());
+    let (junction, location) = (JunctionId(1), LocationId(1));
+    let remove = |xid, args: &Args, name: &[u8]| {
+        Event::Remove(Remove {
+            junction,
+            location,
+            dir: ROOT.node,
+            name: name.to_vec(),
+            node: NodeId(77),
+            kind: Kind::File,
+            last: true,
+            caller: caller(xid, args),
+        })
+    };
+    let create = world.create(b"made");
+    let make = Event::Make(Make {
+        junction,
+        location,
+        dir: ROOT.node,
+        name: b"made".to_vec(),
+        node: made.node,
+        what: What::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        atime: None,
+        mtime: None,
+        verifier: None,
+        caller: caller(500, &create),
+    });
+    let (gone, kept) = (Args::Remove(world.at(b"gone")), Args::Remove(world.at(b"kept")));
+    let drc = &world.shared.drc;
+    drc.refill(Lsn(1), Time(1), &make, None);
+    drc.refill(Lsn(2), Time(2), &remove(501, &gone, b"gone"), None);
+    drc.refill(Lsn(3), Time(3), &remove(502, &kept, b"kept"), None);
+    drc.refill(Lsn(4), Time(4), &Event::Failed(Failed { op: Lsn(3), status: 13 }), None);
+    let mut client = world.client().await;
+    for _ in 0..2 {
+        let res: MakeRes = client.nfs_as(500, &create).await;
+        let ok = res.unwrap();
+        assert_eq!(ok.object, Some(world.fh(made)));
+        assert!(matches!(ok.attr, post_op_attr::attributes(a) if a.size == 3 && a.fileid == made.node.0));
+        let res: WccRes = client.nfs_as(501, &gone).await;
+        assert!(res.is_ok());
+        let res: WccRes = client.nfs_as(502, &kept).await;
+        assert!(matches!(res, Err((nfsstat3::NFS3ERR_ACCES, _))));
+    }
+    assert_eq!(changes(&world), 0);
+    let other: WccRes = client.nfs_as(503, &gone).await;
+    assert!(matches!(other, Err((nfsstat3::NFS3ERR_NOENT, _))), "another xid runs");
+    assert_eq!(changes(&world), 1);
+}

@@ -1,0 +1,182 @@
+//! Keys and values of the live index. Numbers in keys are big-endian, so that they sort; in values little-endian.
+//!
+//! ```text
+//!  N node                -> version, kind, flags, junction u32, mtime i64, ctime i64, mtime_by u64, [verifier; 8 bytes]
+//!  E directory name      -> version, kind, node u64, cookie u64
+//!  C directory cookie    -> version, kind, node u64, name
+//!  R node directory name -> (empty)
+//!  M                     -> version, node u64           highest node id ever seen
+//! ```
+//!
+//! E, C and R say the same three times: for each E there is exactly one C (by its cookie) and one R (by its node), and
+//! no others. A secondary's store holds further tables, under other first bytes.
+
+use super::{Entry, NodeRec};
+use crate::index::store::Key;
+use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
+
+const VERSION: u8 = 1;
+
+const COMPLETE: u8 = 1;
+const ROOT: u8 = 2;
+const VERIFIER: u8 = 4;
+
+pub const MAX_KEY: &[u8] = b"M";
+
+/// A node's record as it is stored: what callers see, and what only the fold needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub rec: NodeRec,
+    /// LSN of the event that set `mtime`.
+    pub mtime_by: Lsn,
+    /// A junction's root: it has no name, and paths begin there.
+    pub root: bool,
+}
+
+pub fn node_key(node: NodeId) -> Key {
+    key(b'N', node, &[])
+}
+
+pub fn entry_key(dir: NodeId, name: &[u8]) -> Key {
+    key(b'E', dir, name)
+}
+
+pub fn cookie_key(dir: NodeId, cookie: u64) -> Key {
+    key(b'C', dir, &cookie.to_be_bytes())
+}
+
+pub fn cookie_prefix(dir: NodeId) -> Key {
+    key(b'C', dir, &[])
+}
+
+pub fn name_key(node: NodeId, dir: NodeId, name: &[u8]) -> Key {
+    [&key(b'R', node, &dir.0.to_be_bytes()), name].concat()
+}
+
+pub fn name_prefix(node: NodeId) -> Key {
+    key(b'R', node, &[])
+}
+
+fn key(table: u8, node: NodeId, rest: &[u8]) -> Key {
+    let mut key = Vec::with_capacity(9 + rest.len());
+    key.push(table);
+    key.extend_from_slice(&node.0.to_be_bytes());
+    key.extend_from_slice(rest);
+    key
+}
+
+/// Directory and name of an R key.
+pub fn parse_name_key(key: &[u8]) -> Option<(NodeId, Vec<u8>)> {
+    let (dir, name) = key.get(9..)?.split_first_chunk()?;
+    Some((NodeId(u64::from_be_bytes(*dir)), name.to_vec()))
+}
+
+pub fn encode_node(node: &Stored) -> Vec<u8> {
+    let rec = &node.rec;
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    let flags = flag(rec.complete, COMPLETE) | flag(node.root, ROOT) | flag(rec.verifier.is_some(), VERIFIER);
+    let mut out = Vec::with_capacity(39);
+    out.extend_from_slice(&[VERSION, rec.kind as u8, flags]);
+    out.extend_from_slice(&rec.junction.0.to_le_bytes());
+    out.extend_from_slice(&rec.mtime.0.to_le_bytes());
+    out.extend_from_slice(&rec.ctime.0.to_le_bytes());
+    out.extend_from_slice(&node.mtime_by.0.to_le_bytes());
+    out.extend_from_slice(rec.verifier.as_ref().map_or(&[], |verifier| verifier.as_slice()));
+    out
+}
+
+pub fn decode_node(value: &[u8]) -> Option<Stored> {
+    let mut fields = Fields(value);
+    fields.version()?;
+    let kind = fields.kind()?;
+    let [flags] = fields.take()?;
+    if flags & !(COMPLETE | ROOT | VERIFIER) != 0 {
+        return None;
+    }
+    let junction = JunctionId(u32::from_le_bytes(fields.take()?));
+    let mtime = Time(i64::from_le_bytes(fields.take()?));
+    let ctime = Time(i64::from_le_bytes(fields.take()?));
+    let mtime_by = Lsn(fields.number()?);
+    let verifier = if flags & VERIFIER != 0 { Some(fields.take()?) } else { None };
+    fields.end()?;
+    let rec = NodeRec { junction, kind, mtime, ctime, verifier, complete: flags & COMPLETE != 0 };
+    Some(Stored { rec, mtime_by, root: flags & ROOT != 0 })
+}
+
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(18);
+    out.extend_from_slice(&[VERSION, entry.kind as u8]);
+    out.extend_from_slice(&entry.node.0.to_le_bytes());
+    out.extend_from_slice(&entry.cookie.to_le_bytes());
+    out
+}
+
+pub fn decode_entry(name: &[u8], value: &[u8]) -> Option<Entry> {
+    let mut fields = Fields(value);
+    fields.version()?;
+    let kind = fields.kind()?;
+    let node = NodeId(fields.number()?);
+    let cookie = fields.number()?;
+    fields.end()?;
+    Some(Entry { name: name.to_vec(), node, kind, cookie })
+}
+
+/// Value of an entry's C key.
+pub fn encode_listed(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10 + entry.name.len());
+    out.extend_from_slice(&[VERSION, entry.kind as u8]);
+    out.extend_from_slice(&entry.node.0.to_le_bytes());
+    out.extend_from_slice(&entry.name);
+    out
+}
+
+pub fn decode_listed(key: &[u8], value: &[u8]) -> Option<Entry> {
+    let cookie = u64::from_be_bytes(key.get(9..)?.try_into().ok()?);
+    let mut fields = Fields(value);
+    fields.version()?;
+    let kind = fields.kind()?;
+    let node = NodeId(fields.number()?);
+    Some(Entry { name: fields.0.to_vec(), node, kind, cookie })
+}
+
+pub fn encode_max(node: NodeId) -> Vec<u8> {
+    [&[VERSION], node.0.to_le_bytes().as_slice()].concat()
+}
+
+pub fn decode_max(value: &[u8]) -> Option<NodeId> {
+    let mut fields = Fields(value);
+    fields.version()?;
+    let node = NodeId(fields.number()?);
+    fields.end()?;
+    Some(node)
+}
+
+/// What is left of a value; `None` from any step is an undecodable value.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take()?))
+    }
+
+    fn version(&mut self) -> Option<()> {
+        (self.take()? == [VERSION]).then_some(())
+    }
+
+    fn kind(&mut self) -> Option<Kind> {
+        let [kind] = self.take()?;
+        const KINDS: [Kind; 7] =
+            [Kind::File, Kind::Dir, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::Char, Kind::Block];
+        KINDS.into_iter().find(|known| *known as u8 == kind)
+    }
+
+    fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}

@@ -1,0 +1,241 @@
+//! What an event changes in the live index.
+//!
+//! # Why folding again converges
+//!
+//! The index states an LSN (its last commit's) but may be *ahead* of it: operations that were done later are in it,
+//! some of them, each whole. Recovery folds every done event from that LSN on, in order. The end must be what folding
+//! each event once, in order, gives. What makes it so, key by key:
+//!
+//! * **An entry** carries in its cookie the LSN of the event that put it there. An event never touches an entry that
+//!   is younger than itself: it neither replaces nor removes it. So an entry is either as the event at hand found it the
+//!   first time (and is changed as then), or has come from a later event (and stays), or is absent because a later
+//!   event removed it. In the last case a put brings it back until that later event is folded again, which removes it.
+//!   Operations on one name exclude each other (locks, §4), so they are applied in LSN order while live as well.
+//!   (An unconditional put would converge too, at the suffix's end; but a name that has not changed since would move
+//!   away and back meanwhile, and whoever walks paths in recovery would miss it.)
+//! * **mtime** belongs to the last event in LSN order that sets it: its LSN is kept beside it (`mtime_by`), and an
+//!   event sets mtime only if it is not older. That holds for any order and any repetition. (Taking the maximum instead
+//!   would be wrong twice: a WRITE after `mtime := 2040` must bring the present time back; and a WRITE folded again
+//!   before an explicit older mtime would win over it where the suffix ends between the two.) Two WRITEs to different
+//!   ranges of a file may be applied in either order; a SETATTR excludes both.
+//! * **ctime** is the maximum of all times, as it never goes back, also where the filer's clock was ahead at adoption.
+//!   A maximum does not mind order or repetition.
+//! * **A node's record** is made once (ids are never used again): a second Make or Adopt of it finds it and leaves it.
+//!   The removal of its last name deletes it; a Make folded again after that brings it back until the removal is folded
+//!   again. Events on a node without a record change no record. `complete` is only ever set.
+//! * **C and R keys** are put and dropped with their entry, in the same write, whatever the entry was.
+//! * **The highest node id** only grows.
+//!
+//! It follows that recovery has to fold the suffix to its end before anybody looks.
+
+use super::codec::{self, Stored};
+use super::{Entry, Live, NodeRec};
+use crate::index::store::{Change, Key, Result};
+use journal_format::event::{Adopt, Event, JunctionAdded, Link, Make, Remove, Rename, SetAttr};
+use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
+use std::collections::BTreeMap;
+
+/// The keys an event writes: a function of the event, and of what is there where that is younger than the event.
+///
+/// The caller keeps other folds away until the changes are written ([`Live::apply`], or `Store::update`).
+pub fn fold(live: &Live, lsn: Lsn, time: Time, event: &Event) -> Result<Vec<Change>> {
+    let mut fold = Fold { live, lsn, time, changes: BTreeMap::new() };
+    match event {
+        Event::Write(event) => fold.touch(event.node, Some(time))?,
+        Event::SetAttr(event) => fold.set_attr(event)?,
+        Event::Make(event) => fold.make(event)?,
+        Event::Remove(event) => fold.remove(event)?,
+        Event::Rename(event) => fold.rename(event)?,
+        Event::Link(event) => fold.link(event)?,
+        Event::Adopt(event) => fold.adopt(event)?,
+        Event::JunctionAdded(event) => fold.junction_added(event)?,
+        // A removed junction's nodes stay: its handles must not lead anywhere, which State sees to, and its ids are
+        // not used again.
+        Event::JunctionRemoved(_) | Event::JunctionSwitched(_) => {}
+        Event::Failed(_) | Event::Partial(_) | Event::Made(_) => {}
+        Event::FilerAdded(_) | Event::FilerRemoved(_) | Event::JobCreated(_) | Event::JobStateChanged(_) => {}
+        Event::ListBegin(_) | Event::Listed(_) | Event::CopyRange(_) | Event::CopyDone(_) => {}
+        Event::Cursor(_) | Event::Durable(_) | Event::JournalCreated(_) => {}
+    }
+    Ok(fold.changes.into_iter().collect())
+}
+
+/// One event being folded. Reads see its own changes.
+struct Fold<'a> {
+    live: &'a Live,
+    lsn: Lsn,
+    time: Time,
+    changes: BTreeMap<Key, Option<Vec<u8>>>,
+}
+
+impl Fold<'_> {
+    fn set_attr(&mut self, event: &SetAttr) -> Result<()> {
+        let mtime = event.mtime.or(event.size.map(|_| self.time));
+        self.touch(event.node, mtime)
+    }
+
+    fn make(&mut self, event: &Make) -> Result<()> {
+        let kind = event.what.kind();
+        let rec = NodeRec {
+            junction: event.junction,
+            kind,
+            mtime: event.mtime.unwrap_or(self.time),
+            ctime: self.time,
+            verifier: event.verifier,
+            // New and empty, and all that comes into it comes through us.
+            complete: kind == Kind::Dir,
+        };
+        self.new_node(event.node, rec, false)?;
+        self.put_entry(event.dir, &event.name, event.node, kind, self.lsn.0)?;
+        self.touch(event.dir, Some(self.time))
+    }
+
+    fn remove(&mut self, event: &Remove) -> Result<()> {
+        self.drop_entry(event.dir, &event.name, event.node)?;
+        self.unlinked(event.node, event.last)?;
+        self.touch(event.dir, Some(self.time))
+    }
+
+    fn rename(&mut self, event: &Rename) -> Result<()> {
+        if let Some(replaced) = &event.replaced {
+            self.unlinked(replaced.node, replaced.last)?;
+        }
+        self.put_entry(event.to_dir, &event.to_name, event.node, event.kind, self.lsn.0)?;
+        if (event.from_dir, &event.from_name) != (event.to_dir, &event.to_name) {
+            self.drop_entry(event.from_dir, &event.from_name, event.node)?;
+        }
+        self.touch(event.node, None)?;
+        self.touch(event.from_dir, Some(self.time))?;
+        self.touch(event.to_dir, Some(self.time))
+    }
+
+    fn link(&mut self, event: &Link) -> Result<()> {
+        self.put_entry(event.dir, &event.name, event.node, event.kind, self.lsn.0)?;
+        self.touch(event.node, None)?;
+        self.touch(event.dir, Some(self.time))
+    }
+
+    /// Names that were there already: nothing happened to the directory.
+    fn adopt(&mut self, event: &Adopt) -> Result<()> {
+        for (cookie, adopted) in (self.lsn.0..).zip(&event.entries) {
+            let (mtime, ctime, kind) = (adopted.mtime, adopted.ctime, adopted.kind);
+            self.new_node(adopted.node, plain(event.junction, kind, mtime, ctime), false)?;
+            // Met a second time it keeps its place: a listing under way must not show it twice.
+            let known = self.entry(event.dir, &adopted.name)?;
+            if known.is_none_or(|entry| entry.node != adopted.node) {
+                self.put_entry(event.dir, &adopted.name, adopted.node, kind, cookie)?;
+            }
+        }
+        if event.complete
+            && let Some(mut dir) = self.node(event.dir)?
+        {
+            dir.rec.complete = true;
+            self.put_node(event.dir, &dir);
+        }
+        Ok(())
+    }
+
+    fn junction_added(&mut self, event: &JunctionAdded) -> Result<()> {
+        self.new_node(event.root, plain(event.junction, Kind::Dir, event.mtime, event.ctime), true)
+    }
+
+    /// The event changes the node: its ctime, and where `mtime` is given that too, unless a younger event has set it.
+    fn touch(&mut self, node: NodeId, mtime: Option<Time>) -> Result<()> {
+        let Some(mut stored) = self.node(node)? else { return Ok(()) };
+        stored.rec.ctime = stored.rec.ctime.max(self.time);
+        if let Some(mtime) = mtime
+            && stored.mtime_by <= self.lsn
+        {
+            stored.rec.mtime = mtime;
+            stored.mtime_by = self.lsn;
+        }
+        self.put_node(node, &stored);
+        Ok(())
+    }
+
+    /// A name of the node has gone.
+    fn unlinked(&mut self, node: NodeId, last: bool) -> Result<()> {
+        if last {
+            self.put(codec::node_key(node), None);
+            return Ok(());
+        }
+        self.touch(node, None)
+    }
+
+    fn new_node(&mut self, node: NodeId, rec: NodeRec, root: bool) -> Result<()> {
+        if self.node(node)?.is_none() {
+            self.put_node(node, &Stored { rec, mtime_by: self.lsn, root });
+        }
+        let highest = match self.get(codec::MAX_KEY)? {
+            Some(value) => codec::decode_max(&value).ok_or_else(|| self.live.store.corrupt("highest node id"))?,
+            None => NodeId(0),
+        };
+        if node > highest {
+            self.put(codec::MAX_KEY.to_vec(), Some(codec::encode_max(node)));
+        }
+        Ok(())
+    }
+
+    fn put_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId, kind: Kind, cookie: u64) -> Result<()> {
+        if let Some(old) = self.entry(dir, name)? {
+            if old.cookie > cookie {
+                return Ok(());
+            }
+            self.drop_keys(dir, &old);
+        }
+        let entry = Entry { name: name.to_vec(), node, kind, cookie };
+        self.put(codec::entry_key(dir, name), Some(codec::encode_entry(&entry)));
+        self.put(codec::cookie_key(dir, cookie), Some(codec::encode_listed(&entry)));
+        self.put(codec::name_key(node, dir, name), Some(Vec::new()));
+        Ok(())
+    }
+
+    /// Take the name away if it leads to the node, and did so before this event.
+    fn drop_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId) -> Result<()> {
+        if let Some(entry) = self.entry(dir, name)?
+            && entry.node == node
+            && entry.cookie < self.lsn.0
+        {
+            self.drop_keys(dir, &entry);
+        }
+        Ok(())
+    }
+
+    fn drop_keys(&mut self, dir: NodeId, entry: &Entry) {
+        self.put(codec::entry_key(dir, &entry.name), None);
+        self.put(codec::cookie_key(dir, entry.cookie), None);
+        self.put(codec::name_key(entry.node, dir, &entry.name), None);
+    }
+
+    fn entry(&self, dir: NodeId, name: &[u8]) -> Result<Option<Entry>> {
+        let Some(value) = self.get(&codec::entry_key(dir, name))? else { return Ok(None) };
+        let entry = codec::decode_entry(name, &value);
+        entry.map(Some).ok_or_else(|| self.live.store.corrupt(format!("entry in directory {dir}")))
+    }
+
+    fn node(&self, node: NodeId) -> Result<Option<Stored>> {
+        let Some(value) = self.get(&codec::node_key(node))? else { return Ok(None) };
+        let stored = codec::decode_node(&value);
+        stored.map(Some).ok_or_else(|| self.live.store.corrupt(format!("record of node {node}")))
+    }
+
+    fn put_node(&mut self, node: NodeId, stored: &Stored) {
+        self.put(codec::node_key(node), Some(codec::encode_node(stored)));
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.changes.get(key) {
+            Some(slot) => Ok(slot.clone()),
+            None => self.live.store.get(key),
+        }
+    }
+
+    fn put(&mut self, key: Key, slot: Option<Vec<u8>>) {
+        self.changes.insert(key, slot);
+    }
+}
+
+/// Record of an object that was there before us; a directory's names are still to be met.
+fn plain(junction: JunctionId, kind: Kind, mtime: Time, ctime: Time) -> NodeRec {
+    NodeRec { junction, kind, mtime, ctime, verifier: None, complete: false }
+}

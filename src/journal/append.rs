@@ -1,0 +1,393 @@
+//! Appending: a place in the open batch under a short lock, the copy outside it, and waiting for the writer.
+
+use super::batch::{Batch, NoPlace, Part, buffer};
+use super::error::{Error, Result};
+use super::segments::{Refused, Segments, Target};
+use super::{Appended, clock};
+use journal_format::event::codec::{self, Row};
+use journal_format::event::{Durable, Event};
+use journal_format::ids::{Lsn, Time};
+use journal_format::record::Layout;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// How long a client operation waits at the hard limit before it is told.
+const FULL_WAIT: Duration = Duration::from_secs(10);
+
+/// How far the journal has come; what waiters watch.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    pub durable: Lsn,
+    /// Set once, and final.
+    pub failed: Option<Arc<str>>,
+    /// The writer has ended in order.
+    pub closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Running,
+    /// Write what is there, then `Durable { stopped: true }`, then end.
+    Closing,
+    /// Write what is there, then end: the last handle is gone.
+    Leaving,
+    /// Nothing is written any more.
+    Ended,
+}
+
+/// What the short lock guards.
+pub struct Open {
+    pub batch: Batch,
+    /// Taken by the writer, while copies into it are not done.
+    pub sealed: Option<Batch>,
+    /// Set: the open batch is its segment's last, and the next one goes here.
+    pub next_target: Option<Arc<Target>>,
+    pub last_time: Time,
+    pub phase: Phase,
+}
+
+/// Cheap counters since the journal was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub batches: AtomicU64,
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub flush_nanos: AtomicU64,
+}
+
+/// What handles, the writer and readers share.
+pub struct Shared {
+    pub segments: Segments,
+    pub open: Mutex<Open>,
+    /// The writer waits here.
+    pub work: Condvar,
+    /// Appends wait here for the next batch or segment; as many as there are callers, who hold their own record.
+    pub room: Arc<Notify>,
+    pub progress: watch::Sender<Progress>,
+    /// The durable LSN again, for maps.
+    pub durable: Arc<AtomicU64>,
+    pub counters: Counters,
+    /// First in, first out among those who found no place: for client operations, and for the reserve.
+    gates: [tokio::sync::Mutex<()>; 2],
+    waiting: [AtomicUsize; 2],
+    /// A caller lost its way between reserving and filling: the batch can never be whole.
+    pub broken: AtomicBool,
+    #[cfg(test)]
+    pub fail_writes: AtomicBool,
+    #[cfg(test)]
+    pub hold_writes: Mutex<()>,
+}
+
+/// Records that may use the reserve: they end operations, or move what frees segments.
+pub fn uses_reserve(event: &Event) -> bool {
+    match event {
+        Event::Failed(_)
+        | Event::Partial(_)
+        | Event::Made(_)
+        | Event::CopyDone(_)
+        | Event::Cursor(_)
+        | Event::Durable(_)
+        | Event::JunctionSwitched(_)
+        | Event::JobStateChanged(_) => true,
+        Event::Write(_)
+        | Event::SetAttr(_)
+        | Event::Make(_)
+        | Event::Remove(_)
+        | Event::Rename(_)
+        | Event::Link(_)
+        | Event::Adopt(_)
+        | Event::FilerAdded(_)
+        | Event::FilerRemoved(_)
+        | Event::JunctionAdded(_)
+        | Event::JunctionRemoved(_)
+        | Event::JobCreated(_)
+        | Event::ListBegin(_)
+        | Event::Listed(_)
+        | Event::CopyRange(_)
+        | Event::JournalCreated(_) => false,
+    }
+}
+
+/// A record on its way in.
+struct Incoming {
+    layout: Layout,
+    row: Row,
+    reserved: bool,
+    /// The writer's own: nothing else may come behind `Durable { stopped: true }`.
+    writers: bool,
+}
+
+enum Try<R> {
+    Placed(Placed, Appended, R),
+    Wait { full: bool },
+}
+
+/// A reserved place. Dropped unfilled (a panic in between), it stops the journal: the batch can never be whole.
+struct Placed {
+    shared: Arc<Shared>,
+    part: Option<Part>,
+}
+
+impl Placed {
+    fn fill(mut self, archive: &[u8], bulk: &[u8]) {
+        let Some(part) = &mut self.part else { return };
+        part.fill(archive, bulk);
+        let Some(part) = self.part.take() else { return };
+        let mut open = self.shared.open.lock();
+        match &mut open.sealed {
+            Some(sealed) if sealed.id == part.batch => sealed.hand_back(part),
+            _ => open.batch.hand_back(part),
+        }
+        drop(open);
+        self.shared.work.notify_one();
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if self.part.is_some() {
+            self.shared.broken.store(true, Ordering::Release);
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+/// Counts a waiter while it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::AcqRel);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Shared {
+    /// Everything before `start` in the target is there already and durable.
+    pub fn new(segments: Segments, target: Arc<Target>, start: u64, last_time: Time, durable: Lsn) -> Shared {
+        let room = Arc::clone(&segments.room);
+        let batch = Batch::new(0, target, start, buffer());
+        Shared {
+            segments,
+            open: Mutex::new(Open { batch, sealed: None, next_target: None, last_time, phase: Phase::Running }),
+            work: Condvar::new(),
+            room,
+            progress: watch::Sender::new(Progress { durable, failed: None, closed: false }),
+            durable: Arc::new(AtomicU64::new(durable.0)),
+            counters: Counters::default(),
+            gates: Default::default(),
+            waiting: Default::default(),
+            broken: AtomicBool::new(false),
+            #[cfg(test)]
+            fail_writes: AtomicBool::new(false),
+            #[cfg(test)]
+            hold_writes: Mutex::new(()),
+        }
+    }
+
+    /// Nothing more is promised: everyone who waits, or comes, is told. Never taken back.
+    pub fn fail(&self, why: &str) {
+        tracing::error!(why, "the journal stops: nothing may be answered any more");
+        let why: Arc<str> = why.into();
+        self.open.lock().phase = Phase::Ended;
+        self.progress.send_modify(|progress| progress.failed = progress.failed.take().or(Some(why)));
+        self.room.notify_waiters();
+    }
+
+    fn ended(&self) -> Error {
+        match &self.progress.borrow().failed {
+            Some(why) => Error::FailStop(Arc::clone(why)),
+            None => Error::Closed,
+        }
+    }
+
+    pub async fn append_with<R>(
+        self: &Arc<Self>,
+        event: &Event,
+        bulk: &[u8],
+        at: impl FnOnce(Appended) -> R + Send,
+    ) -> Result<(Appended, R)> {
+        let mut archive = Vec::new();
+        let incoming = self.prepare(event, bulk, &mut archive)?;
+        let class = usize::from(incoming.reserved);
+        let mut at = Some(at);
+        let mut turn = None;
+        let mut full_since = None;
+        loop {
+            // Enabled before the look, or a wake-up between look and wait would be missed.
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            let full = match self.try_place(&incoming, turn.is_some(), &mut at)? {
+                Try::Placed(placed, appended, r) => {
+                    placed.fill(&archive, bulk);
+                    return Ok((appended, r));
+                }
+                Try::Wait { full } => full,
+            };
+            if turn.is_none() {
+                let waiting = Waiting::new(&self.waiting[class]);
+                turn = Some((self.gates[class].lock().await, waiting));
+                continue;
+            }
+            if !full {
+                full_since = None;
+                room.await;
+                continue;
+            }
+            let since = *full_since.get_or_insert_with(|| {
+                tracing::warn!(limit = self.limit(), "the journal is at its hard limit: appends wait for segments");
+                Instant::now()
+            });
+            let left = FULL_WAIT.saturating_sub(since.elapsed());
+            if incoming.reserved {
+                room.await;
+            } else if tokio::time::timeout(left, room).await.is_err() {
+                return Err(Error::Full { limit: self.limit() });
+            }
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        self.segments.max as u64 * self.segments.size
+    }
+
+    /// For the writer itself: at once or not at all.
+    pub fn append_durable(self: &Arc<Self>, stopped: bool) -> Result<bool> {
+        let mut archive = Vec::new();
+        let incoming = self.prepare(&Event::Durable(Durable { stopped }), &[], &mut archive)?;
+        let incoming = Incoming { writers: true, ..incoming };
+        match self.try_place(&incoming, true, &mut Some(|_| ()))? {
+            Try::Placed(placed, _, ()) => {
+                placed.fill(&archive, &[]);
+                Ok(true)
+            }
+            Try::Wait { .. } => Ok(false),
+        }
+    }
+
+    fn prepare(&self, event: &Event, bulk: &[u8], archive: &mut Vec<u8>) -> Result<Incoming> {
+        codec::check(event, bulk.len())?;
+        codec::encode(event, archive)?;
+        let max = Batch::record_max(self.segments.size);
+        let lengths = (u32::try_from(archive.len()), u32::try_from(bulk.len()));
+        let layout = if let (Ok(archived), Ok(bulk)) = lengths { Layout::of(archived, bulk) } else { None };
+        match layout.filter(|layout| u64::from(layout.length) <= max) {
+            Some(layout) => Ok(Incoming { layout, row: event.row(), reserved: uses_reserve(event), writers: false }),
+            None => Err(Error::TooLarge { length: (archive.len() + bulk.len()) as u64, max }),
+        }
+    }
+
+    fn try_place<R>(
+        self: &Arc<Self>,
+        incoming: &Incoming,
+        my_turn: bool,
+        at: &mut Option<impl FnOnce(Appended) -> R>,
+    ) -> Result<Try<R>> {
+        let reserved = incoming.reserved;
+        let others = self.waiting[usize::from(reserved)].load(Ordering::Acquire);
+        if !my_turn && others > 0 {
+            return Ok(Try::Wait { full: false });
+        }
+        let length = u64::from(incoming.layout.length);
+        // Before the guard, so that in a panic of `at` it is dropped after it.
+        let mut placed = Placed { shared: Arc::clone(self), part: None };
+        let mut open = self.open.lock();
+        let running = open.phase == Phase::Running || (open.phase == Phase::Closing && incoming.writers);
+        if !running {
+            drop(open);
+            return Err(self.ended());
+        }
+        if !reserved && !self.segments.has_room_for_ops() {
+            return Ok(Try::Wait { full: true });
+        }
+        match open.room(length, &self.segments, reserved) {
+            Room::Here => {}
+            Room::NextBatch => return Ok(Try::Wait { full: false }),
+            Room::NextSegment(refused) => {
+                drop(open);
+                self.work.notify_one();
+                return Ok(Try::Wait { full: refused == Some(Refused::Full) });
+            }
+        }
+        let time = open.last_time.max(clock::now());
+        open.last_time = time;
+        let lsn = open.batch.next_lsn();
+        placed.part = Some(open.batch.reserve(incoming.layout, incoming.row, time));
+        let appended = Appended { lsn, end: lsn.plus(length), time };
+        let at = at.take().expect("a record is placed once");
+        let r = at(appended);
+        drop(open);
+        self.work.notify_one();
+        Ok(Try::Placed(placed, appended, r))
+    }
+}
+
+enum Room {
+    Here,
+    /// When the writer has taken this one.
+    NextBatch,
+    /// When the writer has closed this one (`None`), or when there is one.
+    NextSegment(Option<Refused>),
+}
+
+impl Open {
+    fn room(&mut self, length: u64, segments: &Segments, reserved: bool) -> Room {
+        if self.next_target.is_some() {
+            return Room::NextBatch;
+        }
+        match self.batch.fits(length) {
+            Ok(()) => return Room::Here,
+            Err(NoPlace::Batch) => return Room::NextBatch,
+            Err(NoPlace::Segment) => {}
+        }
+        let target = match segments.take_next(reserved) {
+            Ok(target) => target,
+            Err(refused) => return Room::NextSegment(Some(refused)),
+        };
+        if self.batch.start < self.batch.target.segment.header.size {
+            self.next_target = Some(target);
+            return Room::NextSegment(None);
+        }
+        // The segment is closed already, to its last byte: nothing is in this batch, and it moves over.
+        debug_assert!(self.batch.used == 0);
+        self.batch.target = target;
+        self.batch.start = journal_format::segment::BLOCK;
+        match self.batch.fits(length) {
+            Ok(()) => Room::Here,
+            Err(_) => Room::NextBatch,
+        }
+    }
+
+    /// The open batch is worth a write.
+    pub fn has_work(&self) -> bool {
+        self.batch.records > 0 || self.next_target.is_some()
+    }
+
+    /// Take the open batch for writing, and open the next one behind it. Gives whether it closes its segment, and the
+    /// LSN that will be durable with it.
+    pub fn seal(&mut self, buffer: bytes::BytesMut) -> (bool, Lsn) {
+        let size = self.batch.target.segment.header.size;
+        let end = self.batch.end();
+        let next = self.next_target.take();
+        let ends_segment = next.is_some() || end == size;
+        let (target, start) = match next {
+            Some(next) => (next, journal_format::segment::BLOCK),
+            None => (Arc::clone(&self.batch.target), end),
+        };
+        let batch = Batch::new(self.batch.id + 1, target, start, buffer);
+        let durable = batch.next_lsn();
+        self.sealed = Some(std::mem::replace(&mut self.batch, batch));
+        (ends_segment, durable)
+    }
+}
+

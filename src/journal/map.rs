@@ -1,0 +1,85 @@
+//! The read-only mapping of a segment: the only unsafe code of the service.
+#![expect(unsafe_code, reason = "a mapping has no safe form: see the SAFETY comment")]
+//!
+//! A `&[u8]` into a mapped file is sound as long as nobody changes those bytes and the file does not shrink while the
+//! reference lives. Both hold by construction:
+//!
+//! - Bytes below the durable LSN are never written again in this lap: batches are whole blocks, begin where the last
+//!   durable one ended, and nothing durable is ever written over. [`Map::slice`] gives nothing at or past that LSN.
+//! - The next lap begins only when the last [`Map`] of the segment is gone, and every slice keeps its map alive
+//!   (`segments.rs` asks the reference count before it uses a file again).
+//! - Segments are written full of zeros before use and never truncated or punched, and the directory is locked. (Someone
+//!   who truncates a segment behind our back makes the next read end the process by SIGBUS, and so does a sector the
+//!   disk cannot read: dying is the fail stop.)
+//!
+//! Direct writes go past the page cache. The kernel drops the cached pages of the written range before *and after* each
+//! direct write, so a page that a neighbour's read-ahead brought in early is not seen stale: we read a block only after
+//! the write that filled it has returned, no block is written twice, and we never dirty pages of records by the cache
+//! while appending directly.
+
+use bytes::Bytes;
+use journal_format::ids::Lsn;
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub struct Map {
+    raw: MmapRaw,
+    first_lsn: Lsn,
+    durable: Arc<AtomicU64>,
+}
+
+impl Map {
+    /// Map a whole segment. `durable` is the journal's durable LSN, now and later.
+    pub fn of(file: &File, first_lsn: Lsn, durable: Arc<AtomicU64>) -> io::Result<Map> {
+        Ok(Map { raw: MmapOptions::new().map_raw_read_only(file)?, first_lsn, durable })
+    }
+
+    /// Bytes of the segment that are durable: from its first byte, at most to its end.
+    pub fn durable(&self) -> &[u8] {
+        let durable = self.durable.load(Ordering::Acquire).saturating_sub(self.first_lsn.0);
+        let len = durable.min(self.raw.len() as u64);
+        self.slice(0..len).unwrap_or_default()
+    }
+
+    /// These bytes of the segment; `None` when they are not all durable or not all inside.
+    pub fn slice(&self, range: Range<u64>) -> Option<&[u8]> {
+        let durable = self.durable.load(Ordering::Acquire);
+        if range.start > range.end || self.first_lsn.0.checked_add(range.end)? > durable {
+            return None;
+        }
+        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        if end > self.raw.len() {
+            return None;
+        }
+        // SAFETY: start <= end <= length of the mapping, which lives as long as `self`. The bytes are initialised
+        // (they are a file's) and below the durable LSN, so nobody writes them while a map of this lap lives, and the
+        // file does not shrink: see the head of this module.
+        Some(unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(start), end - start) })
+    }
+}
+
+/// Bytes of a map, that keep it alive.
+struct Part {
+    map: Arc<Map>,
+    range: Range<u64>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        // The range was looked at when the part was made, and the durable LSN never goes back.
+        self.map.slice(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// The bytes without a copy; `None` as for [`Map::slice`].
+pub fn bytes(map: &Arc<Map>, range: Range<u64>) -> Option<Bytes> {
+    if range.is_empty() {
+        return Some(Bytes::new());
+    }
+    map.slice(range.clone())?;
+    Some(Bytes::from_owner(Part { map: Arc::clone(map), range }))
+}

@@ -1,0 +1,333 @@
+//! Which files are the journal: segments in use, the next one ready, spares, and the thread that makes them ahead.
+//!
+//! ```text
+//!            create_zeroed             header: number, salt         rolled into
+//!  (nothing) ─────────────► spare ─────────────────────────► ready ─────────────► in use
+//!                             ▲                                                     │ recycle: renamed
+//!                             └──────────────── retired ◄───────────────────────────┘
+//!                               no map of it lives
+//! ```
+//!
+//! Every arrow is synced, with the directory, before the next one begins. All files together are at most `hard_limit /
+//! segment_size`: when they are all in use, appends wait for [`Segments::recycle`]. Client operations wait two segments
+//! earlier, so that what ends operations and moves cursors (and so frees segments) always has room.
+
+use super::AppendMode;
+use super::error::{At, Result};
+use super::files;
+use super::map::Map;
+use journal_format::ids::{Lsn, SegmentNo};
+use journal_format::segment::SegmentHeader;
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Segments that only records of the reserve may begin.
+pub const RESERVE_SEGMENTS: usize = 2;
+/// Fewest segments a hard limit must have room for: one filled, one ready, and the reserve.
+pub const SEGMENTS_MIN: u64 = 4;
+/// How often a problem (no space) or a map that is still in use is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A segment of the journal, in this lap.
+pub struct Segment {
+    pub header: SegmentHeader,
+    path: PathBuf,
+    map: Mutex<Weak<Map>>,
+}
+
+impl Segment {
+    pub fn new(dir: &Path, header: SegmentHeader) -> Arc<Segment> {
+        let path = dir.join(files::segment_name(header.number));
+        Arc::new(Segment { header, path, map: Mutex::new(Weak::new()) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The mapping, shared by all who read the segment at the same time.
+    pub fn map(&self, durable: &Arc<AtomicU64>) -> Result<Arc<Map>> {
+        let mut shared = self.map.lock();
+        if let Some(map) = shared.upgrade() {
+            return Ok(map);
+        }
+        let file = File::open(&self.path).at("open", &self.path)?;
+        let map = Arc::new(Map::of(&file, self.header.first_lsn(), Arc::clone(durable)).at("map", &self.path)?);
+        *shared = Arc::downgrade(&map);
+        Ok(map)
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.map.lock().strong_count() > 0
+    }
+}
+
+/// A segment open for appending.
+pub struct Target {
+    pub segment: Arc<Segment>,
+    pub file: File,
+    /// Writes go past the page cache.
+    pub direct: bool,
+}
+
+impl Target {
+    pub fn open(segment: Arc<Segment>, mode: AppendMode) -> Result<Arc<Target>> {
+        if mode == AppendMode::Direct {
+            match files::open_direct(&segment.path)? {
+                Some(file) => return Ok(Arc::new(Target { segment, file, direct: true })),
+                None => tracing::warn!(path = %segment.path.display(), "no direct I/O here: appending through the page cache"),
+            }
+        }
+        let file = files::open(&segment.path)?;
+        Ok(Arc::new(Target { segment, file, direct: false }))
+    }
+}
+
+struct State {
+    in_use: BTreeMap<SegmentNo, Arc<Segment>>,
+    ready: Option<Arc<Target>>,
+    /// Renamed to spares, but perhaps still mapped.
+    retired: Vec<(Arc<Segment>, PathBuf)>,
+    spares: Vec<PathBuf>,
+    /// A file that the thread has in hand.
+    making: usize,
+    stop: bool,
+}
+
+impl State {
+    fn total(&self) -> usize {
+        self.in_use.len() + usize::from(self.ready.is_some()) + self.retired.len() + self.spares.len() + self.making
+    }
+}
+
+pub struct Segments {
+    pub dir: PathBuf,
+    pub id: [u8; 16],
+    pub size: u64,
+    pub max: usize,
+    mode: AppendMode,
+    state: Mutex<State>,
+    work: Condvar,
+    /// Appends that wait for a segment.
+    pub room: Arc<tokio::sync::Notify>,
+    spare_serial: AtomicU64,
+}
+
+/// Why there is no next segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is being made.
+    NotReady,
+    /// The hard limit is reached.
+    Full,
+}
+
+/// What the thread does next.
+enum Chore {
+    Ready(PathBuf),
+    Create,
+    Wait,
+}
+
+impl Segments {
+    pub fn new(
+        options: &super::Options,
+        id: [u8; 16],
+        size: u64,
+        in_use: Vec<Arc<Segment>>,
+        spares: Vec<PathBuf>,
+        room: Arc<tokio::sync::Notify>,
+    ) -> Segments {
+        let state = State {
+            in_use: in_use.into_iter().map(|segment| (segment.header.number, segment)).collect(),
+            ready: None,
+            retired: Vec::new(),
+            spares,
+            making: 0,
+            stop: false,
+        };
+        Segments {
+            dir: options.dir.clone(),
+            id,
+            size,
+            max: usize::try_from(options.hard_limit / size).unwrap_or(usize::MAX),
+            mode: options.append,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room,
+            spare_serial: AtomicU64::new(1 << 63),
+        }
+    }
+
+    pub fn get(&self, number: SegmentNo) -> Option<Arc<Segment>> {
+        self.state.lock().in_use.get(&number).cloned()
+    }
+
+    pub fn start_lsn(&self) -> Lsn {
+        self.state.lock().in_use.values().next().map_or(Lsn(0), |segment| segment.header.first_record())
+    }
+
+    pub fn in_use(&self) -> usize {
+        self.state.lock().in_use.len()
+    }
+
+    /// Client operations may append: the reserve has not been begun.
+    pub fn has_room_for_ops(&self) -> bool {
+        self.state.lock().in_use.len() <= self.max.saturating_sub(RESERVE_SEGMENTS)
+    }
+
+    /// The next segment, if it is ready and may be used. Never blocks on I/O.
+    pub fn take_next(&self, reserved: bool) -> std::result::Result<Arc<Target>, Refused> {
+        let mut state = self.state.lock();
+        let limit = if reserved { self.max } else { self.max.saturating_sub(RESERVE_SEGMENTS) };
+        if state.in_use.len() >= limit {
+            return Err(Refused::Full);
+        }
+        let Some(target) = state.ready.take() else {
+            return Err(Refused::NotReady);
+        };
+        state.in_use.insert(target.segment.header.number, Arc::clone(&target.segment));
+        self.work.notify_one();
+        Ok(target)
+    }
+
+    /// Free the segments that lie wholly before `before`; the newest is always kept. Blocking.
+    pub fn recycle(&self, before: Lsn) -> Result<()> {
+        let mut freed = false;
+        loop {
+            let oldest = {
+                let mut state = self.state.lock();
+                let oldest = state.in_use.values().next().filter(|s| s.header.end_lsn() <= before).cloned();
+                match oldest {
+                    Some(oldest) if state.in_use.len() > 1 => {
+                        state.in_use.remove(&oldest.header.number);
+                        state.making += 1;
+                        oldest
+                    }
+                    _ => break,
+                }
+            };
+            // Oldest first and each made durable, so that a crash leaves no gap.
+            let renamed = files::rename(&self.dir, &oldest.path, &files::spare_name(oldest.header.number.0))
+                .and_then(|path| files::sync_dir(&self.dir).map(|()| path));
+            let mut state = self.state.lock();
+            state.making -= 1;
+            match renamed {
+                Ok(path) => state.retired.push((oldest, path)),
+                Err(error) => {
+                    state.in_use.insert(oldest.header.number, oldest);
+                    return Err(error);
+                }
+            }
+            freed = true;
+        }
+        if freed {
+            self.work.notify_one();
+            self.room.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// End the thread; `make_ahead` returns soon after.
+    pub fn stop(&self) {
+        self.state.lock().stop = true;
+        self.work.notify_all();
+    }
+
+    /// The thread: keeps the next segment ready and one spare behind it, until told to stop.
+    pub fn make_ahead(&self) {
+        let mut complained = false;
+        loop {
+            let mut state = self.state.lock();
+            if state.stop {
+                return;
+            }
+            let chore = self.choose(&mut state);
+            if let Chore::Wait = chore {
+                self.work.wait_for(&mut state, LOOK_AGAIN);
+                continue;
+            }
+            let next = state.in_use.keys().next_back().map_or(SegmentNo(0), |last| SegmentNo(last.0 + 1));
+            state.making += 1;
+            drop(state);
+            let done = match chore {
+                Chore::Ready(spare) => self.make_ready(&spare, next).map_err(|error| (error, Some(spare))),
+                Chore::Create | Chore::Wait => self.create_spare().map_err(|error| (error, None)),
+            };
+            let mut state = self.state.lock();
+            state.making -= 1;
+            match done {
+                Ok(Made::Ready(target)) => state.ready = Some(target),
+                Ok(Made::Spare(path)) => state.spares.push(path),
+                Err((error, spare)) => {
+                    // Not a flush of the journal: nothing was promised on this file. Said once, tried again.
+                    if !complained {
+                        tracing::error!(%error, "cannot make the journal's next segment; trying again");
+                    }
+                    complained = true;
+                    state.spares.extend(spare.filter(|path| path.exists()));
+                    self.work.wait_for(&mut state, LOOK_AGAIN);
+                    continue;
+                }
+            }
+            drop(state);
+            complained = false;
+            self.room.notify_waiters();
+        }
+    }
+
+    fn choose(&self, state: &mut State) -> Chore {
+        let free = state.retired.iter().position(|(s, _)| Arc::strong_count(s) == 1 && !s.is_mapped());
+        if let Some(free) = free {
+            let (_, path) = state.retired.swap_remove(free);
+            state.spares.push(path);
+        }
+        if state.ready.is_none()
+            && let Some(spare) = state.spares.pop()
+        {
+            return Chore::Ready(spare);
+        }
+        let want = state.ready.is_none() || (state.spares.is_empty() && state.retired.is_empty());
+        if want && state.total() < self.max { Chore::Create } else { Chore::Wait }
+    }
+
+    fn create_spare(&self) -> Result<Made> {
+        let serial = self.spare_serial.fetch_add(1, Ordering::Relaxed);
+        let tmp = self.dir.join(files::spare_name(serial) + files::TMP);
+        let made = files::create_zeroed(&tmp, self.size).and_then(|_| {
+            let path = files::rename(&self.dir, &tmp, &files::spare_name(serial))?;
+            files::sync_dir(&self.dir)?;
+            Ok(Made::Spare(path))
+        });
+        if made.is_err() {
+            // Give the space back; the next try begins anew, on another file.
+            let _ = std::fs::remove_file(&tmp);
+        }
+        made
+    }
+
+    fn make_ready(&self, spare: &Path, number: SegmentNo) -> Result<Made> {
+        let header = new_header(self.id, number, self.size)?;
+        files::put_header(&files::open(spare)?, spare, &header)?;
+        let segment = Segment::new(&self.dir, header);
+        files::rename(&self.dir, spare, &files::segment_name(number))?;
+        files::sync_dir(&self.dir)?;
+        Ok(Made::Ready(Target::open(segment, self.mode)?))
+    }
+}
+
+enum Made {
+    Ready(Arc<Target>),
+    Spare(PathBuf),
+}
+
+/// A header for a new lap.
+pub fn new_header(journal_id: [u8; 16], number: SegmentNo, size: u64) -> Result<SegmentHeader> {
+    let salt = u32::from_le_bytes(files::random()?);
+    Ok(SegmentHeader { journal_id, number, size, salt, created: super::clock::now() })
+}

@@ -1,0 +1,169 @@
+//! The writer: one thread that takes the open batch as soon as the last one is durable, writes it whole, and wakes all
+//! who wait. There is no timer: while one batch is written the next one fills, which is the group commit.
+
+use super::append::{Open, Phase, Progress, Shared};
+use super::batch::{Batch, buffer};
+use super::segments::Target;
+use bytes::BytesMut;
+use journal_format::ids::Lsn;
+use parking_lot::MutexGuard;
+use rustix::io::ReadWriteFlags;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Idle so long, the journal says that everything before is durable.
+const IDLE: Duration = Duration::from_millis(50);
+
+pub struct Writer {
+    shared: Arc<Shared>,
+    /// The buffer that is not open.
+    spare: Option<BytesMut>,
+    durable: Lsn,
+    /// Something was written since the last `Durable` record (or the end was just recovered).
+    unsaid: bool,
+}
+
+/// What to do next.
+enum Next<'a> {
+    /// Write the open batch.
+    Batch(MutexGuard<'a, Open>),
+    Stop,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>) -> Writer {
+        let durable = shared.progress.borrow().durable;
+        Writer { shared, spare: Some(buffer()), durable, unsaid: true }
+    }
+
+    /// Until the journal is closed, or fails.
+    pub fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let ended = loop {
+            match self.wait(&shared) {
+                Ok(Next::Batch(open)) => {
+                    if let Err(why) = self.write_next(open) {
+                        break Err(why);
+                    }
+                }
+                Ok(Next::Stop) => break Ok(()),
+                Err(why) => break Err(why),
+            }
+        };
+        match ended {
+            Ok(()) => {
+                shared.open.lock().phase = Phase::Ended;
+                shared.progress.send_modify(|progress| progress.closed = true);
+                shared.room.notify_waiters();
+            }
+            Err(why) => shared.fail(&why),
+        }
+    }
+
+    fn wait<'a>(&mut self, shared: &'a Arc<Shared>) -> Result<Next<'a>, String> {
+        let mut idle = false;
+        loop {
+            let mut open = shared.open.lock();
+            if shared.broken.load(Ordering::Acquire) {
+                return Err("a record was given a place and never came".into());
+            }
+            if open.phase == Phase::Ended {
+                return Ok(Next::Stop);
+            }
+            if open.has_work() {
+                return Ok(Next::Batch(open));
+            }
+            match open.phase {
+                Phase::Running if self.unsaid && idle => {
+                    drop(open);
+                    // No place at once means that a segment is being made, or that none is left: again, later.
+                    self.unsaid = !shared.append_durable(false).map_err(|error| error.to_string())?;
+                    idle = false;
+                }
+                Phase::Running if self.unsaid => idle = shared.work.wait_for(&mut open, IDLE).timed_out(),
+                Phase::Running => shared.work.wait(&mut open),
+                Phase::Closing => {
+                    drop(open);
+                    let said = shared.append_durable(true).map_err(|error| error.to_string())?;
+                    shared.open.lock().phase = Phase::Leaving;
+                    if !said {
+                        tracing::warn!("no room for the journal's last record: its end will be looked at again at start");
+                    }
+                }
+                Phase::Leaving | Phase::Ended => return Ok(Next::Stop),
+            }
+        }
+    }
+
+    fn write_next(&mut self, mut open: MutexGuard<'_, Open>) -> Result<(), String> {
+        let buffer = self.spare.take().unwrap_or_else(buffer);
+        let (ends_segment, durable) = open.seal(buffer);
+        let time = open.last_time;
+        self.shared.room.notify_waiters();
+        let batch = loop {
+            if self.shared.broken.load(Ordering::Acquire) {
+                return Err("a record was given a place and never came".into());
+            }
+            match open.sealed.take() {
+                Some(batch) if batch.outstanding == 0 => break batch,
+                sealed => open.sealed = sealed,
+            }
+            self.shared.work.wait(&mut open);
+        };
+        drop(open);
+        self.unsaid = self.unsaid || !batch.is_only_durable();
+        self.write(batch, ends_segment, time, durable)
+    }
+
+    fn write(
+        &mut self,
+        batch: Batch,
+        ends_segment: bool,
+        time: journal_format::ids::Time,
+        durable: Lsn,
+    ) -> Result<(), String> {
+        let (target, start, records) = (Arc::clone(&batch.target), batch.start, batch.records);
+        let (buffer, length) = batch.finish(self.durable, time, ends_segment);
+        let began = Instant::now();
+        #[cfg(test)]
+        drop(self.shared.hold_writes.lock());
+        let written = self.flush(&target, &buffer[..length], start);
+        if let Err(error) = written {
+            let path = target.segment.path().display();
+            return Err(format!("writing {length} bytes at offset {start} of {path} failed: {error}"));
+        }
+        self.spare = Some(buffer);
+        self.durable = durable;
+        self.shared.durable.store(durable.0, Ordering::Release);
+        let counters = &self.shared.counters;
+        counters.batches.fetch_add(1, Ordering::Relaxed);
+        counters.records.fetch_add(records, Ordering::Relaxed);
+        counters.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        counters.flush_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.shared.progress.send_modify(|progress: &mut Progress| progress.durable = durable);
+        Ok(())
+    }
+
+    /// One write, durable when it returns. Whatever is not a whole success is final: what the page cache or the disk
+    /// holds after a failed flush cannot be known, and a second try may succeed over lost pages (I8).
+    fn flush(&self, target: &Target, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.shared.fail_writes.load(Ordering::Acquire) {
+            return Err(io::Error::other("a test wants this write to fail"));
+        }
+        let written = if target.direct {
+            debug_assert!(bytes.as_ptr().align_offset(4096) == 0);
+            rustix::io::pwritev2(&target.file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC)?
+        } else {
+            target.file.write_at(bytes, offset)?
+        };
+        if written != bytes.len() {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, format!("only {written} bytes were written")));
+        }
+        if target.direct { Ok(()) } else { target.file.sync_data() }
+    }
+}

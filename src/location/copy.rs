@@ -1,0 +1,138 @@
+//! The source of a copy: the primary as it is when a step is carried out. Newer bytes are harmless: every client write
+//! to a partial or present file is replayed after the step, from the journal (design §6).
+
+use super::digest::RangeDigest;
+use super::{Location, index_error};
+use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, Result};
+use crate::index::live::Live;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use journal_format::event::{Range, RangeDone, What};
+use journal_format::ids::{Kind, NodeId};
+use std::sync::Arc;
+
+/// Bytes read and written at once.
+const PIECE: u64 = 1 << 20;
+/// Pieces of one range on their way.
+const PIECES_AHEAD: usize = 4;
+
+pub struct Source {
+    pub location: Arc<Location>,
+    pub live: Arc<Live>,
+}
+
+impl Source {
+    /// The node's object; `None` when the node has gone: its REMOVE is in the journal.
+    pub async fn object(&self, node: NodeId) -> Result<Option<Object>> {
+        match self.location.object(self.live.as_ref(), node).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) && self.is_gone(node) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The live index says that the node has ended.
+    #[must_use]
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        matches!(self.live.node(node), Ok(None))
+    }
+
+    /// Path below the junction, for people.
+    #[must_use]
+    pub fn path(&self, node: NodeId) -> Vec<u8> {
+        match self.live.path(node) {
+            Ok(Some(names)) => names.join(&b'/'),
+            _ => format!("node {node}").into_bytes(),
+        }
+    }
+
+    /// What to make for the node, its attributes, and what to set afterwards.
+    pub async fn describe(&self, node: NodeId, kind: Kind) -> Result<Option<(What, MakeAttrs, Changes)>> {
+        let Some(object) = self.object(node).await? else { return Ok(None) };
+        let filer = &self.location.filer;
+        let stat = filer.stat(&object).await?;
+        let (major, minor) = stat.rdev;
+        let what = match kind {
+            Kind::File => What::File,
+            Kind::Dir => What::Dir,
+            Kind::Symlink => What::Symlink { target: filer.readlink(&object).await? },
+            Kind::Fifo => What::Fifo,
+            Kind::Socket => What::Socket,
+            Kind::Char => What::Char { major, minor },
+            Kind::Block => What::Block { major, minor },
+        };
+        if stat.kind != kind {
+            return Err(Error::new(ErrorKind::Stale, "copy", format!("node {node} is of another kind than it was")));
+        }
+        let attrs = MakeAttrs { mode: stat.mode, uid: stat.uid, gid: stat.gid };
+        Ok(Some((what, attrs, Changes { atime: Some(stat.atime), ..Changes::default() })))
+    }
+
+    pub async fn carry_xattrs(&self, node: NodeId, to: &dyn CoreFiler, object: &Object) -> Result<()> {
+        if object.kind == Kind::Symlink || !self.location.filer.capabilities().xattrs {
+            return Ok(());
+        }
+        let Some(from) = self.object(node).await? else { return Ok(()) };
+        for (name, value) in self.location.filer.xattrs(&from).await? {
+            if !to.capabilities().xattrs {
+                return Err(Error::new(ErrorKind::NotSupported, "copy", "the destination has no extended attributes"));
+            }
+            to.set_xattr(object, &name, &value).await?;
+        }
+        Ok(())
+    }
+
+    /// Carry a range over, holes as holes. With the last one size, mode and access time are put, too.
+    pub async fn copy_range(&self, range: &Range, to: &dyn CoreFiler, object: &Object) -> Result<RangeDone> {
+        let void = RangeDone { node: range.node, offset: range.offset, len: 0, digest: [0; 32], last: range.last, void: true };
+        let Some(from) = self.object(range.node).await? else { return Ok(void) };
+        let filer = &self.location.filer;
+        let size = filer.stat(&from).await?.size;
+        let end = range.offset.saturating_add(range.len).min(size);
+        let len = end.saturating_sub(range.offset);
+        let mut pieces = Vec::new();
+        if len > 0 {
+            for (offset, len) in filer.data_ranges(&from, range.offset, len).await? {
+                let mut at = offset;
+                while at < offset + len {
+                    let n = PIECE.min(offset + len - at);
+                    pieces.push((at, u32::try_from(n).map_err(|_| Error::new(ErrorKind::Invalid, "copy", "piece too large"))?));
+                    at += n;
+                }
+            }
+        }
+        let mut digest = RangeDigest::default();
+        let from = &from;
+        let pieces: Vec<_> =
+            pieces.into_iter().map(|(offset, len)| carry(filer.as_ref(), from, to, object, offset, len)).collect();
+        let mut copied = stream::iter(pieces).buffered(PIECES_AHEAD);
+        while let Some(piece) = copied.next().await {
+            let (offset, data) = piece?;
+            digest.update(offset, &data);
+        }
+        if range.last {
+            let stat = filer.stat(from).await?;
+            let changes = Changes { size: Some(stat.size), mode: Some(stat.mode), atime: Some(stat.atime), ..Changes::default() };
+            to.set(object, changes).await?;
+        }
+        Ok(RangeDone { node: range.node, offset: range.offset, len, digest: digest.finish(), last: range.last, void: false })
+    }
+
+    /// Modification time that clients see now; `None` when the node has gone.
+    pub fn mtime(&self, node: NodeId) -> Result<Option<journal_format::ids::Time>> {
+        Ok(self.live.node(node).map_err(index_error)?.map(|rec| rec.mtime))
+    }
+}
+
+async fn carry(
+    from: &dyn CoreFiler,
+    source: &Object,
+    to: &dyn CoreFiler,
+    object: &Object,
+    offset: u64,
+    len: u32,
+) -> Result<(u64, Bytes)> {
+    let data = from.read(source, offset, len).await?;
+    to.write(object, offset, data.clone()).await?;
+    Ok((offset, data))
+}

@@ -1,0 +1,123 @@
+//! Rounds since the last commit, and how they become durable together.
+
+use super::{BATCH_BYTES_MAX, BATCH_OPS_MAX, BATCH_TIME_MAX, Error, Instant, LINGER, Replayer, blocking};
+use crate::location::carry_out::{Carried, DoneSteps, put_times};
+use crate::location::round::Round;
+use journal_format::event::{CopyDone, CopyFailed, Cursor, Event, Made, RangeDone};
+use journal_format::ids::{Identity, Lsn, NodeId};
+use std::collections::BTreeSet;
+
+/// Objects in one `Made`, ranges in one `CopyDone`: keeps a record well below its bound.
+const PER_RECORD_MAX: usize = 1024;
+
+pub struct Batch {
+    pub position: Lsn,
+    /// Steps that a former life finished.
+    pub done: DoneSteps,
+    committed: Lsn,
+    made: Vec<(NodeId, Identity)>,
+    ranges: Vec<RangeDone>,
+    failed: Vec<CopyFailed>,
+    times: BTreeSet<NodeId>,
+    listed_files: u64,
+    listed_dirs: u64,
+    bytes: u64,
+    ops: usize,
+    since: Option<Instant>,
+    last: Instant,
+}
+
+impl Batch {
+    pub fn new(position: Lsn, done: DoneSteps) -> Self {
+        Self {
+            position,
+            done,
+            committed: position,
+            made: Vec::new(),
+            ranges: Vec::new(),
+            failed: Vec::new(),
+            times: BTreeSet::new(),
+            listed_files: 0,
+            listed_dirs: 0,
+            bytes: 0,
+            ops: 0,
+            since: None,
+            last: Instant::now(),
+        }
+    }
+
+    pub fn take(&mut self, round: Round, carried: Carried) {
+        self.bytes += round.bytes();
+        self.ops += round.ops();
+        self.listed_files += round.listed_files;
+        self.listed_dirs += round.listed_dirs;
+        for node in round.gone.keys() {
+            self.times.remove(node);
+        }
+        self.times.extend(round.times);
+        self.made.extend(carried.made);
+        self.ranges.extend(carried.ranges);
+        self.failed.extend(carried.failed);
+        self.last = Instant::now();
+        self.since.get_or_insert(self.last);
+    }
+
+    /// Nothing was carried out since the last commit.
+    pub fn is_empty(&self) -> bool {
+        self.since.is_none()
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.bytes >= BATCH_BYTES_MAX
+            || self.ops >= BATCH_OPS_MAX
+            || self.since.is_some_and(|since| since.elapsed() >= BATCH_TIME_MAX)
+    }
+
+    /// Nothing came for a while: what is here may become durable.
+    pub fn rests(&self) -> bool {
+        !self.is_empty() && self.last.elapsed() >= LINGER
+    }
+
+    /// Make everything before `position` durable on the location, and say so.
+    pub async fn close(&mut self, of: &Replayer) -> Result<(), Error> {
+        if !self.is_empty() {
+            put_times(&of.location, &of.projection, &of.source.live, &self.times).await?;
+            of.location.filer.sync().await?;
+        }
+        self.record(of).await?;
+        let (store, position) = (of.projection.store.clone(), self.position);
+        blocking(move || Ok(store.commit(position)?)).await?;
+        if position > self.committed {
+            // It serves recycling and people; the projection is what counts, so nobody waits for it.
+            of.ledger.append(&Event::Cursor(Cursor { location: of.location.id, lsn: position })).await?;
+        }
+        *self = Self::new(position, std::mem::take(&mut self.done));
+        Ok(())
+    }
+
+    /// `Made` before `CopyDone`: a step that counts as done is on an object whose identity is known.
+    async fn record(&mut self, of: &Replayer) -> Result<(), Error> {
+        let location = of.location.id;
+        let mut end = None;
+        for objects in self.made.chunks(PER_RECORD_MAX) {
+            end = Some(of.ledger.append(&Event::Made(Made { location, objects: objects.to_vec() })).await?.end);
+        }
+        let (mut files_made, mut dirs_made) = (self.listed_files, self.listed_dirs);
+        let mut ranges = self.ranges.chunks(PER_RECORD_MAX);
+        let mut failed = self.failed.chunks(CopyDone::FAILED_MAX);
+        loop {
+            let (some, bad) = (ranges.next(), failed.next());
+            if some.is_none() && bad.is_none() && files_made == 0 && dirs_made == 0 {
+                break;
+            }
+            let (ranges, failed) = (some.unwrap_or_default().to_vec(), bad.unwrap_or_default().to_vec());
+            let event = Event::CopyDone(CopyDone { job: of.job, location, ranges, files_made, dirs_made, failed });
+            end = Some(of.ledger.append(&event).await?.end);
+            (files_made, dirs_made) = (0, 0);
+        }
+        if let Some(end) = end {
+            of.ledger.wait_durable(end).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! The replayer: one per secondary, its only writer (design §3, §4, §6).
+//!
+//! ```text
+//! collect  fold records into the projection     below the durable LSN and the junction's settled LSN
+//!    │     until the round is full
+//! carry    names by identity, then data, side by side
+//!    │     … more rounds …
+//! close    kept times ─► sync ─► Made, CopyDone ─► projection committed at `position` ─► Cursor
+//! ```
+//!
+//! The projection's commit is exact: it states the position up to which the location has been synced. Any error goes
+//! back to it: the overlay is dropped and the events since are carried out again, asking the filer who is there. So a
+//! crash, a full destination and a failed sync (I8: never believed, always written again) are one case.
+//!
+//! Bounds: a round by [`Round::is_full`]; a batch by [`BATCH_BYTES_MAX`], [`BATCH_OPS_MAX`] and [`BATCH_TIME_MAX`].
+
+mod batch;
+mod prescan;
+
+use crate::filer::{self, ErrorKind};
+use crate::journal::{self, Reader};
+use crate::ledger::Ledger;
+use crate::location::Location;
+use crate::location::carry_out::carry_out;
+use crate::location::copy::Source;
+use crate::location::projection::{Pending, Projection};
+use crate::location::redo::{End, Ends, note_end};
+use crate::location::round::{self, DataOp, Round};
+use batch::Batch;
+use journal_format::event::{Event, JobState};
+use journal_format::ids::{JobId, JunctionId, LocationId, Lsn};
+use prescan::Prescan;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+const BATCH_BYTES_MAX: u64 = 64 << 20;
+const BATCH_OPS_MAX: usize = 16384;
+const BATCH_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long a batch waits for more when nothing is there to replay.
+/// A round of fewer operations is followed by a pause, so that a stream of small ones gathers.
+const GATHER_OPS: usize = 64;
+const GATHER: Duration = Duration::from_millis(3);
+/// The first round after a start takes at least everything that a former life may have carried out behind its last
+/// commit: a batch that was not yet due, and the round that made it so.
+const REDO_OPS_MAX: usize = BATCH_OPS_MAX + 2 * round::OPS_MAX;
+const REDO_BYTES_MAX: u64 = BATCH_BYTES_MAX + 2 * round::BYTES_MAX;
+const LINGER: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// Where a replayer is, for those who pace themselves by it.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Everything before it is folded and carried out.
+    pub position: Lsn,
+    /// Everything before it is durable on the location.
+    pub committed: Lsn,
+    pub pending: Pending,
+    /// Why it does not get on, while it does not.
+    pub error: Option<Trouble>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub kind: Option<ErrorKind>,
+    pub text: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    #[error("{0}")]
+    Filer(#[from] filer::Error),
+    #[error(transparent)]
+    Index(#[from] crate::index::store::Error),
+}
+
+/// A running replayer's other side.
+#[derive(Clone)]
+pub struct Handle {
+    pub status: watch::Receiver<Status>,
+    want: watch::Sender<Lsn>,
+    /// Rung after every round: the projection's queues may have changed.
+    pub moved: Arc<Notify>,
+}
+
+impl Handle {
+    /// Ask that everything before `lsn` be committed without waiting for a fuller batch, and wait for it.
+    pub async fn commit(&self, lsn: Lsn, within: Duration) -> bool {
+        self.want.send_if_modified(|want| {
+            let more = *want < lsn;
+            *want = lsn.max(*want);
+            more
+        });
+        let mut status = self.status.clone();
+        tokio::time::timeout(within, status.wait_for(|s| s.committed >= lsn)).await.is_ok_and(|r| r.is_ok())
+    }
+}
+
+pub struct Replayer {
+    pub ledger: Ledger,
+    pub location: Arc<Location>,
+    pub projection: Projection,
+    pub source: Source,
+    pub job: JobId,
+    pub junction: JunctionId,
+    /// Where it begins when the projection has never been committed.
+    pub start: Lsn,
+    status: watch::Sender<Status>,
+    want: watch::Receiver<Lsn>,
+    moved: Arc<Notify>,
+    handle: Handle,
+}
+
+impl Replayer {
+    #[must_use]
+    pub fn new(
+        ledger: Ledger,
+        location: Arc<Location>,
+        projection: Projection,
+        source: Source,
+        job: JobId,
+        start: Lsn,
+    ) -> Self {
+        let committed = projection.store.lsn().max(start);
+        let pending = projection.pending().unwrap_or_default();
+        let status = watch::Sender::new(Status { position: committed, committed, pending, error: None });
+        let (want_tx, want) = watch::channel(Lsn(0));
+        let moved = Arc::new(Notify::new());
+        let handle = Handle { status: status.subscribe(), want: want_tx, moved: moved.clone() };
+        let junction = projection.junction;
+        Self { ledger, location, projection, source, job, junction, start, status, want, moved, handle }
+    }
+
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Run until cancelled (the task is dropped between two steps; nothing is lost, see above).
+    pub async fn run(mut self) {
+        let mut backoff = Duration::from_millis(100);
+        loop {
+            let error = match self.follow(&mut backoff).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            if let Err(lost) = self.projection.store.rollback() {
+                tracing::error!(location = %self.location.id, error = %lost, "the projection could not be taken back");
+            }
+            let kind = if let Error::Filer(e) = &error { Some(e.kind) } else { None };
+            tracing::warn!(location = %self.location.id, job = %self.job, %error, "the replayer goes back to its last commit and tries again");
+            let text = error.to_string();
+            self.status.send_modify(|s| {
+                s.error = Some(Trouble { kind, text });
+                s.position = s.committed;
+            });
+            if matches!(error, Error::Journal(_)) {
+                return; // the process is about to stop
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// From the last commit on, until an error.
+    async fn follow(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, Error> {
+        let from = self.projection.store.lsn().max(self.start);
+        let prescan = self.prescan(from).await?;
+        let redo_to = prescan.end;
+        // What a former life carried out behind its last commit lies in this one round (see `REDO_OPS_MAX`): the filer
+        // may stand anywhere in it, so it is judged as a whole, by who is there.
+        let mut first = true;
+        let mut batch = Batch::new(from, prescan.done);
+        let mut feed = Feed { reader: self.ledger.journal.reader(from)?, ahead: self.ledger.journal.reader(from)?, ends: Ends::new() };
+        let mut changed = self.ledger.changed();
+        loop {
+            changed.borrow_and_update();
+            let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());
+            let (round, position);
+            let redo = std::mem::take(&mut first) && batch.position < redo_to;
+            (feed, round, position) = self.collect(feed, limit, redo).await?;
+            let progressed = position > batch.position;
+            let few = round.ops() < GATHER_OPS;
+            if !round.is_empty() {
+                let carried = carry_out(&self.location, &self.projection, Some(&self.source), &round, &batch.done).await?;
+                for failed in &carried.failed {
+                    self.projection.set_incomplete(failed.node)?;
+                }
+                batch.take(round, carried);
+            }
+            batch.position = position;
+            if progressed {
+                let pending = self.projection.pending()?;
+                self.status.send_modify(|s| {
+                    s.position = position;
+                    s.pending = pending;
+                });
+                self.moved.notify_waiters();
+            }
+            let wanted = *self.want.borrow_and_update();
+            let asked = wanted > self.status.borrow().committed && position >= wanted;
+            if asked || batch.is_due() || (!progressed && batch.rests()) {
+                self.close(&mut batch).await?;
+                *backoff = Duration::from_millis(100);
+                continue;
+            }
+            if !progressed {
+                // More records, ended operations, or somebody who waits for a commit.
+                let nap = if batch.is_empty() { Duration::from_secs(1) } else { LINGER };
+                tokio::select! {
+                    _ = changed.changed() => {}
+                    _ = self.want.changed() => {}
+                    durable = self.ledger.wait_durable(limit.plus(1)), if limit == self.ledger.journal.durable_lsn() => durable?,
+                    () = tokio::time::sleep(nap) => {}
+                }
+            } else if few && wanted <= self.status.borrow().committed {
+                tokio::time::sleep(GATHER).await; // let a stream of small operations gather
+            }
+        }
+    }
+
+    async fn prescan(&self, from: Lsn) -> Result<Prescan, Error> {
+        let (journal, objects, location) = (self.ledger.journal.clone(), self.location.objects.clone(), self.location.id);
+        blocking(move || prescan::prescan(&journal, &objects, location, from)).await
+    }
+
+    /// Fold the next records; reading and folding touch disks, so they run aside.
+    async fn collect(&self, feed: Feed, limit: Lsn, ask_filer: bool) -> Result<(Feed, Round, Lsn), Error> {
+        let (projection, job, junction) = (self.projection.clone(), self.job, self.junction);
+        blocking(move || feed.collect(&projection, job, junction, limit, ask_filer)).await
+    }
+
+    async fn close(&self, batch: &mut Batch) -> Result<(), Error> {
+        batch.close(self).await?;
+        let committed = batch.position;
+        let pending = self.projection.pending()?;
+        self.status.send_modify(|s| {
+            s.committed = committed;
+            s.pending = pending;
+            s.error = None;
+        });
+        self.moved.notify_waiters();
+        Ok(())
+    }
+}
+
+/// The journal, read at the replayer's pace, and ahead of it for how operations ended.
+struct Feed {
+    reader: Reader,
+    ahead: Reader,
+    ends: Ends,
+}
+
+impl Feed {
+    fn collect(
+        mut self,
+        projection: &Projection,
+        job: JobId,
+        junction: JunctionId,
+        limit: Lsn,
+        ask_filer: bool,
+    ) -> Result<(Self, Round, Lsn), Error> {
+        let mut round = Round::default();
+        // An operation below the settled LSN has its end in the journal already, though perhaps behind `limit`.
+        while let Some(record) = self.ahead.next(Lsn(u64::MAX))? {
+            note_end(&mut self.ends, &record.event);
+        }
+        let mut position = None;
+        while !full(&round, ask_filer) {
+            let Some(mut record) = self.reader.next(limit)? else {
+                position = Some(limit); // padding, if anything, lies between
+                break;
+            };
+            let end = self.ends.remove(&record.lsn);
+            match end {
+                Some(End::Failed) => continue,
+                Some(End::Partial(part)) => shorten(&mut record, &part),
+                None => {}
+            }
+            if concerns(&record.event, junction, projection.location) {
+                projection.fold(&mut round, &record)?;
+            } else if matches!(&record.event, Event::JobStateChanged(e) if e.job == job && e.to == JobState::Moving) {
+                projection.retry_failed(&mut round)?;
+            }
+        }
+        round.ask_filer |= ask_filer && !round.is_empty();
+        let position = position.unwrap_or(self.reader.position());
+        Ok((self, round, position))
+    }
+}
+
+fn full(round: &Round, redo: bool) -> bool {
+    if redo { round.ops() >= REDO_OPS_MAX || round.bytes() >= REDO_BYTES_MAX } else { round.is_full() }
+}
+
+/// Leave of an operation what was done of it.
+fn shorten(record: &mut journal::Record, part: &journal_format::event::PartDone) {
+    match &mut record.event {
+        Event::Write(e) => {
+            let op = DataOp::Write { offset: e.offset, data: record.bulk.clone(), mode: e.mode }.part(part);
+            if let DataOp::Write { data, .. } = op {
+                e.len = u32::try_from(data.len()).unwrap_or(e.len);
+                record.bulk = data;
+            }
+        }
+        Event::SetAttr(e) => {
+            if let DataOp::Set(c) = DataOp::set(e).part(part) {
+                (e.mode, e.uid, e.gid, e.size, e.atime) = (c.mode, c.uid, c.gid, c.size, c.atime);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the record says anything about this secondary.
+fn concerns(event: &Event, junction: JunctionId, location: LocationId) -> bool {
+    match event {
+        Event::Write(e) => e.junction == junction,
+        Event::SetAttr(e) => e.junction == junction,
+        Event::Make(e) => e.junction == junction,
+        Event::Remove(e) => e.junction == junction,
+        Event::Rename(e) => e.junction == junction,
+        Event::Link(e) => e.junction == junction,
+        Event::ListBegin(e) => e.location == location,
+        Event::Listed(e) => e.location == location,
+        Event::CopyRange(e) => e.location == location,
+        Event::CopyDone(e) => e.location == location,
+        _ => false,
+    }
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Filer(filer::Error::new(ErrorKind::Io, "replay", error.to_string()))),
+    }
+}

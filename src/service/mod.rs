@@ -1,0 +1,191 @@
+//! Builds the service from its configuration; start, drain, stop.
+//!
+//! ```text
+//! start   journal (lock, tail) ─► recover (State, live index, replies) ─► primaries redone ─► NFS ─► API ─► ready
+//! stop    NFS and API drain ─► supervisor ends jobs' tasks ─► checkpoint ─► journal closed in order
+//! ```
+//!
+//! When the journal fails the process ends at once (I8): nothing may be answered any more, and what was durable is
+//! found again at the next start.
+
+pub mod port;
+pub mod recovery;
+
+use crate::checkpoint::Checkpoints;
+use crate::config::{Append, Config};
+use crate::control::Api;
+use crate::core::{Core, LIVE_CACHE, blocking};
+use crate::gateway::{Backend, Drc, Gateway, Identity, Limits};
+use crate::index::live::Live;
+use crate::index::store::Store;
+use crate::journal::{AppendMode, Journal, Options};
+use crate::ledger::Ledger;
+use crate::location::Locations;
+use crate::supervisor::{Board, Supervisor};
+use crate::volume::{NodeIds, Volume};
+use anyhow::{Context, Result};
+use port::ServicePort;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Exit status after the journal failed.
+const EXIT_FAIL_STOP: i32 = 70;
+/// How long a start waits for primaries before clients are served from those that are up.
+const PRIMARIES_WAIT: Duration = Duration::from_secs(30);
+
+/// Run until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Result<()> {
+    let begin = Instant::now();
+    raise_descriptor_limit();
+    let index_dir = config.state.dir.join("index");
+    make_dirs(&[&config.journal.dir, &config.state.dir, &index_dir])?;
+    let journal = open_journal(&config).await?;
+    let drc = Drc::default();
+    let live_path = index_dir.join("live.redb");
+    let (live, recovered) = {
+        let (journal, drc) = (journal.clone(), drc.clone());
+        blocking(move || {
+            let live = Arc::new(Live::new(Arc::new(Store::open(&live_path, LIVE_CACHE)?)));
+            let recovered = recovery::recover(&journal, &live, &drc)?;
+            Ok((live, recovered))
+        })
+        .await?
+    };
+    tracing::info!(records = recovered.records, took = ?begin.elapsed(), "the journal was folded to its end");
+    let handle_key = recovered.state.handle_key;
+    let ledger = Ledger::new(journal.clone(), recovered.state, told(live.clone()));
+    let locations = Arc::new(Locations::default());
+    let ids = Arc::new(NodeIds::after(recovered.highest_node));
+    let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
+    let core = Core { ledger, live, locations, volume: volume.clone(), index_dir };
+
+    let listener = TcpListener::bind(config.nfs.listen)
+        .await
+        .with_context(|| format!("NFS cannot listen on {}: choose another [nfs] listen", config.nfs.listen))?;
+    let nfs = listener.local_addr()?;
+    let api = Api::bind(&config.api).await.with_context(|| format!("the API cannot listen on {}", config.api.listen))?;
+
+    let (stop, stopped) = watch::channel(false);
+    let board = Arc::new(Board::default());
+    let mut supervisor = tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped.clone()));
+    wait_for_primaries(&core, &board).await;
+    let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone()));
+
+    let backend: Arc<dyn Backend> = volume;
+    let identity = Identity { handle_key, journal_id: journal.id() };
+    let gateway = Gateway::new(backend, identity, drc, Limits::for_process());
+    let mut gateway = tokio::spawn(gateway.serve(listener, stopped.clone()));
+    let port = Arc::new(ServicePort { core: core.clone(), board, ids, nfs, hard_limit: config.journal.hard_limit });
+    let mut until = stopped.clone();
+    let mut api = tokio::spawn(api.serve(port, async move {
+        let _ = until.wait_for(|stop| *stop).await;
+    }));
+    tracing::info!(%nfs, api = %config.api.listen, took = ?begin.elapsed(), "serving");
+    // Not run by systemd: there is nobody to notify, which is no error.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let reason = tokio::select! {
+        reason = asked_to_stop() => reason?,
+        error = journal.failed() => fail_stop(&error),
+    };
+    tracing::info!(reason, "stopping: calls in flight end first");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stop.send_replace(true);
+    let ends = async {
+        // What a task that panicked has to say was logged when it did.
+        let _ = (&mut gateway).await;
+        let _ = (&mut api).await;
+        let _ = (&mut supervisor).await;
+    };
+    tokio::select! {
+        () = ends => {}
+        error = journal.failed() => fail_stop(&error),
+    }
+    checkpoints.abort();
+    let _ = checkpoints.await;
+    if let Err(error) = Checkpoints::default().take(&core).await {
+        tracing::error!(%error, "no last checkpoint: the next start redoes more");
+    }
+    journal.close().await.context("the journal could not be closed in order")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Events of commands that say something about nodes go into the live index when they are durable.
+fn told(live: Arc<Live>) -> crate::ledger::Told {
+    Box::new(move |at, event| {
+        if let Err(error) = live.apply(at.lsn, at.time, event) {
+            tracing::error!(%error, "the node index failed: restart the service, it recovers from the journal");
+        }
+    })
+}
+
+async fn open_journal(config: &Config) -> Result<Journal> {
+    let append = match config.journal.append {
+        Some(Append::Buffered) => AppendMode::Buffered,
+        Some(Append::Direct) | None => AppendMode::Direct,
+    };
+    let options = Options {
+        dir: config.journal.dir.clone(),
+        segment_size: config.journal.segment_size,
+        hard_limit: config.journal.hard_limit,
+        append,
+        any_file_system: config.journal.any_file_system,
+    };
+    blocking(move || Ok(Journal::open(options)?)).await.context("the journal cannot be opened")
+}
+
+/// The supervisor brings primaries up; clients come when each is, or is known to be down.
+async fn wait_for_primaries(core: &Core, board: &Board) {
+    let begin = Instant::now();
+    loop {
+        let state = core.ledger.state();
+        let down = board.down();
+        let waiting = state.junctions.values().any(|j| core.locations.get(j.primary).is_none() && !down.contains_key(&j.primary));
+        if !waiting {
+            return;
+        }
+        if begin.elapsed() > PRIMARIES_WAIT {
+            tracing::warn!("serving now, although a primary is still being brought up: its clients wait");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn asked_to_stop() -> Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
+}
+
+fn fail_stop(error: &crate::journal::Error) -> ! {
+    tracing::error!(%error, "the journal failed: nothing can be answered any more, the service ends (start it again: it recovers)");
+    std::process::exit(EXIT_FAIL_STOP);
+}
+
+fn make_dirs(dirs: &[&Path]) -> Result<()> {
+    for dir in dirs {
+        std::fs::create_dir_all(dir).with_context(|| {
+            format!("{}: cannot be created (run as root, or name directories of your own in the configuration)", dir.display())
+        })?;
+    }
+    Ok(())
+}
+
+/// Connections and objects each take a descriptor: use what the system allows this user.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+}

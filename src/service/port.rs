@@ -1,0 +1,133 @@
+//! The running service as control sees it.
+
+use crate::control::{Port, ReplayerStatus, ServiceStatus};
+use crate::core::Core;
+use crate::filer::{self, CoreFiler, Probe, registry};
+use crate::journal::Appended;
+use crate::ledger::CommandError;
+use crate::state::{Command, Role, State};
+use crate::supervisor::Board;
+use crate::volume::NodeIds;
+use async_trait::async_trait;
+use journal_format::ids::{Identity, LocationId, NodeId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a location may take to fall out of use.
+const QUIESCE_MAX: Duration = Duration::from_secs(20);
+
+pub struct ServicePort {
+    pub core: Core,
+    pub board: Arc<Board>,
+    pub ids: Arc<NodeIds>,
+    pub nfs: SocketAddr,
+    pub hard_limit: u64,
+}
+
+#[async_trait]
+impl Port for ServicePort {
+    fn state(&self) -> Arc<State> {
+        self.core.ledger.state()
+    }
+
+    async fn command(&self, command: Command) -> Result<Vec<Appended>, CommandError> {
+        self.core.ledger.command(&command).await
+    }
+
+    fn journal_id(&self) -> [u8; 16] {
+        self.core.ledger.journal.id()
+    }
+
+    fn canonical(&self, url: &str) -> filer::Result<String> {
+        registry::canonical(url)
+    }
+
+    async fn probe(&self, url: &str) -> filer::Result<Probe> {
+        registry::probe(url).await
+    }
+
+    async fn open(
+        &self,
+        url: &str,
+        expected_root: &[u8],
+        subdir: &[Vec<u8>],
+        expected_dir: Option<&Identity>,
+    ) -> filer::Result<Arc<dyn CoreFiler>> {
+        registry::open(url, expected_root, subdir, expected_dir).await
+    }
+
+    async fn create_subdir(&self, url: &str, expected_root: &[u8], subdir: &[Vec<u8>]) -> filer::Result<()> {
+        registry::create_subdir(url, expected_root, subdir).await
+    }
+
+    async fn overlaps(
+        &self,
+        url_a: &str,
+        subdir_a: &[Vec<u8>],
+        url_b: &str,
+        subdir_b: &[Vec<u8>],
+    ) -> filer::Result<bool> {
+        registry::overlaps(url_a, subdir_a, url_b, subdir_b).await
+    }
+
+    fn allocate_node(&self) -> NodeId {
+        self.ids.allot()
+    }
+
+    fn status(&self) -> ServiceStatus {
+        let journal = &self.core.ledger.journal;
+        let (start_lsn, end_lsn) = (journal.start_lsn(), journal.end_lsn());
+        ServiceStatus {
+            nfs: self.nfs,
+            start_lsn,
+            durable_lsn: journal.durable_lsn(),
+            end_lsn,
+            journal_bytes: end_lsn.0.saturating_sub(start_lsn.0),
+            journal_limit_bytes: self.hard_limit,
+            problems: self.problems(),
+        }
+    }
+
+    fn replayer(&self, location: LocationId) -> Option<ReplayerStatus> {
+        let status = self.board.replayer(location)?;
+        let lag_bytes = self.core.ledger.journal.durable_lsn().0.saturating_sub(status.committed.0);
+        Some(ReplayerStatus { lag_bytes, waits_for: status.error.map(|trouble| trouble.text) })
+    }
+
+    async fn quiesce(&self, location: LocationId) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            let used = self.board.replayer(location).is_some() || self.core.locations.get(location).is_some();
+            if !used {
+                return Ok(());
+            }
+            if begin.elapsed() > QUIESCE_MAX {
+                return Err(format!("still in use after {QUIESCE_MAX:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl ServicePort {
+    fn problems(&self) -> Vec<String> {
+        let state = self.core.ledger.state();
+        let mut problems = Vec::new();
+        for (id, why) in self.board.down() {
+            let Some(location) = state.locations.get(&id) else { continue };
+            let who = match location.role {
+                Role::Primary(junction) => state.junctions.get(&junction).map_or_else(String::new, |j| {
+                    format!("junction {}: its primary", crate::state::text::path(&j.path))
+                }),
+                Role::Destination(job) => format!("job {job}: its destination"),
+                Role::Left => continue,
+            };
+            problems.push(format!("{who} ({}) is down: {why}", state.location_name(id)));
+        }
+        if self.core.ledger.journal.is_full() {
+            problems.push("the journal is full: client changes wait until there is room".into());
+        }
+        problems
+    }
+}

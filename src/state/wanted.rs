@@ -1,0 +1,63 @@
+//! What should run, as a function of State. The supervisor makes it so; a task may die at any line and lose nothing.
+
+use super::{Role, State};
+use journal_format::event::JobState;
+use journal_format::ids::{JobId, JunctionId, LocationId};
+use std::collections::BTreeMap;
+
+/// What should be running now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Locations to be open for clients, and for which junction.
+    pub primaries: BTreeMap<LocationId, JunctionId>,
+    /// By destination.
+    pub replayers: BTreeMap<LocationId, Replayer>,
+    /// Jobs whose junction is to be switched: transitioning, and it has not happened.
+    pub switches: Vec<JobId>,
+    /// Jobs whose junction has been switched and that are to be completed (after tidying up the old primary).
+    pub finishes: Vec<JobId>,
+}
+
+/// A replayer, with its copier when `copying`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayer {
+    /// The destination: its one writer.
+    pub location: LocationId,
+    pub job: JobId,
+    pub junction: JunctionId,
+    /// The primary: what copy steps read.
+    pub source: LocationId,
+    /// New copy steps are wanted; without, only what is copied is kept in step.
+    pub copying: bool,
+}
+
+pub fn wanted(state: &State) -> Wanted {
+    let mut wanted = Wanted::default();
+    for (id, location) in &state.locations {
+        if let Role::Primary(junction) = location.role {
+            wanted.primaries.insert(*id, junction);
+        }
+    }
+    for (id, job) in &state.jobs {
+        if job.switched.is_some() {
+            // The destination is the primary now; nothing is replayed to it any more.
+            if job.state == JobState::Transitioning {
+                wanted.finishes.push(*id);
+            }
+            continue;
+        }
+        let copying = match job.state {
+            JobState::Stopped | JobState::Completed | JobState::Aborted => continue,
+            JobState::Moving => true,
+            JobState::Transitioning => {
+                wanted.switches.push(*id);
+                false
+            }
+            JobState::Starting | JobState::Paused | JobState::Synchronized => false,
+        };
+        let replayer =
+            Replayer { location: job.destination, job: *id, junction: job.junction, source: job.source, copying };
+        wanted.replayers.insert(job.destination, replayer);
+    }
+    wanted
+}

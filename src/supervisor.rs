@@ -1,0 +1,413 @@
+//! Makes what runs equal what State wants.
+//!
+//! One loop looks at [`wanted`] whenever State moves: it opens primaries (redoing each from its cursor before clients
+//! reach it), starts and stops replayers and copiers, and takes jobs from one state to the next. Everything it starts
+//! may be dropped at any line: what it has done is in the journal, and the next start goes on from there.
+
+use crate::checkpoint;
+use crate::copier::{Copier, Directories};
+use crate::core::{Core, Error, Result, open_location};
+use crate::filer::ErrorKind;
+use crate::ledger::CommandError;
+use crate::location::copy::Source;
+use crate::location::projection::Projection;
+use crate::location::redo::{self, Redone};
+use crate::location::{Location, View};
+use crate::replayer::{Handle, Replayer, Status};
+use crate::state::{self, Command, Job, wanted};
+use crate::switch::Switch;
+use crate::volume::Status as NfsStatus;
+use async_trait::async_trait;
+use journal_format::event::{Event, Failed, JobState, Made, Remove};
+use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// How often a location that is down is tried again, and jobs are looked at without State having moved.
+const RETRY: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(50);
+/// A job pauses past so many file errors (design §7).
+const ERRORS_MAX: usize = 200;
+/// A switch that was put off is tried again so much later.
+const SWITCH_AGAIN: Duration = Duration::from_millis(500);
+
+/// What runs for a destination.
+struct Running {
+    wanted: state::Replayer,
+    location: Arc<Location>,
+    source: Arc<Location>,
+    projection: Projection,
+    handle: Handle,
+    replayer: JoinHandle<()>,
+    copier: Option<JoinHandle<()>>,
+    switch_after: Instant,
+}
+
+impl Running {
+    async fn stop(mut self) {
+        self.stop_copier().await;
+        end(&mut self.replayer).await;
+    }
+
+    async fn stop_copier(&mut self) {
+        if let Some(mut copier) = self.copier.take() {
+            end(&mut copier).await;
+        }
+    }
+}
+
+/// Cancel a task and wait until it is gone.
+async fn end(task: &mut JoinHandle<()>) {
+    task.abort();
+    if let Err(error) = task.await
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task of a job panicked");
+    }
+}
+
+/// What the operator sees of running jobs.
+#[derive(Default)]
+pub struct Board {
+    statuses: Mutex<BTreeMap<LocationId, Status>>,
+    down: Mutex<BTreeMap<LocationId, String>>,
+    /// Length of the last switch's hold, by job.
+    holds: Mutex<BTreeMap<JobId, Duration>>,
+}
+
+impl Board {
+    pub fn replayer(&self, location: LocationId) -> Option<Status> {
+        self.statuses.lock().get(&location).cloned()
+    }
+    /// Locations that cannot be reached, and why.
+    pub fn down(&self) -> BTreeMap<LocationId, String> {
+        self.down.lock().clone()
+    }
+    pub fn hold(&self, job: JobId) -> Option<Duration> {
+        self.holds.lock().get(&job).copied()
+    }
+}
+
+pub struct Supervisor {
+    core: Core,
+    board: Arc<Board>,
+    running: BTreeMap<LocationId, Running>,
+    retry_at: BTreeMap<LocationId, Instant>,
+}
+
+impl Supervisor {
+    #[must_use]
+    pub fn new(core: Core, board: Arc<Board>) -> Self {
+        Self { core, board, running: BTreeMap::new(), retry_at: BTreeMap::new() }
+    }
+
+    /// Run until `stop` says so; then end what runs.
+    pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
+        let mut changed = self.core.ledger.changed();
+        loop {
+            changed.borrow_and_update();
+            if let Err(error) = self.look().await {
+                tracing::error!(%error, "the supervisor could not do all that is wanted");
+                if matches!(error, Error::Journal(_)) {
+                    return;
+                }
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        for (_, running) in std::mem::take(&mut self.running) {
+            running.stop().await;
+        }
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let wanted = wanted(&self.core.ledger.state());
+        let primaries: BTreeSet<LocationId> = wanted.primaries.keys().copied().collect();
+        for (location, junction) in &wanted.primaries {
+            if self.core.locations.get(*location).is_none() && self.is_time(*location) {
+                let up = bring_up(&self.core, *junction, *location).await;
+                self.noted(*location, up)?;
+            }
+        }
+        self.stop_unwanted(&wanted).await;
+        for wanted in wanted.replayers.values() {
+            self.keep_running(wanted, &primaries).await?;
+        }
+        for job in wanted.finishes {
+            self.to(job, JobState::Completed, "").await?;
+        }
+        self.advance().await
+    }
+
+    fn is_time(&self, location: LocationId) -> bool {
+        self.retry_at.get(&location).is_none_or(|at| *at <= Instant::now())
+    }
+
+    /// A location that cannot be reached is tried again later; only the journal's end ends everything.
+    fn noted<T>(&mut self, location: LocationId, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => {
+                self.board.down.lock().remove(&location);
+                self.retry_at.remove(&location);
+                Ok(Some(value))
+            }
+            Err(error @ Error::Journal(_)) => Err(error),
+            Err(error) => {
+                let text = error.to_string();
+                if self.board.down.lock().insert(location, text.clone()).as_deref() != Some(text.as_str()) {
+                    tracing::error!(%location, error = text, "the location is down; it is tried again every {RETRY:?}");
+                }
+                self.retry_at.insert(location, Instant::now() + RETRY);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn stop_unwanted(&mut self, wanted: &state::Wanted) {
+        let gone: Vec<LocationId> =
+            self.running.keys().filter(|id| !wanted.replayers.contains_key(id)).copied().collect();
+        for id in gone {
+            if let Some(running) = self.running.remove(&id) {
+                running.stop().await;
+            }
+            self.board.statuses.lock().remove(&id);
+        }
+        let state = self.core.ledger.state();
+        self.board.holds.lock().retain(|job, _| state.jobs.contains_key(job));
+        self.board.down.lock().retain(|id, _| state.locations.contains_key(id));
+    }
+
+    async fn keep_running(&mut self, wanted: &state::Replayer, primaries: &BTreeSet<LocationId>) -> Result<()> {
+        let ended = self.running.get(&wanted.location).is_some_and(|running| running.replayer.is_finished());
+        if ended && let Some(running) = self.running.remove(&wanted.location) {
+            running.stop().await; // a panic: start afresh from the last commit
+        }
+        if !self.running.contains_key(&wanted.location) {
+            let Some(source) = self.core.locations.get(wanted.source).filter(|s| primaries.contains(&s.id)) else {
+                return Ok(()); // the primary first
+            };
+            if !self.is_time(wanted.location) {
+                return Ok(());
+            }
+            let started = self.start(wanted, source).await;
+            if let Some(running) = self.noted(wanted.location, started)? {
+                self.running.insert(wanted.location, running);
+            }
+        }
+        if let Some(running) = self.running.get_mut(&wanted.location) {
+            running.wanted = *wanted;
+            self.board.statuses.lock().insert(wanted.location, running.handle.status.borrow().clone());
+            match (&running.copier, wanted.copying) {
+                (Some(copier), true) if copier.is_finished() => running.stop_copier().await,
+                (None, true) => running.copier = Some(tokio::spawn(copier(&self.core, running).run())),
+                (Some(_), false) => running.stop_copier().await,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
+        let state = self.core.ledger.state();
+        let location = open_location(&state, &self.core.index_dir, wanted.location).await?;
+        let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
+        let projection = Projection {
+            store: location.objects.store.clone(),
+            objects: location.objects.clone(),
+            location: wanted.location,
+            junction: wanted.junction,
+        };
+        projection.begin(location.root, start)?;
+        let from = Source { location: source.clone(), live: self.core.live.clone() };
+        let replayer =
+            Replayer::new(self.core.ledger.clone(), location.clone(), projection.clone(), from, wanted.job, start);
+        let handle = replayer.handle();
+        let replayer = tokio::spawn(replayer.run());
+        let switch_after = Instant::now();
+        Ok(Running { wanted: *wanted, location, source, projection, handle, replayer, copier: None, switch_after })
+    }
+
+    /// Take each job a step further, when it is time.
+    async fn advance(&mut self) -> Result<()> {
+        let ids: Vec<LocationId> = self.running.keys().copied().collect();
+        for id in ids {
+            let Some(running) = self.running.get(&id) else { continue };
+            let state = self.core.ledger.state();
+            let Some(job) = state.jobs.get(&running.wanted.job) else { continue };
+            match job.state {
+                JobState::Starting => self.to(running.wanted.job, JobState::Moving, "").await?,
+                JobState::Moving => self.moving(running, job).await?,
+                JobState::Synchronized => self.synchronized(id).await?,
+                JobState::Transitioning => self.transition(id).await?,
+                JobState::Stopped | JobState::Paused | JobState::Completed | JobState::Aborted => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn moving(&self, running: &Running, job: &Job) -> Result<()> {
+        let id = running.wanted.job;
+        let status = running.handle.status.borrow().clone();
+        if let Some(trouble) = &status.error
+            && matches!(trouble.kind, Some(ErrorKind::NoSpace | ErrorKind::Quota | ErrorKind::ReadOnly | ErrorKind::Down))
+        {
+            return self.to(id, JobState::Paused, &format!("the destination: {}", trouble.text)).await;
+        }
+        if job.errors.len() > ERRORS_MAX {
+            let reason = format!("more than {ERRORS_MAX} objects could not be copied; see the job's errors");
+            return self.to(id, JobState::Paused, &reason).await;
+        }
+        let pending = status.pending;
+        if status.error.is_some() || pending.dirs + pending.files > 0 {
+            return Ok(());
+        }
+        // Nothing is queued by what is committed; what was appended since must be seen as well.
+        let end = self.core.ledger.settled_lsn(running.wanted.junction);
+        if !running.handle.commit(end, Duration::from_millis(500)).await {
+            return Ok(());
+        }
+        let pending = running.handle.status.borrow().pending;
+        if pending.dirs + pending.files > 0 {
+            return Ok(());
+        }
+        if pending.incomplete > 0 {
+            let reason = format!("{} objects could not be copied; see the job's errors", pending.incomplete);
+            return self.to(id, JobState::Paused, &reason).await;
+        }
+        self.to(id, JobState::Synchronized, "").await
+    }
+
+    async fn synchronized(&mut self, location: LocationId) -> Result<()> {
+        let Some(running) = self.running.get(&location) else { return Ok(()) };
+        if running.switch_after > Instant::now() {
+            return Ok(());
+        }
+        self.to(running.wanted.job, JobState::Transitioning, "").await
+    }
+
+    async fn transition(&mut self, location: LocationId) -> Result<()> {
+        let Some(mut running) = self.running.remove(&location) else { return Ok(()) };
+        running.stop_copier().await;
+        let job = running.wanted.job;
+        let switch = Switch {
+            job,
+            junction: running.wanted.junction,
+            source: running.source.clone(),
+            destination: running.location.clone(),
+            replayer: running.handle.clone(),
+        };
+        let result = switch.run(&self.core, || end(&mut running.replayer)).await;
+        match result {
+            Ok(switched) => {
+                self.board.statuses.lock().remove(&location);
+                self.board.holds.lock().insert(job, switched.held);
+                tracing::info!(%job, held = ?switched.held, "the junction was switched");
+                self.to(job, JobState::Completed, "").await
+            }
+            Err(error @ Error::Journal(_)) => Err(error),
+            Err(error) => {
+                tracing::warn!(%job, %error, "the switch is put off; clients stay on the old primary");
+                if running.replayer.is_finished() {
+                    running.stop().await; // started again by the next look
+                } else {
+                    running.switch_after = Instant::now() + SWITCH_AGAIN;
+                    self.running.insert(location, running);
+                }
+                self.to(job, JobState::Synchronized, &format!("the switch was put off: {error}")).await
+            }
+        }
+    }
+
+    /// A refusal means that somebody else (an abort) was first.
+    async fn to(&self, job: JobId, state: JobState, reason: &str) -> Result<()> {
+        match self.core.ledger.command(&Command::JobTo { job, state, reason: reason.into() }).await {
+            Ok(_) => {
+                tracing::info!(%job, ?state, reason, "job");
+                Ok(())
+            }
+            Err(CommandError::Refused(why)) => {
+                tracing::info!(%job, ?state, why = why.reason, "the job did not go there");
+                Ok(())
+            }
+            Err(CommandError::Journal(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn copier(core: &Core, running: &Running) -> Copier {
+    Copier {
+        ledger: core.ledger.clone(),
+        live: core.live.clone(),
+        source: Arc::new(Source { location: running.source.clone(), live: core.live.clone() }),
+        projection: running.projection.clone(),
+        directories: Arc::new(VolumeDirectories(core.clone())),
+        replayer: running.handle.clone(),
+        job: running.wanted.job,
+    }
+}
+
+struct VolumeDirectories(Core);
+
+#[async_trait]
+impl Directories for VolumeDirectories {
+    async fn complete(&self, junction: JunctionId, dir: NodeId) -> std::result::Result<(), String> {
+        self.0.volume.complete(junction, dir).await.map_err(|status| format!("the directory cannot be read: {status:?}"))
+    }
+    async fn lock(&self, dir: NodeId) -> Box<dyn Send> {
+        Box::new(self.0.volume.lock_dir(dir).await)
+    }
+}
+
+/// Open a primary and bring it to the journal's end; then clients reach it.
+pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Result<()> {
+    let state = core.ledger.state();
+    let location = open_location(&state, &core.index_dir, id).await?;
+    if core.live.node(location.root)?.is_none() {
+        return Err(Error::Other("the junction is being added".into()));
+    }
+    let cursor = state.locations.get(&id).map_or(Lsn(0), |l| l.cursor);
+    let begin = Instant::now();
+    let Redone { operations, bytes, made, refused } =
+        redo::redo(&core.ledger.journal, &core.live, &location, cursor).await?;
+    for objects in made.chunks(1024) {
+        core.ledger.append(&Event::Made(Made { location: id, objects: objects.to_vec() })).await?;
+    }
+    for refused in refused {
+        refuse(core, junction, &location, &refused).await?;
+    }
+    if operations > 0 {
+        tracing::info!(location = %id, operations, bytes, took = ?begin.elapsed(), "the primary was redone from its cursor");
+    }
+    checkpoint::primary(core, junction, &location).await?;
+    core.locations.insert(location);
+    Ok(())
+}
+
+/// What was in the journal without an end, and the filer refuses for good: the operation failed, and no client was
+/// answered otherwise.
+async fn refuse(core: &Core, junction: JunctionId, location: &Location, refused: &redo::Refused) -> Result<()> {
+    tracing::warn!(location = %location.id, op = %refused.op, node = %refused.node, error = refused.error,
+        "an operation in doubt was refused by the filer: it failed");
+    let at = core.ledger.record(&Event::Failed(Failed { op: refused.op, status: NfsStatus::Io as u32 })).await?;
+    let rec = core.live.node(refused.node)?;
+    for (dir, name) in View::names(core.live.as_ref(), refused.node, 16)? {
+        let kind = rec.as_ref().map_or(journal_format::ids::Kind::File, |rec| rec.kind);
+        let remove = Remove {
+            junction,
+            location: location.id,
+            dir,
+            name,
+            node: NodeId(refused.node.0),
+            kind,
+            last: true,
+            caller: Default::default(),
+        };
+        core.live.apply(at.lsn, at.time, &Event::Remove(remove))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The switch of a junction (design §6): the one instant at which clients go to another location.
+//!
+//! ```text
+//! catch up   the destination commits, again and again, until little is left
+//! hold       new mutations wait (reads go on); those under way end          ─┐
+//! drain      the replayer commits everything; the primary's times are put    │ HOLD_MAX at most, else release
+//! append     JunctionSwitched, flushed; from its append on State says so    ─┘ and put off
+//! release    held operations find the new primary
+//! ```
+
+use crate::checkpoint;
+use crate::core::{Core, Error, Result};
+use crate::filer::{Changes, ErrorKind};
+use crate::ledger::CommandError;
+use crate::location::Location;
+use crate::replayer::Handle;
+use crate::state::Command;
+use journal_format::ids::{JobId, JunctionId};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest hold before the append.
+const HOLD_MAX: Duration = Duration::from_millis(500);
+/// Rounds of catching up before the hold is tried anyway, and what counts as caught up.
+const CATCH_UP_ROUNDS: usize = 20;
+const LAG_BYTES: u64 = 1 << 20;
+const CATCH_UP_TIME: Duration = Duration::from_secs(10);
+
+/// What is switched.
+pub struct Switch {
+    pub job: JobId,
+    pub junction: JunctionId,
+    pub source: Arc<Location>,
+    pub destination: Arc<Location>,
+    pub replayer: Handle,
+}
+
+/// How long clients were held.
+pub struct Switched {
+    pub held: Duration,
+}
+
+impl Switch {
+    /// Switch, or say why not now; then nothing has changed. `stop_replayer` ends the destination's one writer and
+    /// returns when it has.
+    pub async fn run<F: Future<Output = ()>>(&self, core: &Core, stop_replayer: impl FnOnce() -> F) -> Result<Switched> {
+        self.catch_up(core).await?;
+        let begin = Instant::now();
+        let hold = core.volume.hold(self.junction);
+        let Ok(drained) = tokio::time::timeout(HOLD_MAX, self.drain(core, begin)).await else {
+            return Err(Error::Other(format!("the destination did not catch up within {HOLD_MAX:?} of hold")));
+        };
+        drained?;
+        // From here on nothing but the flush decides.
+        stop_replayer().await;
+        self.destination.objects.store.set_exact(false);
+        core.locations.insert(self.destination.clone());
+        if let Err(error) = core.ledger.command(&Command::SwitchJunction { job: self.job }).await {
+            core.locations.remove(self.destination.id);
+            self.destination.objects.store.set_exact(true);
+            return Err(match error {
+                CommandError::Refused(why) => Error::Other(why.reason),
+                CommandError::Journal(error) => error.into(),
+            });
+        }
+        drop(hold);
+        let held = begin.elapsed();
+        core.locations.remove(self.source.id);
+        Ok(Switched { held })
+    }
+
+    async fn catch_up(&self, core: &Core) -> Result<()> {
+        for _ in 0..CATCH_UP_ROUNDS {
+            let to = core.ledger.settled_lsn(self.junction);
+            if !self.replayer.commit(to, CATCH_UP_TIME).await {
+                return Err(Error::Other("the destination does not catch up".into()));
+            }
+            checkpoint::primary(core, self.junction, &self.source).await?;
+            if core.ledger.journal.end_lsn().0.saturating_sub(to.0) <= LAG_BYTES {
+                break;
+            }
+        }
+        // Once more with little to do, so that the sync inside the hold is short.
+        self.replayer.commit(core.ledger.settled_lsn(self.junction), HOLD_MAX).await;
+        Ok(())
+    }
+
+    async fn drain(&self, core: &Core, begin: Instant) -> Result<()> {
+        core.volume.drained(self.junction).await;
+        let to = core.ledger.journal.end_lsn();
+        core.ledger.wait_durable(to).await?;
+        // The old side is left as clients last saw it, times included.
+        checkpoint::primary(core, self.junction, &self.source).await?;
+        let left = HOLD_MAX.saturating_sub(begin.elapsed());
+        if !self.replayer.commit(to, left).await {
+            return Err(Error::Other("the destination did not commit in time".into()));
+        }
+        let pending = self.replayer.status.borrow().pending;
+        if pending.dirs + pending.files + pending.incomplete > 0 {
+            return Err(Error::Other("something came that is not copied yet".into()));
+        }
+        self.tidy(core).await
+    }
+
+    /// Take the pen away, which touched the root's times.
+    async fn tidy(&self, core: &Core) -> Result<()> {
+        match self.destination.filer.remove_pen().await {
+            Err(error) if error.kind == ErrorKind::NotEmpty => {
+                return Err(Error::Other("the destination's pen holds objects that have no place: see the log".into()));
+            }
+            other => other?,
+        }
+        if let Some(rec) = core.live.node(self.destination.root)? {
+            let root = self.destination.filer.root().await?;
+            self.destination.filer.set(&root, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await?;
+        }
+        self.destination.filer.sync().await?;
+        Ok(())
+    }
+}

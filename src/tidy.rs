@@ -1,0 +1,182 @@
+//! The house rules as a test.
+
+use std::path::{Path, PathBuf};
+
+/// Longest source file, lines. At 500 look for the seam.
+const LINES_MAX: usize = 700;
+
+/// Who may import whom, beside itself and `journal_format`. Rooms that are not here may import anything, and nobody
+/// may import them.
+const MAY: &[(&str, &[&str])] = &[
+    ("env", &[]),
+    ("state", &[]),
+    ("wire", &[]),
+    ("semantics", &[]),
+    ("config", &[]),
+    ("journal", &["env"]),
+    ("index", &["env", "journal"]),
+    ("filer", &["env", "wire"]),
+    ("location", &["filer", "index"]),
+    ("ledger", &["state", "journal"]),
+    ("volume", BELOW_VOLUME),
+    ("replayer", BELOW_VOLUME),
+    ("copier", BELOW_VOLUME),
+    ("control", BELOW_VOLUME),
+    ("switch", BELOW_SUPERVISOR),
+    ("supervisor", BELOW_SUPERVISOR),
+    ("gateway", &["volume", "wire", "state", "env", "config", "ledger"]),
+];
+
+const BELOW_VOLUME: &[&str] =
+    &["env", "state", "wire", "semantics", "config", "journal", "index", "filer", "location", "ledger"];
+const BELOW_SUPERVISOR: &[&str] = &[
+    "env",
+    "state",
+    "wire",
+    "semantics",
+    "config",
+    "journal",
+    "index",
+    "filer",
+    "location",
+    "ledger",
+    "volume",
+    "replayer",
+    "copier",
+    "switch",
+];
+/// May import anything.
+const ABOVE: &[&str] = &["cli", "service", "main", "demo", "lib", "tidy", "sim"];
+
+struct Source {
+    path: PathBuf,
+    room: String,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut dirs = vec![root.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
+                let room = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push(Source { path, room, text });
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+/// Code without comments; strings stay.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code))
+}
+
+/// What lies behind `#[cfg(test)]` at the end of a file may use anything.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+}
+
+/// Rooms named by `use crate::…`, one line or a group over several.
+fn imports(text: &str) -> Vec<String> {
+    let text: String = code(without_tests(text)).collect::<Vec<_>>().join("\n");
+    let mut rooms = Vec::new();
+    for part in text.split("crate::").skip(1) {
+        let names: Vec<&str> = match part.strip_prefix('{') {
+            Some(group) => top_level(group),
+            None => vec![part],
+        };
+        for name in names {
+            let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+            rooms.push(name[..end].to_owned());
+        }
+    }
+    rooms.retain(|room| !room.is_empty());
+    rooms
+}
+
+/// The items of a `{…}` group, not those of groups in it.
+fn top_level(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut items) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                items.push(group[start..at].trim());
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(group[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+#[test]
+fn rooms_import_only_what_lies_below_them() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let is_test = source.path.components().any(|c| c.as_os_str() == "tests") || source.path.ends_with("tests.rs");
+        if is_test || ABOVE.contains(&source.room.as_str()) {
+            continue;
+        }
+        let Some((_, may)) = MAY.iter().find(|(room, _)| *room == source.room) else {
+            wrong.push(format!("{}: room '{}' is not in the table", source.path.display(), source.room));
+            continue;
+        };
+        for used in imports(&source.text) {
+            if used != source.room && !may.contains(&used.as_str()) {
+                wrong.push(format!("{}: {} may not use {used}", source.path.display(), source.room));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_import_rule_reads_single_lines_groups_and_paths() {
+    let text = "use crate::a::b;\nuse crate::{c, d::{e, f},\n g};\nlet x = crate::h::i(); // crate::j\n\
+                #[cfg(test)]\nmod tests { use crate::k; }";
+    assert_eq!(imports(text), ["a", "c", "d", "g", "h"]);
+}
+
+#[test]
+fn no_file_is_longer_than_one_can_keep_in_mind() {
+    for source in sources() {
+        let lines = source.text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines: look for the seam", source.path.display());
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_the_map_alone() {
+    for source in sources() {
+        if source.path.ends_with("journal/map.rs") || source.room == "tidy" {
+            continue;
+        }
+        let used = code(&source.text).any(|l| ["unsafe {", "unsafe fn", "unsafe impl"].iter().any(|u| l.contains(u)));
+        assert!(!used, "{} has unsafe code", source.path.display());
+    }
+}
+
+#[test]
+#[ignore = "the rooms are being filled in parallel: to be taken off once they are put together"]
+fn nothing_is_left_to_do() {
+    for source in sources() {
+        let left =
+            source.room != "tidy" && code(&source.text).any(|l| l.contains("todo!") || l.contains("unimplemented!"));
+        assert!(!left, "{} has something left to do", source.path.display());
+    }
+}
