@@ -25,7 +25,7 @@ use crate::index::store;
 use crate::journal::Appended;
 use crate::location::Location;
 use journal_format::event::{Event, Failed, Made, PartDone, Partial};
-use journal_format::ids::{LocationId, NodeId};
+use journal_format::ids::{LocationId, Lsn, NodeId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -191,7 +191,8 @@ impl Volume {
             }
         }
         self.live.apply(at.lsn, at.time, event)?;
-        follow(location, event)
+        follow(location, at.lsn, event);
+        Ok(())
     }
 }
 
@@ -201,15 +202,9 @@ fn put(location: &Location, node: NodeId, object: &Object) -> store::Result<()> 
     Ok(())
 }
 
-fn gone(location: &Location, node: NodeId) -> store::Result<()> {
-    location.objects.store.write(location.objects.remove(node)?);
-    location.forget(node);
-    Ok(())
-}
-
-/// Kept times that are now others than the filer's are to be put on it before the location's cursor passes; nodes that
-/// are gone have no object any more.
-fn follow(location: &Location, event: &Event) -> store::Result<()> {
+/// Kept times that are now others than the filer's are to be put on it before the location's cursor passes; the objects
+/// of nodes that are gone are forgotten when that is durable.
+fn follow(location: &Location, lsn: Lsn, event: &Event) {
     match event {
         Event::Write(write) => {
             location.touch(write.node);
@@ -228,7 +223,7 @@ fn follow(location: &Location, event: &Event) -> store::Result<()> {
         Event::Remove(remove) => {
             location.touch(remove.dir);
             if remove.last {
-                gone(location, remove.node)?;
+                location.retire(lsn, remove.node);
             }
         }
         Event::Rename(rename) => {
@@ -237,7 +232,7 @@ fn follow(location: &Location, event: &Event) -> store::Result<()> {
             if let Some(replaced) = rename.replaced
                 && replaced.last
             {
-                gone(location, replaced.node)?;
+                location.retire(lsn, replaced.node);
             }
         }
         Event::Link(link) => {
@@ -245,7 +240,6 @@ fn follow(location: &Location, event: &Event) -> store::Result<()> {
         }
         _ => {}
     }
-    Ok(())
 }
 
 #[cfg(test)]
