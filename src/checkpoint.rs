@@ -63,7 +63,9 @@ impl Checkpoints {
             match primary(core, junction, &location).await {
                 Ok(lsn) => cursors.push(Cursor { location: location.id, lsn }),
                 Err(error @ Error::Journal(_)) => return Err(error),
-                Err(error) => tracing::error!(location = %location.id, %error, "the primary could not be synced: its cursor stays"),
+                Err(error) => {
+                    tracing::error!(location = %location.id, %error, "the primary could not be synced: its cursor stays")
+                }
             }
         }
         let live = core.live.store.clone();

@@ -254,7 +254,10 @@ impl Supervisor {
         let id = running.wanted.job;
         let status = running.handle.status.borrow().clone();
         if let Some(trouble) = &status.error
-            && matches!(trouble.kind, Some(ErrorKind::NoSpace | ErrorKind::Quota | ErrorKind::ReadOnly | ErrorKind::Down))
+            && matches!(
+                trouble.kind,
+                Some(ErrorKind::NoSpace | ErrorKind::Quota | ErrorKind::ReadOnly | ErrorKind::Down)
+            )
         {
             return self.to(id, JobState::Paused, &format!("the destination: {}", trouble.text)).await;
         }
@@ -356,7 +359,11 @@ struct VolumeDirectories(Core);
 #[async_trait]
 impl Directories for VolumeDirectories {
     async fn complete(&self, junction: JunctionId, dir: NodeId) -> std::result::Result<(), String> {
-        self.0.volume.complete(junction, dir).await.map_err(|status| format!("the directory cannot be read: {status:?}"))
+        self.0
+            .volume
+            .complete(junction, dir)
+            .await
+            .map_err(|status| format!("the directory cannot be read: {status:?}"))
     }
     async fn lock(&self, dir: NodeId) -> Box<dyn Send> {
         Box::new(self.0.volume.lock_dir(dir).await)

@@ -44,7 +44,11 @@ pub struct Switched {
 impl Switch {
     /// Switch, or say why not now; then nothing has changed. `stop_replayer` ends the destination's one writer and
     /// returns when it has.
-    pub async fn run<F: Future<Output = ()>>(&self, core: &Core, stop_replayer: impl FnOnce() -> F) -> Result<Switched> {
+    pub async fn run<F: Future<Output = ()>>(
+        &self,
+        core: &Core,
+        stop_replayer: impl FnOnce() -> F,
+    ) -> Result<Switched> {
         self.catch_up(core).await?;
         let begin = Instant::now();
         let hold = core.volume.hold(self.junction);

@@ -50,17 +50,17 @@ impl Target {
     }
 }
 
-/// An error of the API, and whether it was "unknown".
+/// Why a request failed, and whether the service answered at all.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub failure: Failure,
-    /// The API does not know the name.
-    pub unknown: bool,
+    /// There was no answer: a service that restarts may give one later.
+    pub unreachable: bool,
 }
 
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
-        Self { failure, unknown: false }
+        Self { failure, unreachable: false }
     }
 }
 
@@ -113,11 +113,12 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| Failure::new(format!("the request cannot be written: {e}"), "check the arguments"))?;
-        let unreachable = |e: String| {
-            Failure::new(
+        let unreachable = |e: String| ApiError {
+            failure: Failure::new(
                 format!("the service does not answer at {}: {e}", self.name()),
                 "is it running? 'tain serve' runs it; --api URL or TAIN_API names another",
-            )
+            ),
+            unreachable: true,
         };
         let answer = tokio::time::timeout(ANSWER_WAIT, async {
             match &self.target {
@@ -131,7 +132,7 @@ impl Client {
         });
         let (status, body) = match answer.await {
             Ok(answer) => answer.map_err(unreachable)?,
-            Err(_) => return Err(unreachable(format!("nothing within {} seconds", ANSWER_WAIT.as_secs())).into()),
+            Err(_) => return Err(unreachable(format!("nothing within {} seconds", ANSWER_WAIT.as_secs()))),
         };
         judge(status, &body)
     }
@@ -173,7 +174,7 @@ fn judge(status: StatusCode, body: &[u8]) -> Result<Value, ApiError> {
         Some(error) => Failure::new(error, text("remedy").unwrap_or_default()),
         None => Failure::new(format!("the service answered {status}"), "is this tain's API?"),
     };
-    Err(ApiError { failure, unknown: status == StatusCode::NOT_FOUND })
+    Err(failure.into())
 }
 
 #[cfg(test)]
@@ -196,9 +197,9 @@ mod tests {
         assert_eq!(judge(StatusCode::OK, b"{}").unwrap(), serde_json::json!({}));
         assert!(judge(StatusCode::OK, b"<html>").is_err());
         let e = judge(StatusCode::NOT_FOUND, br#"{"error":"gone","remedy":"look"}"#).unwrap_err();
-        assert!(e.unknown);
+        assert!(!e.unreachable);
         assert_eq!(e.failure, Failure::new("gone", "look"));
         let e = judge(StatusCode::PAYLOAD_TOO_LARGE, b"too long").unwrap_err();
-        assert!(!e.unknown && e.failure.reason.contains("413"), "{:?}", e.failure);
+        assert!(e.failure.reason.contains("413"), "{:?}", e.failure);
     }
 }

@@ -154,14 +154,22 @@ pub(super) fn judge(now: JobState, waited: JobState) -> Wait {
 
 async fn wait(cx: &mut Context<'_>, job: u32, waited: JobState, at_most: Duration) -> Done {
     let end = Instant::now() + at_most;
+    let mut answered = false;
     loop {
         let left = end.saturating_duration_since(Instant::now()).max(LOOK_EVERY);
         let path = format!("/jobs/{job}");
         // A service that hangs does not make the wait longer.
         let it = match timeout(left, cx.client.get(&path)).await {
-            Ok(it) => it?,
+            Ok(Ok(it)) => it,
+            // It was there a moment ago: it may be restarting.
+            Ok(Err(e)) if e.unreachable && answered && Instant::now() < end => {
+                sleep(LOOK_EVERY).await;
+                continue;
+            }
+            Ok(Err(e)) => return Err(e.into()),
             Err(_) => return Err(timed_out(job, "not known: the service does not answer", waited, at_most)),
         };
+        answered = true;
         let text = field(&it, "state");
         let now = parse_state(&text).ok_or_else(|| {
             Failure::new(format!("job {job} is in an unknown state, {text}"), "use the service's tain")

@@ -184,7 +184,14 @@ impl Copier {
     async fn report(&self, dir: NodeId, error: String) -> Result<(), Error> {
         let failed = vec![CopyFailed { node: dir, path: self.source.path(dir), error, fatal: false }];
         let location = self.projection.location;
-        let event = Event::CopyDone(CopyDone { job: self.job, location, ranges: Vec::new(), files_made: 0, dirs_made: 0, failed });
+        let event = Event::CopyDone(CopyDone {
+            job: self.job,
+            location,
+            ranges: Vec::new(),
+            files_made: 0,
+            dirs_made: 0,
+            failed,
+        });
         let at = self.ledger.append(&event).await?;
         self.replayed(at.end).await
     }

@@ -66,7 +66,8 @@ pub async fn lanes(plan: &Plan, source: &Source) -> Result<Vec<Lane>, Error> {
     // One more that only reads what nobody changes.
     let limits = Limits { read_only: true, ..plan.limits };
     let at = count - 1;
-    let mut reader = Lane::new(clients[at].clone(), format!("client {at} reader"), vec![], source.rest.clone(), plan.seed, limits);
+    let mut reader =
+        Lane::new(clients[at].clone(), format!("client {at} reader"), vec![], source.rest.clone(), plan.seed, limits);
     reader.enter(roots[at].clone()).await?;
     lanes.push(reader);
     Ok(lanes)

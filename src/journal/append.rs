@@ -390,4 +390,3 @@ impl Open {
         (ends_segment, durable)
     }
 }
-

@@ -159,8 +159,8 @@ impl Journal {
         let writer = writer::Writer::new(Arc::clone(&shared));
         let maker = Arc::clone(&shared);
         let running = vec![
-            spawn("journal-writer", move || writer.run())?,
-            spawn("journal-segments", move || maker.segments.make_ahead())?,
+            spawn("journal-writer", Arc::clone(&shared), move || writer.run())?,
+            spawn("journal-segments", Arc::clone(&shared), move || maker.segments.make_ahead())?,
         ];
         let inner = Inner {
             shared,
@@ -326,6 +326,12 @@ impl Drop for Inner {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(body).at("start a thread for", std::path::Path::new(name))
+/// A thread whose panic stops the journal: nobody may be left waiting for a thread that is no more.
+fn spawn(name: &'static str, shared: Arc<Shared>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+            shared.fail(&format!("thread {name} panicked"));
+        }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(guarded).at("start a thread for", std::path::Path::new(name))
 }

@@ -1,10 +1,10 @@
 //! Reading in order, through maps, never past the durable LSN.
 
+use super::Record;
 use super::append::Shared;
 use super::error::{Error, Result};
 use super::map::{self, Map};
 use super::segments::Segment;
-use super::Record;
 use journal_format::event::codec;
 use journal_format::ids::{Lsn, SegmentNo};
 use journal_format::record::KIND_SEGMENT_END;
@@ -107,9 +107,9 @@ impl Reader {
 
     fn unreadable(&self, offset: u64, error: codec::Error) -> Error {
         match error {
-            codec::Error::UnknownKind { .. } | codec::Error::NewerVersion { .. } | codec::Error::UnknownFlags { .. } => {
-                Error::NewerVersion { what: error.to_string() }
-            }
+            codec::Error::UnknownKind { .. }
+            | codec::Error::NewerVersion { .. }
+            | codec::Error::UnknownFlags { .. } => Error::NewerVersion { what: error.to_string() },
             codec::Error::Archive { .. } | codec::Error::Bound { .. } => self.corrupt(offset, error.to_string()),
         }
     }

@@ -80,7 +80,9 @@ impl Target {
         if mode == AppendMode::Direct {
             match files::open_direct(&segment.path)? {
                 Some(file) => return Ok(Arc::new(Target { segment, file, direct: true })),
-                None => tracing::warn!(path = %segment.path.display(), "no direct I/O here: appending through the page cache"),
+                None => {
+                    tracing::warn!(path = %segment.path.display(), "no direct I/O here: appending through the page cache")
+                }
             }
         }
         let file = files::open(&segment.path)?;

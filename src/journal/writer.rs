@@ -90,7 +90,9 @@ impl Writer {
                     let said = shared.append_durable(true).map_err(|error| error.to_string())?;
                     shared.open.lock().phase = Phase::Leaving;
                     if !said {
-                        tracing::warn!("no room for the journal's last record: its end will be looked at again at start");
+                        tracing::warn!(
+                            "no room for the journal's last record: its end will be looked at again at start"
+                        );
                     }
                 }
                 Phase::Leaving | Phase::Ended => return Ok(Next::Stop),

@@ -94,7 +94,9 @@ impl Ledger {
 
     /// It ended otherwise: `end` is its `Failed` or `Partial`; durable when this returns.
     pub async fn ended(&self, op: Op, end: Event) -> Result<()> {
-        debug_assert!(matches!(end, Event::Failed(Failed { op: lsn, .. }) | Event::Partial(Partial { op: lsn, .. }) if lsn == op.at.lsn));
+        debug_assert!(
+            matches!(end, Event::Failed(Failed { op: lsn, .. }) | Event::Partial(Partial { op: lsn, .. }) if lsn == op.at.lsn)
+        );
         let at = self.append(&end).await?;
         self.journal.wait_durable(at.end).await?;
         self.done(op);

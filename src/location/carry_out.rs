@@ -90,7 +90,8 @@ impl Data<'_> {
         object: &crate::filer::Object,
         ranges: &mut Vec<RangeDone>,
     ) -> Result<()> {
-        let source = self.source.ok_or_else(|| Error::new(ErrorKind::Invalid, "copy", "there is no source to copy from"))?;
+        let source =
+            self.source.ok_or_else(|| Error::new(ErrorKind::Invalid, "copy", "there is no source to copy from"))?;
         let done = source.copy_range(range, self.location.filer.as_ref(), object).await?;
         super::steplog::copied(self.location.id, lsn, &done);
         ranges.push(done);
@@ -101,7 +102,11 @@ impl Data<'_> {
     fn missing(&self, node: NodeId, ops: &[DataOp]) -> Result<NodeCarried> {
         let gone = self.settled.void.contains(&node) || self.source.is_some_and(|source| source.is_gone(node));
         if !gone {
-            let error = Error::new(ErrorKind::Stale, "write", "the object is not on the filer any more: it was removed behind tain's back");
+            let error = Error::new(
+                ErrorKind::Stale,
+                "write",
+                "the object is not on the filer any more: it was removed behind tain's back",
+            );
             return self.failed(node, error).map(|failed| (Vec::new(), Some(failed)));
         }
         let void = ops.iter().filter_map(|op| match op {

@@ -26,7 +26,9 @@ impl Source {
     pub async fn object(&self, node: NodeId) -> Result<Option<Object>> {
         match self.location.object(self.live.as_ref(), node).await {
             Ok(object) => Ok(Some(object)),
-            Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) && self.is_gone(node) => Ok(None),
+            Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) && self.is_gone(node) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -84,7 +86,8 @@ impl Source {
 
     /// Carry a range over, holes as holes. With the last one size, mode and access time are put, too.
     pub async fn copy_range(&self, range: &Range, to: &dyn CoreFiler, object: &Object) -> Result<RangeDone> {
-        let void = RangeDone { node: range.node, offset: range.offset, len: 0, digest: [0; 32], last: range.last, void: true };
+        let void =
+            RangeDone { node: range.node, offset: range.offset, len: 0, digest: [0; 32], last: range.last, void: true };
         let Some(from) = self.object(range.node).await? else { return Ok(void) };
         let filer = &self.location.filer;
         let size = filer.stat(&from).await?.size;
@@ -96,7 +99,10 @@ impl Source {
                 let mut at = offset;
                 while at < offset + len {
                     let n = PIECE.min(offset + len - at);
-                    pieces.push((at, u32::try_from(n).map_err(|_| Error::new(ErrorKind::Invalid, "copy", "piece too large"))?));
+                    pieces.push((
+                        at,
+                        u32::try_from(n).map_err(|_| Error::new(ErrorKind::Invalid, "copy", "piece too large"))?,
+                    ));
                     at += n;
                 }
             }
@@ -112,10 +118,18 @@ impl Source {
         }
         if range.last {
             let stat = filer.stat(from).await?;
-            let changes = Changes { size: Some(stat.size), mode: Some(stat.mode), atime: Some(stat.atime), ..Changes::default() };
+            let changes =
+                Changes { size: Some(stat.size), mode: Some(stat.mode), atime: Some(stat.atime), ..Changes::default() };
             to.set(object, changes).await?;
         }
-        Ok(RangeDone { node: range.node, offset: range.offset, len, digest: digest.finish(), last: range.last, void: false })
+        Ok(RangeDone {
+            node: range.node,
+            offset: range.offset,
+            len,
+            digest: digest.finish(),
+            last: range.last,
+            void: false,
+        })
     }
 
     /// Modification time that clients see now; `None` when the node has gone.

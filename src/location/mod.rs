@@ -66,7 +66,9 @@ impl Location {
         let mut last = stale(node);
         for _ in 0..4 {
             match self.walk(view, node).await {
-                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::NotDir) => last = error,
+                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::NotDir) => {
+                    last = error
+                }
                 other => return other,
             }
         }
@@ -99,7 +101,11 @@ impl Location {
                 break object;
             }
             if below.len() > DEPTH_MAX {
-                return Err(Error::new(ErrorKind::Invalid, "walk", format!("node {at} lies deeper than {DEPTH_MAX} directories")));
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    "walk",
+                    format!("node {at} lies deeper than {DEPTH_MAX} directories"),
+                ));
             }
             let names = view.names(at, NAMES_TRIED_MAX).map_err(index_error)?;
             let Some((parent, name)) = self.reachable(view, at, names).await? else { return Err(stale(at)) };

@@ -181,7 +181,11 @@ impl Projection {
         let mut prefix = vec![b'r'];
         prefix.extend_from_slice(&node.0.to_be_bytes());
         let limit = limit.min(1 << 16);
-        self.store.scan(&prefix, None, limit)?.into_iter().map(|(key, _)| Ok((read_node(&key, 9)?, key[17..].to_vec()))).collect()
+        self.store
+            .scan(&prefix, None, limit)?
+            .into_iter()
+            .map(|(key, _)| Ok((read_node(&key, 9)?, key[17..].to_vec())))
+            .collect()
     }
 
     /// A node met without its making being replayed: made from the source as it is, and queued.
@@ -309,7 +313,11 @@ impl Projection {
             if range.offset != ordered_to {
                 continue; // ordered twice: the first order counts
             }
-            let held = if range.last { Held::Present } else { Held::Partial { ordered_to: range.offset.saturating_add(range.len) } };
+            let held = if range.last {
+                Held::Present
+            } else {
+                Held::Partial { ordered_to: range.offset.saturating_add(range.len) }
+            };
             self.set_held(range.node, Some((kind, held)))?;
             round.data(range.node, DataOp::Copy { lsn, range: range.clone() });
         }
@@ -422,7 +430,8 @@ fn encode_state((kind, held): (Kind, Held)) -> Vec<u8> {
 
 fn decode_state(bytes: &[u8]) -> Result<(Kind, Held)> {
     let kind = bytes.first().copied().and_then(kind_from).ok_or_else(|| corrupt("kind of a node"))?;
-    let number = bytes.get(2..10).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or_else(|| corrupt("state"))?;
+    let number =
+        bytes.get(2..10).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or_else(|| corrupt("state"))?;
     let held = match bytes[1] {
         1 => Held::Made,
         2 => Held::Listing { begin: Lsn(number) },

@@ -161,7 +161,8 @@ impl<'a> Site<'a> {
         let should = after.get(key).copied().flatten();
         let candidates = self.round.placed.get(key).into_iter().flatten().copied().chain(should).chain(penned);
         for node in candidates {
-            let kind = self.round.makes.get(&node).map(|(kind, _)| *kind).or_else(|| self.round.gone.get(&node).copied());
+            let kind =
+                self.round.makes.get(&node).map(|(kind, _)| *kind).or_else(|| self.round.gone.get(&node).copied());
             let known = self.location.objects.identity(node).map_err(index_error)?;
             let missing = match known {
                 None => true,
@@ -319,7 +320,8 @@ impl<'a> Site<'a> {
             } else if let Some(object) = &object {
                 // Second run: the link is there already, and leads to it.
                 match filer.link(object, &dir, name).await {
-                    Err(error) if error.kind == ErrorKind::Exists && filer.lookup(&dir, name).await?.id == object.id => {}
+                    Err(error)
+                        if error.kind == ErrorKind::Exists && filer.lookup(&dir, name).await?.id == object.id => {}
                     other => other?,
                 }
             } else {
@@ -350,10 +352,16 @@ impl<'a> Site<'a> {
         let (what, attrs, later) = match origin {
             Origin::Event(e) => {
                 let size = Some(e.size).filter(|size| *size > 0);
-                (e.what.clone(), MakeAttrs { mode: e.mode, uid: e.uid, gid: e.gid }, Changes { size, atime: e.atime, ..Changes::default() })
+                (
+                    e.what.clone(),
+                    MakeAttrs { mode: e.mode, uid: e.uid, gid: e.gid },
+                    Changes { size, atime: e.atime, ..Changes::default() },
+                )
             }
             Origin::Source => {
-                let source = self.source.ok_or_else(|| Error::new(ErrorKind::Invalid, "make", "there is no source to copy from"))?;
+                let source = self
+                    .source
+                    .ok_or_else(|| Error::new(ErrorKind::Invalid, "make", "there is no source to copy from"))?;
                 let Some(found) = source.describe(node, *kind).await? else { return Ok(None) };
                 found
             }
@@ -394,7 +402,8 @@ impl<'a> Site<'a> {
             let penned = self.state.lock().there.get(&(PEN, name.clone())) == Some(node);
             if penned {
                 let pen = filer.pen().await?;
-                let done = if *kind == Kind::Dir { filer.rmdir(&pen, &name).await } else { filer.remove(&pen, &name).await };
+                let done =
+                    if *kind == Kind::Dir { filer.rmdir(&pen, &name).await } else { filer.remove(&pen, &name).await };
                 match done {
                     Err(error) if error.kind == ErrorKind::NotEmpty => {
                         tracing::error!(location = %self.location.id, %node,

@@ -123,7 +123,11 @@ fn collect(
 }
 
 /// Identities that the journal holds and a store behind it may not.
-pub fn known(objects: &crate::index::objects::Objects, location: LocationId, event: &Event) -> Result<(), filer::Error> {
+pub fn known(
+    objects: &crate::index::objects::Objects,
+    location: LocationId,
+    event: &Event,
+) -> Result<(), filer::Error> {
     let put = |node, id| -> Result<(), filer::Error> {
         let changes = objects.put(node, id).map_err(index_error)?;
         objects.store.write(changes);

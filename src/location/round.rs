@@ -25,10 +25,17 @@ pub enum Origin {
 
 #[derive(Clone, Debug)]
 pub enum DataOp {
-    Write { offset: u64, data: Bytes, mode: Option<u32> },
+    Write {
+        offset: u64,
+        data: Bytes,
+        mode: Option<u32>,
+    },
     Set(Changes),
     /// A copy step; `lsn` is its record's.
-    Copy { lsn: Lsn, range: Range },
+    Copy {
+        lsn: Lsn,
+        range: Range,
+    },
 }
 
 impl DataOp {

@@ -23,7 +23,15 @@ static LOG: LazyLock<Option<Mutex<File>>> = LazyLock::new(|| {
 /// One step was carried out, and ended as `done` says.
 pub fn copied(location: LocationId, record: Lsn, done: &RangeDone) {
     if let Some(file) = LOG.as_ref() {
-        let line = format!("{} {} {} {} {} {}\n", location.0, record.0, done.node.0, done.offset, done.len, u8::from(done.void));
+        let line = format!(
+            "{} {} {} {} {} {}\n",
+            location.0,
+            record.0,
+            done.node.0,
+            done.offset,
+            done.len,
+            u8::from(done.void)
+        );
         // One write per line: lines of one process do not mix. A log that cannot be written must not stop a copy.
         if let Err(error) = file.lock().write_all(line.as_bytes()) {
             tracing::error!(%error, "TAIN_STEP_LOG cannot be written");

@@ -2,11 +2,11 @@
 //! lag, in rounds of random size, and crashes in the middle of them. In the end both trees are the same, and no step
 //! that was done ran twice.
 
+use super::Location;
 use super::carry_out::{Carried, DoneSteps, carry_out, put_times};
 use super::copy::Source;
 use super::projection::{Held, Projection, Queue};
 use super::round::Round;
-use super::Location;
 use crate::filer::{self, CoreFiler, ErrorKind, MakeAttrs, memory};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
@@ -170,8 +170,20 @@ impl World {
         self.source.objects.store.write(self.source.objects.put(node, &object.id).unwrap());
         self.nodes.insert(node, what.kind());
         let make = Make {
-            junction: JUNCTION, location: FROM, dir, name, node, what, mode, uid, gid, size: 0, atime: None, mtime: None,
-            verifier: None, caller: Caller::default(),
+            junction: JUNCTION,
+            location: FROM,
+            dir,
+            name,
+            node,
+            what,
+            mode,
+            uid,
+            gid,
+            size: 0,
+            atime: None,
+            mtime: None,
+            verifier: None,
+            caller: Caller::default(),
         };
         self.record(Event::Make(make), Bytes::new());
     }
@@ -184,8 +196,16 @@ impl World {
             let changes = filer::Changes { size: Some(size), ..Default::default() };
             self.source.filer.set(&object, changes).await.unwrap();
             let set = SetAttr {
-                junction: JUNCTION, location: FROM, node, mode: None, uid: None, gid: None, size: Some(size), atime: None,
-                mtime: None, caller: Caller::default(),
+                junction: JUNCTION,
+                location: FROM,
+                node,
+                mode: None,
+                uid: None,
+                gid: None,
+                size: Some(size),
+                atime: None,
+                mtime: None,
+                caller: Caller::default(),
             };
             self.record(Event::SetAttr(set), Bytes::new());
             return;
@@ -195,7 +215,8 @@ impl World {
         let data = Bytes::from(vec![fill; 1 + self.dice.roll(100_000) as usize]);
         self.source.filer.write(&object, offset, data.clone()).await.unwrap();
         let len = u32::try_from(data.len()).unwrap();
-        let write = Write { junction: JUNCTION, location: FROM, node, offset, len, mode: None, caller: Caller::default() };
+        let write =
+            Write { junction: JUNCTION, location: FROM, node, offset, len, mode: None, caller: Caller::default() };
         self.record(Event::Write(write), data);
     }
 
@@ -221,12 +242,14 @@ impl World {
             self.nodes.remove(&node);
             self.source.forget(node);
         }
-        let remove = Remove { junction: JUNCTION, location: FROM, dir, name, node, kind, last, caller: Caller::default() };
+        let remove =
+            Remove { junction: JUNCTION, location: FROM, dir, name, node, kind, last, caller: Caller::default() };
         self.record(Event::Remove(remove), Bytes::new());
     }
 
     async fn rename(&mut self) {
-        let (Some(node), Some(to_dir), to_name) = (self.some(|_| true), self.some(|k| k == Kind::Dir), self.name()) else {
+        let (Some(node), Some(to_dir), to_name) = (self.some(|_| true), self.some(|k| k == Kind::Dir), self.name())
+        else {
             return;
         };
         let Some((from_dir, from_name)) = self.live.names(node, 1).unwrap().pop() else { return };
@@ -249,14 +272,24 @@ impl World {
             self.source.forget(replaced.node);
         }
         let rename = Rename {
-            junction: JUNCTION, location: FROM, from_dir, from_name, to_dir, to_name, node, kind, replaced,
+            junction: JUNCTION,
+            location: FROM,
+            from_dir,
+            from_name,
+            to_dir,
+            to_name,
+            node,
+            kind,
+            replaced,
             caller: Caller::default(),
         };
         self.record(Event::Rename(rename), Bytes::new());
     }
 
     async fn link(&mut self) {
-        let (Some(node), Some(dir), name) = (self.some(|k| k == Kind::File), self.some(|k| k == Kind::Dir), self.name()) else {
+        let (Some(node), Some(dir), name) =
+            (self.some(|k| k == Kind::File), self.some(|k| k == Kind::Dir), self.name())
+        else {
             return;
         };
         if self.live.entry(dir, &name).unwrap().is_some() {
@@ -264,7 +297,8 @@ impl World {
         }
         let (object, at) = (self.object(node).await, self.object(dir).await);
         self.source.filer.link(&object, &at, &name).await.unwrap();
-        let link = Link { junction: JUNCTION, location: FROM, node, kind: Kind::File, dir, name, caller: Caller::default() };
+        let link =
+            Link { junction: JUNCTION, location: FROM, node, kind: Kind::File, dir, name, caller: Caller::default() };
         self.record(Event::Link(link), Bytes::new());
     }
 
@@ -385,7 +419,8 @@ async fn run(seed: u64, crashes: bool, filers: fn() -> (Arc<dyn CoreFiler>, Arc<
         }
         world.copy().await;
         let ahead = world.journal.len() - world.position;
-        let to = if step < 100 { world.position + world.dice.roll(ahead as u64 + 1) as usize } else { world.journal.len() };
+        let to =
+            if step < 100 { world.position + world.dice.roll(ahead as u64 + 1) as usize } else { world.journal.len() };
         let failing = crashes && world.dice.roll(3) == 0;
         if failing {
             faults.after(world.dice.roll(40));

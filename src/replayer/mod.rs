@@ -173,7 +173,11 @@ impl Replayer {
         // may stand anywhere in it, so it is judged as a whole, by who is there.
         let mut first = true;
         let mut batch = Batch::new(from, prescan.done);
-        let mut feed = Feed { reader: self.ledger.journal.reader(from)?, ahead: self.ledger.journal.reader(from)?, ends: Ends::new() };
+        let mut feed = Feed {
+            reader: self.ledger.journal.reader(from)?,
+            ahead: self.ledger.journal.reader(from)?,
+            ends: Ends::new(),
+        };
         let mut changed = self.ledger.changed();
         loop {
             changed.borrow_and_update();
@@ -184,7 +188,8 @@ impl Replayer {
             let progressed = position > batch.position;
             let few = round.ops() < GATHER_OPS;
             if !round.is_empty() {
-                let carried = carry_out(&self.location, &self.projection, Some(&self.source), &round, &batch.done).await?;
+                let carried =
+                    carry_out(&self.location, &self.projection, Some(&self.source), &round, &batch.done).await?;
                 for failed in &carried.failed {
                     self.projection.set_incomplete(failed.node)?;
                 }
@@ -222,7 +227,8 @@ impl Replayer {
     }
 
     async fn prescan(&self, from: Lsn) -> Result<Prescan, Error> {
-        let (journal, objects, location) = (self.ledger.journal.clone(), self.location.objects.clone(), self.location.id);
+        let (journal, objects, location) =
+            (self.ledger.journal.clone(), self.location.objects.clone(), self.location.id);
         blocking(move || prescan::prescan(&journal, &objects, location, from)).await
     }
 

@@ -67,7 +67,8 @@ pub async fn run(config: Config) -> Result<()> {
         .await
         .with_context(|| format!("NFS cannot listen on {}: choose another [nfs] listen", config.nfs.listen))?;
     let nfs = listener.local_addr()?;
-    let api = Api::bind(&config.api).await.with_context(|| format!("the API cannot listen on {}", config.api.listen))?;
+    let api =
+        Api::bind(&config.api).await.with_context(|| format!("the API cannot listen on {}", config.api.listen))?;
 
     let (stop, stopped) = watch::channel(false);
     let board = Arc::new(Board::default());
@@ -145,7 +146,8 @@ async fn wait_for_primaries(core: &Core, board: &Board) {
     loop {
         let state = core.ledger.state();
         let down = board.down();
-        let waiting = state.junctions.values().any(|j| core.locations.get(j.primary).is_none() && !down.contains_key(&j.primary));
+        let waiting =
+            state.junctions.values().any(|j| core.locations.get(j.primary).is_none() && !down.contains_key(&j.primary));
         if !waiting {
             return;
         }
@@ -174,7 +176,10 @@ fn fail_stop(error: &crate::journal::Error) -> ! {
 fn make_dirs(dirs: &[&Path]) -> Result<()> {
     for dir in dirs {
         std::fs::create_dir_all(dir).with_context(|| {
-            format!("{}: cannot be created (run as root, or name directories of your own in the configuration)", dir.display())
+            format!(
+                "{}: cannot be created (run as root, or name directories of your own in the configuration)",
+                dir.display()
+            )
         })?;
     }
     Ok(())

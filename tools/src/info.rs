@@ -1,0 +1,198 @@
+//! `tain-journal info`: what is in a journal, at a glance.
+
+use crate::directory::{Directory, Item};
+use crate::show;
+use anyhow::Result;
+use clap::Args;
+use journal_format::event::Event;
+use journal_format::ids::Time;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct Info {
+    /// The journals' directories
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+    /// One JSON document a directory and line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Default)]
+struct Segment {
+    number: u64,
+    first_lsn: u64,
+    end_lsn: u64,
+    /// Behind the last record before the first gap.
+    written_to: u64,
+    records: u64,
+    times: Option<(Time, Time)>,
+    /// Places without a record that are followed by one.
+    gaps: u64,
+    problem: Option<String>,
+}
+
+/// What the events say, as far as the journal reaches back.
+#[derive(Default)]
+struct Facts {
+    kinds: BTreeMap<&'static str, u64>,
+    unreadable: u64,
+    cursors: BTreeMap<u32, u64>,
+    /// Path and location, by number.
+    junctions: BTreeMap<u32, (String, u32)>,
+    /// The last record is that of an orderly stop.
+    stopped: bool,
+}
+
+pub fn run(args: &Info, out: &mut dyn Write) -> Result<()> {
+    for path in &args.dirs {
+        let report = report(path)?;
+        match args.json {
+            true => writeln!(out, "{report}")?,
+            false => print(&report, out)?,
+        }
+    }
+    Ok(())
+}
+
+fn report(path: &Path) -> Result<Value> {
+    let dir = Directory::open(path)?;
+    let (mut segments, mut facts) = (Vec::new(), Facts::default());
+    for file in &dir.segments {
+        let mut segment = Segment { number: file.number, ..Segment::default() };
+        if let Ok(header) = &file.header {
+            (segment.first_lsn, segment.end_lsn) = (header.first_lsn().0, header.end_lsn().0);
+            segment.written_to = header.first_record().0;
+        }
+        file.walk(&mut |item| {
+            match item {
+                Item::Record(record) => {
+                    segment.record(&record);
+                    facts.event(record.event());
+                }
+                Item::Gap { resumes, .. } => segment.gaps += u64::from(resumes.is_some()),
+                Item::Unreadable(what) => segment.problem = Some(what),
+            }
+            Ok(())
+        })?;
+        segments.push(segment);
+    }
+    let snapshots: Vec<Value> =
+        dir.snapshots.iter().map(|s| json!({ "lsn": s.lsn, "bytes": s.len, "whole": s.header.is_ok() })).collect();
+    let junctions: Vec<Value> = facts
+        .junctions
+        .iter()
+        .map(|(junction, (path, location))| json!({ "junction": junction, "path": path, "location": location }))
+        .collect();
+    let cursors: Vec<Value> =
+        facts.cursors.iter().map(|(location, lsn)| json!({ "location": location, "lsn": lsn })).collect();
+    Ok(json!({
+        "dir": path.display().to_string(),
+        "journal_id": dir.journal_id().map(|id| show::hex(&id)),
+        "segment_size": dir.segments.iter().find_map(|s| s.header.as_ref().ok()).map(|header| header.size),
+        "segments": segments.iter().map(Segment::json).collect::<Vec<_>>(),
+        "spares": dir.spares,
+        "snapshots": snapshots,
+        "stopped_in_order": facts.stopped,
+        "records": facts.kinds,
+        "unreadable_records": facts.unreadable,
+        "cursors": cursors,
+        "junctions": junctions,
+        "notes": dir.notes,
+        "damage": dir.damage(),
+    }))
+}
+
+impl Segment {
+    fn record(&mut self, record: &journal_format::scan::RecordRef<'_>) {
+        let time = record.header.time;
+        let first = self.times.map_or(time, |(first, _)| first);
+        self.times = Some((first, time));
+        self.records += u64::from(!record.header.is_filler());
+        if self.gaps == 0 {
+            self.written_to = record.header.end().0;
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "number": self.number,
+            "first_lsn": self.first_lsn,
+            "end_lsn": self.end_lsn,
+            "written_to": self.written_to,
+            "records": self.records,
+            "first_time": self.times.map(|(first, _)| show::time(first)),
+            "last_time": self.times.map(|(_, last)| show::time(last)),
+            "gaps": self.gaps,
+            "problem": self.problem,
+        })
+    }
+}
+
+impl Facts {
+    fn event(&mut self, event: Result<Option<Event>, journal_format::event::codec::Error>) {
+        let event = match event {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(_) => {
+                self.unreadable += 1;
+                return;
+            }
+        };
+        *self.kinds.entry(event.row().name).or_default() += 1;
+        self.stopped = matches!(&event, Event::Durable(durable) if durable.stopped);
+        match event {
+            Event::Cursor(e) => drop(self.cursors.insert(e.location.0, e.lsn.0)),
+            Event::JunctionAdded(e) => {
+                self.junctions.insert(e.junction.0, (show::path(&e.path), e.location.location.0));
+            }
+            Event::JunctionRemoved(e) => drop(self.junctions.remove(&e.junction.0)),
+            Event::JunctionSwitched(e) => {
+                let unnamed = ("(added before the journal's start)".to_owned(), e.to.0);
+                self.junctions.entry(e.junction.0).or_insert(unnamed).1 = e.to.0;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn print(report: &Value, out: &mut dyn Write) -> Result<()> {
+    let get = |value: &Value, name: &str| value.get(name).map(show::text).unwrap_or_default();
+    let list = |name: &str| report.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    writeln!(out, "journal {} in {}", get(report, "journal_id"), get(report, "dir"))?;
+    let stopped = if report.get("stopped_in_order") == Some(&json!(true)) {
+        "stopped in order"
+    } else {
+        "in use, or not stopped in order"
+    };
+    writeln!(out, "segments of {} bytes, {} spare; {stopped}", get(report, "segment_size"), get(report, "spares"))?;
+    writeln!(out, "{:>8} {:>14} {:>14} {:>9}  last record", "segment", "first LSN", "written to", "records")?;
+    for segment in list("segments") {
+        let (number, first, to) = (get(&segment, "number"), get(&segment, "first_lsn"), get(&segment, "written_to"));
+        let (records, time) = (get(&segment, "records"), get(&segment, "last_time"));
+        writeln!(out, "{number:>8} {first:>14} {to:>14} {records:>9}  {}", if time == "null" { "-" } else { &time })?;
+    }
+    for snapshot in list("snapshots") {
+        writeln!(out, "snapshot at LSN {}: {} bytes", get(&snapshot, "lsn"), get(&snapshot, "bytes"))?;
+    }
+    for junction in list("junctions") {
+        let (path, location) = (get(&junction, "path"), get(&junction, "location"));
+        writeln!(out, "junction {} {path}: location {location}", get(&junction, "junction"))?;
+    }
+    for cursor in list("cursors") {
+        writeln!(out, "cursor of location {}: LSN {}", get(&cursor, "location"), get(&cursor, "lsn"))?;
+    }
+    for (kind, count) in report.get("records").and_then(Value::as_object).into_iter().flatten() {
+        writeln!(out, "{count:>10} {kind}")?;
+    }
+    for note in list("notes") {
+        writeln!(out, "note: {}", note.as_str().unwrap_or_default())?;
+    }
+    for damage in list("damage") {
+        writeln!(out, "DAMAGE: {}", damage.as_str().unwrap_or_default())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! `tain-journal verify`: is everything that was durable still there, whole? Tells a torn tail from corruption.
+
+use crate::directory::{Directory, Item};
+use anyhow::Result;
+use clap::Args;
+use journal_format::event::codec;
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct Verify {
+    /// The journal's directory
+    dir: PathBuf,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// While the service runs, what is read first may be older than what is read last: damage is believed when it is seen
+/// again.
+const TRIES: usize = 3;
+
+struct Gap {
+    lsn: u64,
+    segment: u64,
+    offset: u64,
+    what: String,
+    zeros: bool,
+    /// Whole records of the same segment behind it.
+    records_behind: bool,
+}
+
+#[derive(Default)]
+struct Seen {
+    records: u64,
+    bytes: u64,
+    end: u64,
+    /// The highest durable LSN that anything states.
+    stated: u64,
+    last_time: i64,
+    gaps: Vec<Gap>,
+    damage: Vec<String>,
+    /// Records of a newer version: whole, and not understood.
+    unknown: Vec<String>,
+}
+
+/// True when nothing is wrong.
+pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
+    let mut seen = look(&args.dir)?;
+    for _ in 1..TRIES {
+        if seen.corruption().is_empty() {
+            break;
+        }
+        seen = look(&args.dir)?;
+    }
+    let corruption = seen.corruption();
+    let tail = seen.tail();
+    if args.json {
+        let report = json!({
+            "dir": args.dir.display().to_string(),
+            "ok": corruption.is_empty(),
+            "records": seen.records,
+            "bytes": seen.bytes,
+            "end_lsn": seen.end,
+            "stated_durable_lsn": seen.stated,
+            "tail": tail,
+            "unknown": seen.unknown,
+            "corruption": corruption,
+        });
+        writeln!(out, "{report}")?;
+        return Ok(corruption.is_empty());
+    }
+    let Seen { records, bytes, end, stated, .. } = &seen;
+    writeln!(
+        out,
+        "{records} records, {bytes} bytes, end at LSN {end}; everything before LSN {stated} was stated durable"
+    )?;
+    writeln!(out, "tail: {tail}")?;
+    for unknown in &seen.unknown {
+        writeln!(out, "unknown: {unknown}")?;
+    }
+    for what in &corruption {
+        writeln!(out, "CORRUPT: {what}")?;
+    }
+    writeln!(out, "{}", if corruption.is_empty() { "ok" } else { "the journal is corrupt" })?;
+    Ok(corruption.is_empty())
+}
+
+fn look(path: &Path) -> Result<Seen> {
+    let dir = Directory::open(path)?;
+    let mut seen = Seen { last_time: i64::MIN, damage: dir.damage(), ..Seen::default() };
+    seen.stated = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max().unwrap_or(0);
+    for segment in &dir.segments {
+        segment.walk(&mut |item| {
+            match item {
+                Item::Record(record) => seen.record(segment.number, &record),
+                Item::Gap { place, what, zeros, resumes } => seen.gaps.push(Gap {
+                    lsn: place.lsn.0,
+                    segment: segment.number,
+                    offset: place.offset,
+                    what,
+                    zeros,
+                    records_behind: resumes.is_some(),
+                }),
+                // A bad header was told already.
+                Item::Unreadable(what) if segment.header.is_ok() => seen.damage.push(what),
+                Item::Unreadable(_) => {}
+            }
+            Ok(())
+        })?;
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    fn record(&mut self, segment: u64, record: &journal_format::scan::RecordRef<'_>) {
+        let header = &record.header;
+        self.records += 1;
+        self.bytes += u64::from(header.length);
+        // What stands behind a gap is not the end of anything.
+        if self.gaps.is_empty() {
+            self.end = header.end().0;
+        }
+        self.stated = self.stated.max(header.durable.0);
+        let place = format!("segment {segment}, offset {} (LSN {})", record.offset, header.lsn);
+        match record.event() {
+            Ok(_) => {}
+            Err(error @ (codec::Error::Archive { .. } | codec::Error::Bound { .. })) => {
+                self.damage.push(format!("{place}: {error}"));
+            }
+            Err(error) => self.unknown.push(format!("{place}: {error}")),
+        }
+        if header.time.0 < self.last_time && self.gaps.is_empty() {
+            self.damage.push(format!("{place}: its time is before that of the record before"));
+        }
+        self.last_time = header.time.0;
+    }
+
+    fn corruption(&self) -> Vec<String> {
+        let mut all = self.damage.clone();
+        for gap in self.gaps.iter().filter(|gap| gap.lsn < self.stated) {
+            let Gap { segment, offset, lsn, what, .. } = gap;
+            let stated = self.stated;
+            all.push(format!(
+                "segment {segment}, offset {offset} (LSN {lsn}): {what}; everything before LSN {stated} was durable"
+            ));
+        }
+        if self.gaps.is_empty() && self.end < self.stated {
+            all.push(format!(
+                "the journal ends at LSN {}, but {} was durable: segments are missing",
+                self.end, self.stated
+            ));
+        }
+        all
+    }
+
+    fn tail(&self) -> String {
+        match self.gaps.iter().find(|gap| gap.lsn >= self.stated) {
+            None => "the last segment is closed".into(),
+            Some(gap) if gap.records_behind => {
+                format!("torn at LSN {}: whole records stand behind it, and will be cut", gap.lsn)
+            }
+            Some(gap) if gap.zeros => format!("ends at LSN {}", gap.lsn),
+            Some(gap) => format!(
+                "ends at LSN {}, before bytes that are no record: of an earlier lap, or of a torn write, which will be cut",
+                gap.lsn
+            ),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The tool from outside, over journals made of the format's samples.
+
+use journal_format::event::{codec, samples};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn tool(args: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tain-journal")).args(args).arg(dir).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A journal of one segment with every kind of record; gives the segment's path and its written bytes.
+fn journal(dir: &Path) -> (PathBuf, Vec<u8>) {
+    let (header, written) = samples::segment();
+    // Behind the segment's end record nothing is looked at; without it, zeros follow and are the journal's end.
+    let written = written[..written.len() - 4096].to_vec();
+    let mut bytes = written.clone();
+    bytes.resize(usize::try_from(header.size).unwrap(), 0);
+    let path = dir.join("segment-0000000000000000");
+    std::fs::write(&path, &bytes).unwrap();
+    (path, written)
+}
+
+fn damage(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0xff;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn dump_shows_every_kind_as_json_lines_and_as_text_and_never_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    journal(dir.path());
+    let json = text(&tool(&["dump", "--json"], dir.path()));
+    let plain = text(&tool(&["dump"], dir.path()));
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), samples::all().len());
+    assert_eq!(plain.lines().count(), lines.len());
+    for row in codec::KINDS {
+        assert!(lines.iter().any(|line| line["kind"] == row.name), "{}", row.name);
+        assert!(plain.contains(row.name), "{}", row.name);
+    }
+    assert!(json.contains(r"not \\xff utf-8 \\\\ \\x0a"), "names are escaped reversibly");
+    assert!(!json.contains("5a5a5a") && !plain.contains("5a5a5a"));
+}
+
+#[test]
+fn dump_takes_a_range_and_kinds() {
+    let dir = tempfile::tempdir().unwrap();
+    journal(dir.path());
+    let all = text(&tool(&["dump", "--json"], dir.path()));
+    let second: Value = serde_json::from_str(all.lines().nth(1).unwrap()).unwrap();
+    let (from, to) = (second["lsn"].to_string(), second["end"].to_string());
+    let one = text(&tool(&["dump", "--json", "--from", &from, "--to", &to], dir.path()));
+    assert_eq!(one.lines().collect::<Vec<_>>(), [all.lines().nth(1).unwrap()]);
+    let made = text(&tool(&["dump", "--kind", "made", "--kind", "Cursor"], dir.path()));
+    assert_eq!(made.lines().count(), 2);
+    let unknown = tool(&["dump", "--kind", "Nonsense"], dir.path());
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+#[test]
+fn info_names_the_journal_its_positions_cursors_and_junctions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, written) = journal(dir.path());
+    let info: Value = serde_json::from_str(&text(&tool(&["info", "--json"], dir.path()))).unwrap();
+    assert_eq!(info["journal_id"], "30313233343536373839616263646566");
+    assert_eq!(info["segments"][0]["written_to"], written.len());
+    assert_eq!(info["cursors"][0]["lsn"], 65536);
+    assert_eq!(info["records"]["Make"], 7);
+    assert!(text(&tool(&["info"], dir.path())).contains("30313233343536373839616263646566"));
+}
+
+#[test]
+fn verify_tells_a_whole_journal_a_torn_tail_and_corruption() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, written) = journal(dir.path());
+    let whole = tool(&["verify"], dir.path());
+    assert_eq!(whole.status.code(), Some(0), "{}", text(&whole));
+    assert!(text(&whole).contains(&format!("ends at LSN {}", written.len())));
+
+    // The samples state durable LSN 4096: everything behind may be torn.
+    damage(&path, 4200);
+    let torn = tool(&["verify"], dir.path());
+    assert_eq!(torn.status.code(), Some(0), "{}", text(&torn));
+    assert!(text(&torn).contains("torn at LSN 4176"), "{}", text(&torn));
+    damage(&path, 4200);
+
+    // A snapshot knows that more was durable.
+    let (header, _) = samples::segment();
+    let lsn = journal_format::ids::Lsn(written.len() as u64);
+    let snapshot = journal_format::snapshot::SnapshotHeader::of(header.journal_id, lsn, b"");
+    std::fs::write(dir.path().join(format!("snapshot-{:016x}", lsn.0)), snapshot.to_bytes()).unwrap();
+    assert_eq!(tool(&["verify"], dir.path()).status.code(), Some(0));
+    damage(&path, 4200);
+    let corrupt = tool(&["verify"], dir.path());
+    assert_eq!(corrupt.status.code(), Some(1));
+    assert!(text(&corrupt).contains("segment 0, offset 4176 (LSN 4176)"), "{}", text(&corrupt));
+    let json: Value = serde_json::from_str(&text(&tool(&["verify", "--json"], dir.path()))).unwrap();
+    assert_eq!(json["ok"], false);
+}
+
+#[test]
+fn a_damaged_record_is_named_in_the_dump_and_what_follows_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _) = journal(dir.path());
+    damage(&path, 4200);
+    let dump = text(&tool(&["dump"], dir.path()));
+    assert!(dump.contains("4176 NO RECORD in segment 0 at offset 4176"), "{dump}");
+    assert_eq!(dump.lines().count(), samples::all().len());
+}
+
+#[test]
+fn damaged_headers_missing_segments_and_empty_directories_are_told_without_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(tool(&["info"], dir.path()).status.code(), Some(1));
+    let (path, _) = journal(dir.path());
+    std::fs::copy(&path, dir.path().join("segment-0000000000000002")).unwrap();
+    damage(&path, 20);
+    for command in ["info", "dump", "verify"] {
+        let output = tool(&[command], dir.path());
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let verify = tool(&["verify"], dir.path());
+    assert_eq!(verify.status.code(), Some(1));
+    for what in ["checksum of the segment's header", "segments 1 to 1 are missing", "holds segment 0"] {
+        assert!(text(&verify).contains(what), "{what}: {}", text(&verify));
+    }
+    std::fs::write(&path, b"short").unwrap();
+    assert_eq!(tool(&["verify"], dir.path()).status.code(), Some(1));
+    assert_eq!(tool(&["nonsense"], dir.path()).status.code(), Some(2));
+}
