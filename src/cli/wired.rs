@@ -10,7 +10,6 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
 
 /// INTEGRATOR: `crate::demo::run(args)`.
 pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
-    let DemoArgs { dir, files, mib } = args;
-    let _ = (dir, files, mib);
-    anyhow::bail!("the demo is not built in yet")
+    let DemoArgs { dir, files, mib, clients } = args;
+    crate::demo::run::run(crate::demo::run::Options { dir, files, mib, clients }).await
 }
