@@ -9,7 +9,9 @@ async fn what_is_written_is_read_and_its_record_comes_first() {
     assert_eq!(w.write(&user(), file, 3, "abc").await, Ok(3));
     assert_eq!(w.read(file).await, b"\0\0\0abc");
     let events = w.events();
-    let (lsn, Event::Write(write)) = events.iter().find(|(_, e)| matches!(e, Event::Write(_))).unwrap() else { panic!() };
+    let (lsn, Event::Write(write)) = events.iter().find(|(_, e)| matches!(e, Event::Write(_))).unwrap() else {
+        panic!()
+    };
     assert_eq!((write.node, write.offset, write.len, write.location), (file.node, 3, 3, PRIMARY));
     let attr = w.volume.getattr(file).await.unwrap();
     assert!(attr.mtime > Time(1) && attr.mtime == attr.ctime, "the record's time, not the filer's");

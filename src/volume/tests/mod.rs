@@ -163,7 +163,8 @@ impl World {
     fn fault(&self, op: &'static str, fault: Fault, times: usize) {
         let left = AtomicUsize::new(times);
         let hook = move |called: &'static str| {
-            let hit = called == op && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+            let hit =
+                called == op && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
             hit.then_some(fault)
         };
         self.filer.set_fault(Some(Box::new(hook)));
