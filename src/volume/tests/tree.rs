@@ -1,7 +1,7 @@
 //! The tree above the junctions, handles, mounts, holds.
 
-use super::*;
 use super::virtuals::TREE;
+use super::*;
 use journal_format::ids::Kind;
 use std::time::Duration;
 
