@@ -92,6 +92,9 @@ pub struct DemoArgs {
     /// How many MiB to move
     #[arg(long)]
     pub mib: Option<u64>,
+    /// How many clients work in it meanwhile
+    #[arg(long)]
+    pub clients: Option<usize>,
 }
 
 /// Why a verb was not done: a reason of one line, and what to do.

@@ -32,7 +32,10 @@ pub struct Source {
     /// Name at the root, and what is below it.
     pub lanes: Vec<(Bytes, Tree)>,
     pub files: u64,
+    /// Of data.
     pub bytes: u64,
+    /// Sum of the sizes, holes included.
+    pub sizes: u64,
 }
 
 const SMALL_MAX: u64 = 12 << 10;
@@ -43,7 +46,7 @@ const PER_DIR: u64 = 120;
 pub fn build(root: &Path, spec: Spec) -> io::Result<Source> {
     let mut rng = Rng::new(spec.seed);
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let mut plan = Plan { rng: rng.clone(), owner, others: owner.0 == 0, files: 0, bytes: 0 };
+    let mut plan = Plan { rng: rng.clone(), owner, others: owner.0 == 0, files: 0, bytes: 0, sizes: 0 };
     // Half of it lies still, half belongs to the lanes.
     let mut rest = Tree::new(0o755, owner.0, owner.1);
     plan.small(&mut rest, spec.files - spec.files / 2);
@@ -67,7 +70,7 @@ pub fn build(root: &Path, spec: Spec) -> io::Result<Source> {
         writer.make(&root.join(OsStr::from_bytes(name)), tree)?;
     }
     // The lanes' roots are directories of the rest, and have got their times last.
-    Ok(Source { rest, lanes, files: plan.files, bytes: plan.bytes })
+    Ok(Source { rest, lanes, files: plan.files, bytes: plan.bytes, sizes: plan.sizes })
 }
 
 struct Plan {
@@ -77,6 +80,7 @@ struct Plan {
     others: bool,
     files: u64,
     bytes: u64,
+    sizes: u64,
 }
 
 impl Plan {
@@ -96,6 +100,7 @@ impl Plan {
             self.bytes += end - start;
         }
         self.files += 1;
+        self.sizes += size;
         let mode = [0o644, 0o600, 0o444, 0o755, 0o640][self.rng.index(if self.others { 5 } else { 2 })];
         self.node(Body::File { size, data }, mode)
     }

@@ -1,6 +1,6 @@
 //! Walks a directory on this machine and compares it with what a model says it must be: names, kinds, bytes, sizes,
 //! modes, owners, modification times, symlink texts, hard links, and that holes stayed holes. No symlink is followed.
-//! Of the service it knows two names at the root of a location that clients do not see.
+//! Of the service it knows three names at the root of a location that clients do not see.
 
 use super::model::{Body, Nid, ROOT, Stamp, Tree};
 use super::nfs::Kind;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Names at a location's root that belong to the service.
-const HIDDEN: [&[u8]; 2] = [b".tain-pen", b".tain-owner"];
+const HIDDEN: [&[u8]; 3] = [b".tain-pen", b".tain-owner", b".tain-owner.new"];
 /// Differences that are listed; more are counted only.
 const LISTED_MAX: usize = 20;
 /// Deepest tree that is walked; each level holds one open directory.
