@@ -272,10 +272,8 @@ fn follow(location: &Location, lsn: Lsn, event: &Event) {
         Event::Write(write) => {
             location.touch(write.node);
         }
-        Event::SetAttr(set) => {
-            if set.size.is_some() && set.mtime.is_none() {
-                location.touch(set.node);
-            }
+        Event::SetAttr(set) if set.size.is_some() && set.mtime.is_none() => {
+            location.touch(set.node);
         }
         Event::Make(make) => {
             location.touch(make.dir);
