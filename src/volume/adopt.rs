@@ -55,11 +55,7 @@ impl Volume {
             return Ok(());
         }
         let volume = self.clone();
-        let task = tokio::spawn(async move { volume.adopt_all(permit, dir).await });
-        tokio::time::timeout(COMPLETE_PATIENCE, task).await.map_err(|_| Status::Jukebox)?.map_err(|error| {
-            tracing::error!(%error, "adoption ended before its time");
-            Status::ServerFault
-        })?
+        self.detached(COMPLETE_PATIENCE, async move { volume.adopt_all(permit, dir).await }).await
     }
 
     async fn adopt_all(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
@@ -104,11 +100,7 @@ impl Volume {
     pub(super) async fn adopt_one(&self, permit: Permit, dir: NodeRef, name: &[u8]) -> Result<Option<Entry>, Status> {
         let volume = self.clone();
         let name = name.to_vec();
-        let task = tokio::spawn(async move { volume.adopt_name(permit, dir, name).await });
-        tokio::time::timeout(COMPLETE_PATIENCE, task).await.map_err(|_| Status::Jukebox)?.map_err(|error| {
-            tracing::error!(%error, "adoption ended before its time");
-            Status::ServerFault
-        })?
+        self.detached(COMPLETE_PATIENCE, async move { volume.adopt_name(permit, dir, name).await }).await
     }
 
     async fn adopt_name(&self, permit: Permit, dir: NodeRef, name: Vec<u8>) -> Result<Option<Entry>, Status> {

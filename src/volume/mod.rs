@@ -129,7 +129,7 @@ impl Volume {
         self.holds.drained(junction).await;
     }
 
-    /// Operations whose outcome is not known now.
+    /// Operations that no client waits for any more.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.stuck.load(Ordering::Relaxed)

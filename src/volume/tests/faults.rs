@@ -116,15 +116,12 @@ async fn an_operation_goes_on_to_its_end_when_its_client_hangs_up() {
         let volume = w.volume.clone();
         async move { volume.write(&user(), file, 0, Bytes::from_static(b"kept")).await.map(drop) }
     });
-    while w.volume.stuck() == 0 {
+    while w.count(|e| matches!(e, Event::Write(_))) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writing.abort();
     assert!(w.volume.ledger.settled_lsn(J) < w.volume.ledger.journal.end_lsn(), "unsettled as long as nobody knows");
     assert!(!w.volume.locks.is_empty(), "and locked");
-    while w.volume.stuck() > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
     while !w.volume.locks.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -133,13 +130,36 @@ async fn an_operation_goes_on_to_its_end_when_its_client_hangs_up() {
 }
 
 #[tokio::test]
+async fn who_is_kept_waiting_gets_jukebox_and_what_he_began_is_counted_until_it_ends() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = down.clone();
+    let hook = move |op: &'static str| {
+        (op == "write" && is_down.load(Ordering::SeqCst)).then_some(Fault::Before(ErrorKind::Unknown))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    assert_eq!(w.write(&user(), file, 0, "late").await, Err(Status::Jukebox));
+    // Its own timer and the client's run out at about the same time.
+    while w.volume.stuck() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(w.volume.getattr(file).await.unwrap().size, 0, "reads go on");
+    down.store(false, Ordering::SeqCst);
+    while w.volume.stuck() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(w.read(file).await, b"late");
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
 async fn while_too_many_outcomes_are_not_known_nothing_new_is_begun() {
     let w = world().await;
     let file = w.create(&user(), "f").await;
     w.volume.stuck.store(run::STUCK_MAX, Ordering::SeqCst);
-    let before = w.events().len();
     assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Jukebox));
-    assert_eq!(w.events().len(), before);
+    assert_eq!(w.count(|e| matches!(e, Event::Write(_))), 0);
     w.volume.stuck.store(0, Ordering::SeqCst);
     assert_eq!(w.write(&user(), file, 0, "x").await, Ok(1));
 }
@@ -148,11 +168,29 @@ async fn while_too_many_outcomes_are_not_known_nothing_new_is_begun() {
 async fn a_filer_that_is_down_before_the_record_is_jukebox_and_leaves_none() {
     let w = world().await;
     let file = w.create(&user(), "f").await;
-    let before = w.events().len();
     w.filer.set_fault(Some(Box::new(|_| Some(Fault::Before(ErrorKind::Down)))));
     assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Jukebox));
     assert_eq!(w.volume.getattr(file).await, Err(Status::Jukebox));
-    assert_eq!(w.events().len(), before);
+    assert_eq!(w.count(|e| matches!(e, Event::Write(_))), 0);
     w.filer.set_fault(None);
     w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn what_was_made_is_answered_even_if_the_filer_goes_down_behind_it() {
+    let w = world().await;
+    let made = std::sync::atomic::AtomicBool::new(false);
+    let hook = move |op: &'static str| {
+        if op == "make" {
+            made.store(true, Ordering::SeqCst);
+            return None;
+        }
+        made.load(Ordering::SeqCst).then_some(Fault::Before(ErrorKind::Down))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let answered = w.volume.create(&user(), ROOT_REF, b"f", CreateHow::Guarded(mode(0o640))).await.unwrap().attr;
+    w.filer.set_fault(None);
+    let later = w.volume.getattr(w.lookup(ROOT_REF, "f").await.unwrap()).await.unwrap();
+    let shown = |a: &Attr| (a.kind, a.mode, a.uid, a.gid, a.size, a.nlink, a.fileid, a.mtime, a.ctime);
+    assert_eq!(shown(&answered), shown(&later));
 }

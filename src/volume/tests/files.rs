@@ -60,13 +60,13 @@ async fn a_stranger_neither_reads_nor_writes_and_leaves_no_record() {
     let file = w.create(&root(), "f").await;
     let attrs = SetAttrs { mode: Some(0o600), ..SetAttrs::default() };
     w.volume.setattr(&root(), file, attrs, None).await.unwrap();
-    let before = w.events().len();
+    let before = w.operations();
     assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Access));
     let read = w.volume.read(&user(), file, 0, 10).await;
     assert_eq!(read.unwrap_err().status, Status::Access);
     let chmod = w.volume.setattr(&user(), file, mode(0o666), None).await;
     assert_eq!(chmod.unwrap_err().status, Status::Perm);
-    assert_eq!(w.events().len(), before);
+    assert_eq!(w.operations(), before);
 }
 
 #[tokio::test]
@@ -127,9 +127,9 @@ async fn times_can_be_set_to_any_and_are_kept_in_the_index_and_on_the_filer() {
 async fn a_setattr_of_nothing_is_no_event() {
     let w = world().await;
     let file = w.create(&user(), "f").await;
-    let before = w.events().len();
+    let before = w.operations();
     assert!(w.volume.setattr(&user(), file, SetAttrs::default(), None).await.is_ok());
-    assert_eq!(w.events().len(), before);
+    assert_eq!(w.operations(), before);
 }
 
 #[tokio::test]

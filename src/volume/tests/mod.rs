@@ -151,6 +151,14 @@ impl World {
         self.events().iter().filter(|(_, e)| of(e)).count()
     }
 
+    /// How many operations the journal has, whatever came of them.
+    fn operations(&self) -> usize {
+        self.count(|e| {
+            let name = matches!(e, Event::Make(_) | Event::Remove(_) | Event::Rename(_) | Event::Link(_));
+            name || matches!(e, Event::Write(_) | Event::SetAttr(_) | Event::Adopt(_))
+        })
+    }
+
     /// No operation is left behind: nothing locked, nothing unsettled, nobody inside.
     async fn assert_at_rest(&self) {
         assert!(self.volume.locks.is_empty());
