@@ -9,6 +9,7 @@ use journal_format::record::{KIND_SEGMENT_END, RECORD_MAX};
 use journal_format::scan::{Fault, Found, record_at};
 use journal_format::segment::{BLOCK, SegmentHeader};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,9 @@ pub struct Seen {
     pub switches: Vec<Switch>,
     /// Steps ordered, with their lengths.
     pub ordered: HashMap<Step, u64>,
-    /// Steps done: LSN of their `CopyDone`, and bytes.
+    /// Where the newest steps go.
+    pub ordered_last_location: Option<u32>,
+    /// Steps done: LSN of their first `CopyDone`, and bytes.
     pub done: HashMap<Step, (u64, u64)>,
     /// Steps that a second `CopyDone` names.
     pub done_again: Vec<Step>,
@@ -283,6 +286,7 @@ impl Seen {
                 Ok(())
             }
             Event::CopyRange(e) => {
+                self.ordered_last_location = Some(e.location.0);
                 for r in &e.ranges {
                     self.ordered.insert((e.location.0, r.node.0, r.offset), r.len);
                 }
@@ -291,10 +295,14 @@ impl Seen {
             Event::CopyDone(e) => {
                 for r in &e.ranges {
                     let step = (e.location.0, r.node.0, r.offset);
-                    if self.done.insert(step, (lsn, r.len)).is_some() && !r.void {
-                        self.done_again.push(step);
+                    match self.done.entry(step) {
+                        Entry::Vacant(first) => {
+                            first.insert((lsn, r.len));
+                            self.done_bytes += r.len;
+                        }
+                        Entry::Occupied(_) if r.void => {}
+                        Entry::Occupied(_) => self.done_again.push(step),
                     }
-                    self.done_bytes += r.len;
                 }
                 let failed = e.failed.iter().map(|f| format!("{}: {}", f.path.escape_ascii(), f.error));
                 self.failed_steps.extend(failed.take(100));

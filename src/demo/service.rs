@@ -39,7 +39,7 @@ impl Service {
     pub fn new(exe: &Path, dir: &Path, segment_size: u64) -> Result<Self, Error> {
         let io = |e| Error::Io(format!("{}", dir.display()), e);
         let nfs = free_port().map_err(io)?;
-        let api = format!("unix://{}/api.sock", dir.display());
+        let api = format!("unix://{}", socket(dir).display());
         let (soft, hard) = (segment_size * 32, segment_size * 64);
         let d = dir.display();
         let config = format!(
@@ -59,6 +59,10 @@ impl Service {
         self.dir.join("journal")
     }
 
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("tain.toml")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.dir.join("service.log")
     }
@@ -70,7 +74,7 @@ impl Service {
         let out = std::fs::File::options().create(true).append(true).open(self.log()).map_err(io)?;
         let begun = Instant::now();
         let child = Command::new(&self.exe)
-            .args(["serve".into(), "--config".into(), self.dir.join("tain.toml").into_os_string()])
+            .args(["serve".into(), "--config".into(), self.config().into_os_string()])
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(out.try_clone().map_err(io)?)
@@ -183,6 +187,15 @@ impl Service {
         }
         sleep(Duration::ZERO).await;
     }
+}
+
+/// Beside the rest; elsewhere when the path would be too long for a socket (107 bytes).
+fn socket(dir: &Path) -> PathBuf {
+    let here = dir.join("api.sock");
+    if here.as_os_str().len() < 100 {
+        return here;
+    }
+    std::env::temp_dir().join(format!("tain-{:x}.sock", super::content::mix(now())))
 }
 
 /// A port below the range that connections come from, so that nobody takes it between two starts.

@@ -1,0 +1,127 @@
+//! What the black-box tests share: the real binary, directories of their own, a served junction and a client.
+//! Tests speak NFS by the demo's client, which shares no code with the service.
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tain::demo::client::{Client, Cred};
+use tain::demo::lane::Limits;
+use tain::demo::nfs::{Call, Fh, Reply, status};
+use tain::demo::rig::Setup;
+use tain::demo::service::Service;
+use tain::demo::source::Spec;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub fn exe() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_tain"))
+}
+
+/// A directory that goes away with the test; kept, and named, when the test fails.
+pub struct Dir {
+    dir: Option<TempDir>,
+}
+
+impl Dir {
+    pub fn new() -> Self {
+        // Not the system's temporary directory: that may be a tmpfs, on which a journal is refused.
+        let dir = tempfile::Builder::new().prefix("t").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self { dir: Some(dir) }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("kept for a look: {}", dir.keep().display());
+        }
+    }
+}
+
+/// A modest tree, a modest load.
+pub fn setup(files: u64, mib: u64, clients: usize) -> Setup {
+    let seed = std::env::var("TAIN_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(tain::demo::service::now);
+    println!("seed {seed} (TAIN_TEST_SEED={seed} repeats the clients' choices)");
+    Setup {
+        spec: Spec { files, mib, lanes: clients as u64 * 2, seed },
+        segment_size: 16 << 20,
+        clients,
+        limits: Limits { pause: Duration::from_millis(4), ..Limits::default() },
+        deadline: Duration::from_secs(90),
+    }
+}
+
+/// A service with one filer, one junction `/a/b`, and a client that has mounted it.
+pub struct Served {
+    pub dir: Dir,
+    pub service: Service,
+    pub client: Client,
+    /// The junction's root.
+    pub root: Fh,
+}
+
+impl Served {
+    pub async fn new() -> Self {
+        let dir = Dir::new();
+        for sub in ["service", "filer", "filer/export", "other"] {
+            std::fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let mut service = Service::new(&exe(), &dir.path().join("service"), 16 << 20).unwrap();
+        service.start().await.unwrap();
+        for (name, sub) in [("one", "filer"), ("two", "other")] {
+            let url = format!("posix://{}", dir.path().join(sub).display());
+            service.tain(&["filer", "add", name, &url]).await.unwrap();
+        }
+        service.tain(&["junction", "add", "/a/b", "one:/export"]).await.unwrap();
+        let client = client(&service, 1);
+        let root = client.mount(b"/a/b").await.unwrap().unwrap();
+        Self { dir, service, client, root }
+    }
+
+    /// The directory behind the junction.
+    pub fn export(&self) -> PathBuf {
+        self.dir.path().join("filer/export")
+    }
+
+    /// A call that must succeed.
+    pub async fn ok(&self, call: Call) -> Reply {
+        self.status(call, status::OK).await
+    }
+
+    /// A call that must be answered so.
+    pub async fn status(&self, call: Call, due: u32) -> Reply {
+        expect(&self.client, call, due).await
+    }
+
+    pub async fn kill_and_start(&mut self) {
+        self.service.kill().await.unwrap();
+        self.service.start().await.unwrap();
+    }
+}
+
+pub fn client(service: &Service, number: u32) -> Client {
+    Client::new(service.nfs, Cred::own(), number << 24 | 1, Duration::from_secs(60))
+}
+
+pub async fn expect(client: &Client, call: Call, due: u32) -> Reply {
+    let reply = client.nfs(&call).await.unwrap_or_else(|e| panic!("{call:?}: {e}"));
+    assert_eq!(reply.status, due, "{call:?}");
+    reply
+}
+
+pub fn name(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// This process may do everything.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
