@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the junction is; deep enough to be walked to.
 pub const JUNCTION: &str = "/projects/demo";
@@ -90,11 +90,21 @@ impl Rig {
         id.trim().parse().map_err(|_| anyhow!("move create printed {id:?}, not a job's number"))
     }
 
-    /// Until the job is completed; `false` when it is not yet after `limit`.
+    /// Until the job is completed; an error, with the job's own errors, when it is not after `limit` or cannot be.
     pub async fn wait_completed(&self, job: u32, limit: Duration) -> Result<()> {
-        let (job, limit) = (job.to_string(), format!("{}s", limit.as_secs()));
-        self.service.tain(&["job", "wait", &job, "--state", "completed", "--timeout", &limit]).await?;
-        Ok(())
+        let (begun, job) = (Instant::now(), job.to_string());
+        loop {
+            let state = self.service.job_state(&job).await?;
+            match state.as_str() {
+                "completed" => return Ok(()),
+                "aborted" | "paused" | "stopped" => {
+                    let errors = self.service.tain(&["job", "errors", &job]).await.unwrap_or_default();
+                    bail!("job {job} is {state}:\n{errors}");
+                }
+                _ if begun.elapsed() > limit => bail!("job {job} is still {state} after {limit:?}"),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     /// Where the job switched the junction, from the journal. Blocking for a moment: the observer may be a little behind.

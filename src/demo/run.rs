@@ -151,17 +151,12 @@ async fn moving(rig: &mut Rig, load: &Load, begun: Instant) -> Result<Story> {
     }
     let restart = rig.service.start().await?;
     tell(begun, &format!("started again: first answer after {} ms", restart.as_millis()));
+    let completed = rig.wait_completed(job, MOVE_MAX);
+    tokio::pin!(completed);
     loop {
-        progress(rig, load, begun, &mut told);
-        let state = rig.service.job_state(&job.to_string()).await?;
-        match state.as_str() {
-            "completed" => break,
-            "aborted" | "paused" | "stopped" => {
-                let errors = rig.service.tain(&["job", "errors", &job.to_string()]).await.unwrap_or_default();
-                bail!("job {job} is {state}: {errors}");
-            }
-            _ if move_begun.elapsed() > MOVE_MAX => bail!("job {job} is still {state} after {MOVE_MAX:?}"),
-            _ => sleep(Duration::from_millis(50)).await,
+        tokio::select! {
+            done = &mut completed => break done?,
+            () = sleep(Duration::from_millis(100)) => progress(rig, load, begun, &mut told),
         }
     }
     let moved_in = move_begun.elapsed();
