@@ -39,7 +39,7 @@ impl Checkpoints {
         loop {
             tokio::time::sleep(TICK).await;
             let bytes = core.ledger.journal.end_lsn().0.saturating_sub(self.at.0);
-            let touched = primaries(&core).iter().map(|(_, l)| l.touched()).max().unwrap_or(0);
+            let touched = primaries(&core).values().map(|l| l.touched()).max().unwrap_or(0);
             let due = since.elapsed() >= TIME_MAX && core.ledger.activity() != self.activity;
             if !(due || bytes >= BYTES_MAX || touched >= TOUCHED_MAX) {
                 continue;

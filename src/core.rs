@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Cache of the live index and of one location's store, bytes.
-pub const LIVE_CACHE: usize = 24 << 20;
-const LOCATION_CACHE: usize = 12 << 20;
+pub const LIVE_CACHE: usize = 16 << 20;
+const LOCATION_CACHE: usize = 8 << 20;
 
 /// Clones are the same core.
 #[derive(Clone)]

@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// The system's allocator keeps an arena for each of many short-lived worker threads, which more than doubled the memory
+/// of a long copy.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TAIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

@@ -16,15 +16,26 @@ const MAY: &[(&str, &[&str])] = &[
     ("journal", &["env"]),
     ("index", &["env", "journal"]),
     ("filer", &["env", "wire"]),
-    ("location", &["filer", "index"]),
+    // `redo` reads the journal from a location's cursor on.
+    ("location", &["filer", "index", "journal"]),
     ("ledger", &["state", "journal"]),
     ("volume", BELOW_VOLUME),
     ("replayer", BELOW_VOLUME),
     ("copier", BELOW_VOLUME),
     ("control", BELOW_VOLUME),
+    ("core", &["state", "journal", "index", "filer", "location", "ledger", "volume"]),
+    ("checkpoint", &["state", "journal", "index", "filer", "location", "ledger", "volume", "core"]),
     ("switch", BELOW_SUPERVISOR),
     ("supervisor", BELOW_SUPERVISOR),
     ("gateway", &["volume", "wire", "state", "env", "config", "ledger"]),
+];
+
+/// Where the rule is broken for now, each to be mended: file, room that it uses.
+const TO_BE_MENDED: &[(&str, &str)] = &[
+    // The replayer's handle and status should lie beside the projection.
+    ("copier/mod.rs", "replayer"),
+    // A size both share should lie with the index.
+    ("checkpoint.rs", "service"),
 ];
 
 const BELOW_VOLUME: &[&str] =
@@ -43,6 +54,8 @@ const BELOW_SUPERVISOR: &[&str] = &[
     "volume",
     "replayer",
     "copier",
+    "core",
+    "checkpoint",
     "switch",
 ];
 /// May import anything.
@@ -127,8 +140,11 @@ fn top_level(group: &str) -> Vec<&str> {
 #[test]
 fn rooms_import_only_what_lies_below_them() {
     let mut wrong = Vec::new();
+    let mut unmended = TO_BE_MENDED.to_vec();
     for source in sources() {
-        let is_test = source.path.components().any(|c| c.as_os_str() == "tests") || source.path.ends_with("tests.rs");
+        let is_test = source.path.components().any(|c| c.as_os_str() == "tests")
+            || source.path.ends_with("tests.rs")
+            || source.path.ends_with("double.rs");
         if is_test || ABOVE.contains(&source.room.as_str()) {
             continue;
         }
@@ -137,12 +153,19 @@ fn rooms_import_only_what_lies_below_them() {
             continue;
         };
         for used in imports(&source.text) {
-            if used != source.room && !may.contains(&used.as_str()) {
+            if used == source.room || may.contains(&used.as_str()) {
+                continue;
+            }
+            let known = |(file, room): &(&str, &str)| source.path.ends_with(file) && used == *room;
+            if TO_BE_MENDED.iter().any(known) {
+                unmended.retain(|it| !known(it));
+            } else {
                 wrong.push(format!("{}: {} may not use {used}", source.path.display(), source.room));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(unmended.is_empty(), "mended, so to be taken off the list: {unmended:?}");
 }
 
 #[test]
@@ -172,7 +195,6 @@ fn unsafe_code_is_in_the_map_alone() {
 }
 
 #[test]
-#[ignore = "the rooms are being filled in parallel: to be taken off once they are put together"]
 fn nothing_is_left_to_do() {
     for source in sources() {
         let left =

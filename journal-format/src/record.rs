@@ -8,6 +8,8 @@ use crc32fast::Hasher;
 pub const ALIGN: u64 = 16;
 /// Bytes of a record's header.
 pub const HEADER_LEN: usize = 48;
+const HEADER_LEN_U32: u32 = 48;
+const _: () = assert!(HEADER_LEN_U32 as usize == HEADER_LEN);
 /// Most bytes that may follow a header.
 pub const BODY_MAX: u32 = 16 << 20;
 /// Most bytes of a whole record.
@@ -28,7 +30,7 @@ const FLAGS: usize = 32;
 const ARCHIVED_LEN: usize = 36;
 const BULK_LEN: usize = 40;
 const CRC: usize = 44;
-const _: () = assert!(CRC + 4 == HEADER_LEN && HEADER_LEN as u64 % ALIGN == 0);
+const _: () = assert!(CRC + 4 == HEADER_LEN && (HEADER_LEN as u64).is_multiple_of(ALIGN));
 
 /// A record's header, as values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,12 @@ impl Layout {
             bulk_end: u32::try_from(bulk_end).ok()?,
             length: u32::try_from(length).ok()?,
         })
+    }
+
+    /// Length of the archive.
+    #[must_use]
+    pub const fn archived_len(&self) -> u32 {
+        self.archive_end.saturating_sub(HEADER_LEN_U32)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Journals that released versions wrote stay readable, byte for byte; damage is noticed wherever it falls.
 //! `TAIN_GOLDEN=write cargo test -p journal-format` makes the current version's files anew: only before its release.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use journal_format::event::{Event, codec, samples};
 use journal_format::record::RecordHeader;

@@ -1,14 +1,12 @@
-//! Where the command line meets the service. INTEGRATOR: these two bodies are yours.
+//! Where the command line meets the service.
 
 use super::DemoArgs;
 use crate::config::Config;
 
-/// INTEGRATOR: `crate::service::run(config)`.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     crate::service::run(config).await
 }
 
-/// INTEGRATOR: `crate::demo::run(args)`.
 pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let DemoArgs { dir, files, mib, clients } = args;
     crate::demo::run::run(crate::demo::run::Options { dir, files, mib, clients }).await

@@ -23,7 +23,7 @@ mod port;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use listen::Api;
 pub use port::{Port, ReplayerStatus, ServiceStatus};

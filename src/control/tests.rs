@@ -1,1 +1,484 @@
+//! The API over a real socket. The port is a double whose ledger is memory; the filers are real directories.
 
+use super::*;
+use crate::config::{self, ApiListen};
+use crate::filer::{self, CoreFiler, OwnerMarker, Probe, registry};
+use crate::journal::Appended;
+use crate::state::{Command, State, apply, decide};
+use async_trait::async_trait;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use journal_format::event::JobState;
+use journal_format::ids::{Identity, JobId, LocationId, Lsn, NodeId, Time};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+const OURS: [u8; 16] = [1; 16];
+
+/// State in memory; commands are decided and folded at once.
+#[derive(Default)]
+pub(crate) struct Double {
+    state: Mutex<Arc<State>>,
+    pub problems: Mutex<Vec<String>>,
+    quiesced: Mutex<Vec<LocationId>>,
+    /// The next command is refused by the ledger, whatever it is.
+    refuse_next: Mutex<bool>,
+}
+
+#[async_trait]
+impl Port for Double {
+    fn state(&self) -> Arc<State> {
+        self.state.lock().clone()
+    }
+    async fn command(&self, command: Command) -> std::result::Result<Vec<Appended>, CommandError> {
+        if std::mem::take(&mut *self.refuse_next.lock()) {
+            return Err(CommandError::Refused(refusal("the ledger says no", "ask again")));
+        }
+        let mut state = self.state.lock();
+        let mut appended = Vec::new();
+        for event in decide(&state, &command).map_err(CommandError::Refused)? {
+            let at = Appended { lsn: state.lsn, end: state.lsn.plus(64), time: Time(1_000_000_000) };
+            apply(Arc::make_mut(&mut state), at.lsn, at.end, at.time, &event).unwrap();
+            appended.push(at);
+        }
+        state.check().unwrap();
+        Ok(appended)
+    }
+    fn journal_id(&self) -> [u8; 16] {
+        OURS
+    }
+    fn canonical(&self, url: &str) -> filer::Result<String> {
+        registry::canonical(url)
+    }
+    async fn probe(&self, url: &str) -> filer::Result<Probe> {
+        registry::probe(url).await
+    }
+    async fn open(
+        &self,
+        url: &str,
+        root: &[u8],
+        subdir: &[Vec<u8>],
+        dir: Option<&Identity>,
+    ) -> filer::Result<Arc<dyn CoreFiler>> {
+        registry::open(url, root, subdir, dir).await
+    }
+    async fn create_subdir(&self, url: &str, root: &[u8], subdir: &[Vec<u8>]) -> filer::Result<()> {
+        registry::create_subdir(url, root, subdir).await
+    }
+    async fn overlaps(&self, a: &str, sub_a: &[Vec<u8>], b: &str, sub_b: &[Vec<u8>]) -> filer::Result<bool> {
+        registry::overlaps(a, sub_a, b, sub_b).await
+    }
+    fn allocate_node(&self) -> NodeId {
+        NodeId(77)
+    }
+    fn status(&self) -> ServiceStatus {
+        ServiceStatus {
+            nfs: ([127, 0, 0, 1], 2049).into(),
+            start_lsn: Lsn(0),
+            durable_lsn: Lsn(10),
+            end_lsn: Lsn(20),
+            journal_bytes: 20,
+            journal_limit_bytes: 100,
+            problems: self.problems.lock().clone(),
+        }
+    }
+    fn replayer(&self, _: LocationId) -> Option<ReplayerStatus> {
+        Some(ReplayerStatus { lag_bytes: 5, waits_for: None })
+    }
+    async fn quiesce(&self, location: LocationId) -> std::result::Result<(), String> {
+        self.quiesced.lock().push(location);
+        Ok(())
+    }
+}
+
+/// A served API, and two directories to be filers.
+pub(crate) struct Served {
+    pub port: Arc<Double>,
+    pub dir: TempDir,
+    socket: PathBuf,
+    token: Option<String>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Served {
+    pub async fn new() -> Self {
+        Self::with_token(None).await
+    }
+
+    async fn with_token(token: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["old/a", "old/b", "new"] {
+            std::fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        let socket = dir.path().join("api.sock");
+        let token_file = token.map(|token| {
+            let file = dir.path().join("token");
+            std::fs::write(&file, format!("{token}\n")).unwrap();
+            file
+        });
+        let listen = ApiListen::Unix(socket.clone());
+        let api = Api::bind(&config::Api { listen, token_file }).await.unwrap();
+        let port = Arc::new(Double::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(api.serve(port.clone(), async {
+            let _ = stopped.await;
+        }));
+        Self { port, dir, socket, token: None, _stop: stop }
+    }
+
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    pub fn filer_url(&self, name: &str) -> String {
+        format!("posix://{}", self.dir.path().join(name).display())
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// Status code and document.
+    async fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let driver = tokio::spawn(driver);
+        let mut request = hyper::Request::builder().method(method).uri(path).header("host", "x");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(hyper::body::Bytes::from(body.to_owned()))).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        driver.abort();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (status, document) = self.call("GET", &format!("/api/v1{path}"), "").await;
+        assert_eq!(status, 200, "{document}");
+        document
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call("POST", &format!("/api/v1{path}"), &body.to_string()).await
+    }
+
+    async fn created(&self, path: &str, body: Value) -> Value {
+        let (status, document) = self.post(path, body).await;
+        assert_eq!(status, 201, "{document}");
+        document
+    }
+
+    async fn says(&self, path: &str, body: Value, status: u16, words: &str) {
+        let state = self.port.state();
+        let (got, document) = self.post(path, body).await;
+        let error = document["error"].as_str().unwrap_or_default();
+        assert!(error.contains(words), "'{error}' does not say '{words}'");
+        assert!(document["remedy"].as_str().is_some_and(|r| !r.is_empty()), "{document}");
+        assert_eq!(got, status);
+        assert_eq!(state, self.port.state(), "what is refused changes nothing");
+    }
+
+    /// Filers old and new, and a junction /data/a on old:/a.
+    pub async fn furnish(&self) {
+        for name in ["old", "new"] {
+            self.created("/filers", json!({"name": name, "url": self.filer_url(name)})).await;
+        }
+        self.created("/junctions", json!({"path": "/data/a", "location": "old:/a"})).await;
+    }
+
+    async fn location(&self, filer: &str, path: &str) -> Arc<dyn CoreFiler> {
+        let state = self.port.state();
+        let (_, it) = state.filer_by_name(filer).unwrap();
+        let subdir = crate::state::junctions::parse_path(path.as_bytes()).unwrap();
+        registry::open(&it.url, &it.root, &subdir, None).await.unwrap()
+    }
+
+    async fn owner(&self, filer: &str, path: &str) -> Option<u32> {
+        self.location(filer, path).await.owner().await.unwrap().map(|marker| marker.location)
+    }
+
+    fn job_to(&self, states: &[JobState]) {
+        let mut state = self.port.state.lock();
+        for to in states {
+            let command = Command::JobTo { job: JobId(1), state: *to, reason: "full".into() };
+            for event in decide(&state, &command).unwrap() {
+                let (lsn, end) = (state.lsn, state.lsn.plus(1));
+                apply(Arc::make_mut(&mut state), lsn, end, Time(0), &event).unwrap();
+            }
+        }
+    }
+}
+
+fn move_to(destination: &str) -> Value {
+    json!({"kind": "move", "source": "/data/a", "destination": destination})
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner_alone_and_replaces_a_stale_one_but_no_file() {
+    let s = Served::new().await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+    assert_eq!(mode(&s.socket), 0o600);
+    let listen = ApiListen::Unix(s.socket.clone());
+    let api = config::Api { listen, token_file: None };
+    Api::bind(&api).await.unwrap();
+    assert_eq!(mode(&s.socket), 0o600);
+    std::fs::remove_file(&s.socket).unwrap();
+    std::fs::write(&s.socket, "precious").unwrap();
+    let error = Api::bind(&api).await.unwrap_err().to_string();
+    assert!(error.contains("is not a socket"), "{error}");
+    assert_eq!(std::fs::read(&s.socket).unwrap(), b"precious");
+}
+
+#[tokio::test]
+async fn filers_are_added_listed_checked_and_removed() {
+    let s = Served::new().await;
+    let added = s.created("/filers", json!({"name": "old", "url": s.filer_url("old")})).await;
+    assert_eq!((&added["name"], &added["id"]), (&json!("old"), &json!(1)));
+    assert!(added["remarks"].is_array());
+    assert_eq!(s.get("/filers").await.as_array().unwrap().len(), 1);
+    assert_eq!(s.get("/filers/old").await["url"], json!(s.filer_url("old")));
+    let (status, check) = s.post("/filers/old/check", json!({})).await;
+    assert_eq!((status, &check["ok"]), (200, &json!(true)));
+
+    std::fs::rename(s.path("old"), s.path("gone")).unwrap();
+    let (_, check) = s.post("/filers/old/check", json!({})).await;
+    assert_eq!(check["ok"], json!(false), "it is missing");
+    std::fs::create_dir(s.path("old")).unwrap();
+    let (_, check) = s.post("/filers/old/check", json!({})).await;
+    assert_eq!(check["error"], json!("its root is not the one that was added"));
+
+    s.says("/filers", json!({"name": "x", "url": "ftp://x"}), 400, "is not the URL of a filer").await;
+    s.says("/filers", json!({"name": "x", "url": s.filer_url("nowhere")}), 409, "cannot be used").await;
+    assert_eq!(s.call("DELETE", "/api/v1/filers/old", "").await.0, 200);
+    assert_eq!(s.call("DELETE", "/api/v1/filers/old", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_junction_is_claimed_shown_with_its_mount_command_and_released() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let it = s.get("/junctions/%2Fdata%2Fa").await;
+    assert_eq!((&it["path"], &it["location"], &it["job"]), (&json!("/data/a"), &json!("old:/a"), &Value::Null));
+    assert!(it["mount"].as_str().unwrap().ends_with("nolock 127.0.0.1:/data/a /mnt"));
+    assert_eq!(s.get("/junctions/1").await, it);
+    assert_eq!(s.owner("old", "/a").await, Some(1));
+    assert_eq!(s.port.state().junctions.values().next().unwrap().root, NodeId(77));
+
+    assert_eq!(s.call("DELETE", "/api/v1/junctions/%2Fdata%2Fa", "").await.0, 200);
+    assert_eq!(s.owner("old", "/a").await, None);
+    assert_eq!(*s.port.quiesced.lock(), [LocationId(1)]);
+    assert_eq!(s.call("GET", "/api/v1/junctions/%2Fdata%2Fa", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_junction_whose_place_cannot_be_used_is_refused() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let add = |path: &str, at: &str| json!({"path": path, "location": at});
+    s.says("/junctions", add("/b", "old:/nope"), 409, "old:/nope is not a directory there").await;
+    std::fs::write(s.path("old/file"), "").unwrap();
+    s.says("/junctions", add("/b", "old:/file"), 409, "old:/file").await;
+    s.says("/junctions", add("/b", "none:/"), 409, "no filer named 'none'").await;
+    s.says("/junctions", add("/b", "old"), 400, "'old' is not a location").await;
+    s.says("/junctions", add("b", "old:/b"), 400, "'b' is not an absolute path").await;
+    s.says("/junctions", add("/b\\x", "old:/b"), 400, "is not escaped well").await;
+    s.says("/junctions", add("/data", "old:/b"), 409, "/data contains junction /data/a").await;
+    let marker = OwnerMarker { journal_id: [9; 16], location: 1, epoch: 1 };
+    s.location("old", "/b").await.claim(&marker).await.unwrap();
+    s.says("/junctions", add("/b", "old:/b"), 409, "belongs to another tain, with journal 0909").await;
+    assert_eq!(s.owner("old", "/b").await, Some(1), "theirs stays");
+}
+
+#[tokio::test]
+async fn a_marker_of_our_own_that_nobody_uses_is_replaced() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let marker = OwnerMarker { journal_id: OURS, location: 50, epoch: 1 };
+    s.location("old", "/b").await.claim(&marker).await.unwrap();
+    s.created("/junctions", json!({"path": "/b", "location": "old:/b"})).await;
+    assert_eq!(s.owner("old", "/b").await, Some(2));
+}
+
+#[tokio::test]
+async fn places_that_overlap_by_different_urls_are_refused() {
+    let s = Served::new().await;
+    s.furnish().await;
+    s.created("/filers", json!({"name": "inner", "url": s.filer_url("old/a")})).await;
+    s.says("/junctions", json!({"path": "/b", "location": "inner:/"}), 409, "inner:/").await;
+    s.says("/jobs", move_to("inner:/x"), 409, "inner:/x overlaps old:/a").await;
+    assert!(!s.path("old/a/x").exists(), "the directory that was made for it is gone again");
+    s.created("/filers", json!({"name": "outer", "url": s.filer_url("")})).await;
+    s.says("/jobs", move_to("outer:/old/a/y"), 409, "outer:/old/a/y overlaps old:/a").await;
+    s.created("/jobs", move_to("outer:/new/y")).await;
+}
+
+#[tokio::test]
+async fn a_move_creates_its_destination_and_claims_it() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let job = s.created("/jobs", move_to("new:/deep/er")).await;
+    assert_eq!((&job["id"], &job["state"]), (&json!(1), &json!("starting")));
+    assert_eq!((&job["source"], &job["destination"]), (&json!("old:/a"), &json!("new:/deep/er")));
+    assert_eq!(job["lag_bytes"], json!(5));
+    assert_eq!(s.owner("new", "/deep/er").await, Some(2));
+    assert_eq!(s.get("/junctions/1").await["job"], json!(1));
+    let state = s.port.state();
+    let dir = s.location("new", "/deep/er").await.root().await.unwrap();
+    assert_eq!(state.locations[&LocationId(2)].root, dir.id);
+    s.says("/jobs", move_to("new:/other"), 409, "is the source of job 1 already").await;
+    assert!(!s.path("new/other").exists(), "refused before anything was made");
+}
+
+#[tokio::test]
+async fn a_destination_that_is_not_empty_is_refused_with_an_example() {
+    let s = Served::new().await;
+    s.furnish().await;
+    std::fs::create_dir_all(s.path("new/full/x")).unwrap();
+    s.says("/jobs", move_to("new:/full"), 409, "new:/full is not empty: 1 entry, e.g. 'x'").await;
+    std::fs::remove_dir(s.path("new/full/x")).unwrap();
+    for n in 0..3 {
+        std::fs::write(s.path(&format!("new/full/y{n}")), "").unwrap();
+    }
+    s.says("/jobs", move_to("new:/full"), 409, "new:/full is not empty: 3 entries, e.g. 'y").await;
+    assert_eq!(s.owner("new", "/full").await, None);
+    for n in 0..3 {
+        std::fs::remove_file(s.path(&format!("new/full/y{n}"))).unwrap();
+    }
+    s.created("/jobs", move_to("new:/full")).await;
+}
+
+#[tokio::test]
+async fn what_was_made_for_a_destination_goes_again_when_the_ledger_refuses() {
+    let s = Served::new().await;
+    s.furnish().await;
+    std::fs::create_dir(s.path("new/there")).unwrap();
+    *s.port.refuse_next.lock() = true;
+    s.says("/jobs", move_to("new:/there/x/y/z"), 409, "the ledger says no").await;
+    assert_eq!(std::fs::read_dir(s.path("new/there")).unwrap().count(), 0, "x, y and z are gone");
+    *s.port.refuse_next.lock() = true;
+    s.says("/jobs", move_to("new:/there"), 409, "the ledger says no").await;
+    assert!(s.path("new/there").exists(), "what was there stays");
+    assert_eq!(s.owner("new", "/there").await, None);
+}
+
+#[tokio::test]
+async fn a_destination_that_cannot_be_written_is_refused() {
+    if rustix::process::geteuid().is_root() {
+        // Permission bits do not stop root; the kernel-made /proc refuses everyone.
+        let s = Served::new().await;
+        s.furnish().await;
+        let (status, _) = s.post("/filers", json!({"name": "proc", "url": "posix:///proc"})).await;
+        if status == 201 {
+            s.says("/jobs", move_to("proc:/new"), 409, "cannot be created").await;
+        }
+        return;
+    }
+    let s = Served::new().await;
+    s.furnish().await;
+    let locked = s.path("new/locked");
+    std::fs::create_dir(&locked).unwrap();
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o555)).unwrap();
+    s.says("/jobs", move_to("new:/locked"), 409, "new:/locked is not writable").await;
+    s.says("/jobs", move_to("new:/locked/x"), 409, "cannot be created").await;
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn jobs_are_told_what_to_do_and_an_aborted_one_releases_its_destination() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let body = json!({"kind": "move", "source": "/data/a", "destination": "new:/a", "notes": "n", "stopped": true});
+    let job = s.created("/jobs", body).await;
+    assert_eq!((&job["state"], &job["notes"]), (&json!("stopped"), &json!("n")));
+    s.says("/jobs/1/pause", json!({}), 409, "job 1 is stopped: it cannot be told to pause").await;
+    s.says("/jobs/2/start", json!({}), 404, "there is no job 2").await;
+    s.says("/jobs/x/start", json!({}), 400, "'x' is not a job's number").await;
+    s.says("/jobs/1/dance", json!({}), 404, "no action 'dance'").await;
+    let (status, job) = s.post("/jobs/1/start", json!({})).await;
+    assert_eq!((status, &job["state"]), (200, &json!("starting")));
+    s.location("new", "/a").await.pen().await.unwrap();
+    let (_, job) = s.post("/jobs/1/abort", json!({})).await;
+    assert_eq!(job["state"], json!("aborted"));
+    assert_eq!(s.owner("new", "/a").await, None);
+    assert_eq!(std::fs::read_dir(s.path("new/a")).unwrap().count(), 0, "neither marker nor pen");
+    assert_eq!(s.get("/jobs").await.as_array().unwrap().len(), 1);
+    assert_eq!(s.get("/jobs/1/errors").await, json!([]));
+}
+
+#[tokio::test]
+async fn status_is_healthy_until_something_is_wrong() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let status = s.get("/status").await;
+    assert_eq!((&status["healthy"], &status["journal"]["durable_lsn"]), (&json!(true), &json!(10)));
+    assert_eq!(status["junctions"][0]["path"], json!("/data/a"));
+    assert_eq!(s.call("GET", "/healthz", "").await, (200, json!({"healthy": true})));
+
+    s.created("/jobs", move_to("new:/a")).await;
+    s.job_to(&[JobState::Moving, JobState::Paused]);
+    let status = s.get("/status").await;
+    assert_eq!(status["problems"], json!(["job 1 has paused: full"]));
+    *s.port.problems.lock() = vec!["on fire".into()];
+    assert_eq!(s.get("/status").await["problems"], json!(["on fire", "job 1 has paused: full"]));
+    assert_eq!(s.call("GET", "/healthz", "").await, (503, json!({"healthy": false})));
+}
+
+#[tokio::test]
+async fn requests_that_say_nothing_are_bad_and_long_ones_are_cut_off() {
+    let s = Served::new().await;
+    s.says("/filers", json!({"name": "x"}), 400, "missing field `url`").await;
+    s.says("/filers", json!({"name": "x", "url": "u", "more": 1}), 400, "unknown field `more`").await;
+    s.says("/jobs", json!({"kind": "copy", "source": "/a", "destination": "b:/"}), 400, "no kind of job").await;
+    s.says("/nothing", json!({}), 404, "nothing at this path").await;
+    let (status, document) = s.call("PUT", "/api/v1/filers", "").await;
+    assert_eq!(status, 405);
+    assert!(document["error"].is_string());
+    let long = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
+    assert_eq!(s.call("POST", "/api/v1/filers", &long).await.0, 413, "I11");
+}
+
+#[tokio::test]
+async fn an_api_with_a_token_answers_only_who_bears_it() {
+    let mut s = Served::with_token(Some("correct horse battery")).await;
+    assert_eq!(s.call("GET", "/api/v1/status", "").await.0, 401);
+    s.token = Some("correct horse batterx".into());
+    assert_eq!(s.call("GET", "/api/v1/status", "").await.0, 401);
+    s.token = Some("correct horse battery".into());
+    assert_eq!(s.call("GET", "/api/v1/status", "").await.0, 200);
+    let short = s.path("short");
+    std::fs::write(&short, "abc").unwrap();
+    let api = config::Api { listen: ApiListen::Unix(s.path("b.sock")), token_file: Some(short) };
+    assert!(Api::bind(&api).await.unwrap_err().to_string().contains("is not a token"));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_stop_a_command_half_way() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let hold = s.port.state.lock();
+    // The command waits for State, the client goes.
+    let body = move_to("new:/a").to_string();
+    let mut stream = std::os::unix::net::UnixStream::connect(&s.socket).unwrap();
+    let request = format!("POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    drop(hold);
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    drop(stream);
+    for _ in 0..500 {
+        if !s.port.state().jobs.is_empty() {
+            assert_eq!(s.owner("new", "/a").await, Some(2));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the job was not created");
+}

@@ -12,13 +12,13 @@
 //! Bounds: [`LISTINGS_MAX`] directories at once, [`BYTES_AHEAD_MAX`] and [`FILES_AHEAD_MAX`] ordered and not replayed,
 //! and no further page while [`QUEUED_FILES_MAX`] files wait.
 
+use crate::filer::aside::side_by_side;
 use crate::index::live::Live;
 use crate::ledger::Ledger;
 use crate::location::copy::Source;
 use crate::location::projection::{Held, Projection, Queue};
 use crate::replayer::{Handle, Status};
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
 use journal_format::event::{CopyDone, CopyFailed, CopyRange, Event, ListBegin, Listed, ListedEntry, Range};
 use journal_format::ids::{JobId, JunctionId, Lsn, NodeId};
 use std::collections::{BTreeSet, VecDeque};
@@ -32,7 +32,6 @@ pub const CHUNK: u64 = 8 << 20;
 const BYTES_AHEAD_MAX: u64 = 64 << 20;
 const FILES_AHEAD_MAX: usize = 4096;
 const QUEUED_FILES_MAX: u64 = 16384;
-const STATS_SIDE_BY_SIDE: usize = 16;
 
 /// What the copier needs of the volume: it holds the locks of the junction's directories.
 #[async_trait]
@@ -222,16 +221,16 @@ impl Copier {
         let queued = self.projection.queued(Queue::Files, None, busy.len() + CopyRange::RANGES_MAX)?;
         let free: Vec<_> =
             queued.into_iter().filter(|node| !busy.contains(node)).map(|node| self.sized(node)).collect();
-        let mut sizes = stream::iter(free).buffered(STATS_SIDE_BY_SIDE);
+        let sizes = side_by_side(free).await?;
+        let mut sizes = sizes.into_iter();
         let mut ranges = Vec::new();
         let mut nodes = Vec::new();
         while budget > 0 && ranges.len() < CopyRange::RANGES_MAX {
-            let Some((node, size)) = sizes.next().await else { break };
+            let Some((node, size)) = sizes.next() else { break };
             let Some((_, Held::Partial { ordered_to })) = self.projection.held(node)? else { continue };
             nodes.push(node);
             self.cut(node, ordered_to, size, &mut ranges, &mut budget);
         }
-        drop(sizes);
         if ranges.is_empty() {
             return Ok(false);
         }
@@ -257,8 +256,8 @@ impl Copier {
         }
     }
 
-    async fn sized(&self, node: NodeId) -> (NodeId, Option<u64>) {
-        (node, self.size(node).await)
+    async fn sized(&self, node: NodeId) -> Result<(NodeId, Option<u64>), Error> {
+        Ok((node, self.size(node).await))
     }
 
     /// Size now; `None` when the file has gone, or cannot be looked at: its step finds out, and reports.

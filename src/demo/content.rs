@@ -14,7 +14,7 @@ pub fn fill(seed: u64, offset: u64, out: &mut [u8]) {
     let key = mix(seed);
     let mut at = offset;
     let mut rest = out;
-    if at % 8 == 0 {
+    if at.is_multiple_of(8) {
         let mut words = rest.chunks_exact_mut(8);
         for word in &mut words {
             word.copy_from_slice(&mix(key ^ (at / 8)).to_le_bytes());

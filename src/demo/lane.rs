@@ -279,7 +279,8 @@ impl Lane {
     pub fn fresh_name(&mut self, dir: Nid) -> Bytes {
         loop {
             let n = self.rng.u64();
-            let name = if n % 40 == 0 { odd_name(n, 255) } else { format!("n{:x}", n % 0xff_ffff).into_bytes() };
+            let name =
+                if n.is_multiple_of(40) { odd_name(n, 255) } else { format!("n{:x}", n % 0xff_ffff).into_bytes() };
             if self.tree.child(dir, &name).is_none() {
                 return Bytes::from(name);
             }

@@ -7,6 +7,7 @@
 //! An [`Object`] is found by identity (where the filer can) or by walking names from the location's root, and stays
 //! usable while it is held, whatever it is called meanwhile.
 
+pub mod aside;
 #[cfg(test)]
 pub mod contract;
 pub mod error;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
-/// How long a client operation waits at the hard limit before it is told.
-const FULL_WAIT: Duration = Duration::from_secs(10);
+/// How long a client operation waits before it is told that the journal is at its hard limit, its turn included.
+const FULL_WAIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
 /// How far the journal has come; what waiters watch.
 #[derive(Clone, Debug)]
@@ -75,6 +75,7 @@ pub struct Shared {
     waiting: [AtomicUsize; 2],
     /// A caller lost its way between reserving and filling: the batch can never be whole.
     pub broken: AtomicBool,
+    said_full: AtomicBool,
     #[cfg(test)]
     pub fail_writes: AtomicBool,
     #[cfg(test)]
@@ -187,6 +188,7 @@ impl Shared {
             gates: Default::default(),
             waiting: Default::default(),
             broken: AtomicBool::new(false),
+            said_full: AtomicBool::new(false),
             #[cfg(test)]
             fail_writes: AtomicBool::new(false),
             #[cfg(test)]
@@ -221,7 +223,7 @@ impl Shared {
         let class = usize::from(incoming.reserved);
         let mut at = Some(at);
         let mut turn = None;
-        let mut full_since = None;
+        let mut began = Instant::now();
         loop {
             // Enabled before the look, or a wake-up between look and wait would be missed.
             let room = self.room.notified();
@@ -230,30 +232,35 @@ impl Shared {
             let full = match self.try_place(&incoming, turn.is_some(), &mut at)? {
                 Try::Placed(placed, appended, r) => {
                     placed.fill(&archive, bulk);
+                    if !incoming.reserved {
+                        self.said_full.store(false, Ordering::Release);
+                    }
                     return Ok((appended, r));
                 }
                 Try::Wait { full } => full,
             };
-            if turn.is_none() {
+            self.note_full(full);
+            let patience = if incoming.reserved { Duration::MAX } else { FULL_WAIT.saturating_sub(began.elapsed()) };
+            let in_vain = if turn.is_none() {
                 let waiting = Waiting::new(&self.waiting[class]);
-                turn = Some((self.gates[class].lock().await, waiting));
-                continue;
-            }
-            if !full {
-                full_since = None;
-                room.await;
-                continue;
-            }
-            let since = *full_since.get_or_insert_with(|| {
-                tracing::warn!(limit = self.limit(), "the journal is at its hard limit: appends wait for segments");
-                Instant::now()
-            });
-            let left = FULL_WAIT.saturating_sub(since.elapsed());
-            if incoming.reserved {
-                room.await;
-            } else if tokio::time::timeout(left, room).await.is_err() {
+                let gate = within(patience, self.gates[class].lock()).await;
+                turn = gate.map(|gate| (gate, waiting));
+                turn.is_none()
+            } else {
+                within(patience, room).await.is_none()
+            };
+            if in_vain && !self.segments.has_room_for_ops() {
                 return Err(Error::Full { limit: self.limit() });
+            } else if in_vain {
+                began = Instant::now();
             }
+        }
+    }
+
+    /// Said once each time that the limit is reached.
+    fn note_full(&self, full: bool) {
+        if full && !self.said_full.swap(true, Ordering::AcqRel) {
+            tracing::warn!(limit = self.limit(), "the journal is at its hard limit: appends wait for segments");
         }
     }
 
@@ -329,6 +336,14 @@ impl Shared {
         drop(open);
         self.work.notify_one();
         Ok(Try::Placed(placed, appended, r))
+    }
+}
+
+/// `None` when it takes longer.
+async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+    match patience {
+        Duration::MAX => Some(future.await),
+        patience => tokio::time::timeout(patience, future).await.ok(),
     }
 }
 

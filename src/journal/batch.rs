@@ -124,7 +124,7 @@ impl Batch {
             time,
             durable: Lsn(0),
             flags: 0,
-            archived_len: layout.archive_end - HEADER_LEN as u32,
+            archived_len: layout.archived_len(),
             bulk_len: layout.bulk_end - layout.bulk_at,
             crc: 0,
         };

@@ -146,7 +146,12 @@ impl Journal {
             let what = format!("hard_limit must have room for {SEGMENTS_MIN} segments");
             return Err(Error::Options(what));
         }
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
+        if !dir.exists() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                files::sync_dir(parent)?;
+            }
+        }
         if !options.any_file_system {
             files::check_file_system(dir)?;
         }

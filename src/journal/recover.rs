@@ -347,7 +347,7 @@ fn cut(segments: &[Arc<Segment>], tail: &Tail) -> Result<u64> {
     let Some(last) = segments.last() else { return Ok(tail.offset) };
     let size = last.header.size;
     // Nothing was in flight behind an orderly stop.
-    if tail.offset < size && !(tail.stopped && !tail.records_behind) {
+    if tail.offset < size && (tail.records_behind || !tail.stopped) {
         let file = files::open(last.path())?;
         files::zero(&file, last.path(), tail.offset, size)?;
         file.sync_data().at("sync", last.path())?;

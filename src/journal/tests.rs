@@ -1,4 +1,5 @@
 //! The journal as a whole: what was durable comes back, what was not is cut, what is damaged is refused with its place.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use super::*;
 use journal_format::event::{Cursor, Durable, Write, samples};
@@ -489,9 +490,11 @@ async fn missing_foreign_doubled_and_misnamed_segments_are_refused_by_name() {
     let file = |number: u64| broken.join(name(number));
     refused("segment 1 is missing", &|| std::fs::remove_file(file(1)).unwrap());
     refused("no usable snapshot", &|| std::fs::remove_file(file(0)).unwrap());
-    refused("holds segment 1", &|| drop(std::fs::copy(file(1), file(2)).unwrap()));
+    refused("holds segment 1", &|| {
+        std::fs::copy(file(1), file(2)).unwrap();
+    });
     refused("is not a name that tain gives", &|| {
-        drop(std::fs::copy(file(1), broken.join(name(1) + ".bak")).unwrap());
+        std::fs::copy(file(1), broken.join(name(1) + ".bak")).unwrap();
     });
     refused("has 4096 bytes", &|| {
         std::fs::OpenOptions::new().write(true).open(file(1)).unwrap().set_len(4096).unwrap();
@@ -543,4 +546,42 @@ fn options_that_contradict_themselves_are_refused() {
     assert!(matches!(Journal::open(tight), Err(Error::Options(_))));
     let odd = Options { segment_size: SEGMENT + 1, ..options(dir.path()) };
     assert!(matches!(Journal::open(odd), Err(Error::Options(_))));
+}
+
+#[tokio::test]
+async fn operations_that_find_no_room_are_all_told_after_the_same_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(options(dir.path())).unwrap();
+    let bulk = vec![7; 30_000];
+    let event = write_event(1, &bulk);
+    while journal.append_with(&event, &bulk, |_| ()).await.is_ok() {}
+    let began = tokio::time::Instant::now();
+    let waiters: Vec<_> = (0..20)
+        .map(|_| {
+            let (journal, event, bulk) = (journal.clone(), event.clone(), bulk.clone());
+            tokio::spawn(async move { journal.append_with(&event, &bulk, |_| ()).await.map(|_| ()) })
+        })
+        .collect();
+    for waiter in waiters {
+        assert!(matches!(waiter.await.unwrap(), Err(Error::Full { .. })));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_caller_that_panics_in_the_middle_of_an_append_stops_the_journal_instead_of_hanging_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(options(dir.path())).unwrap();
+    let task = {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            journal
+                .append_with(&write_event(1, b""), b"", |_| panic!("a test wants this panic"))
+                .await
+                .map(|(at, ())| at)
+        })
+    };
+    assert!(task.await.unwrap_err().is_panic());
+    assert!(matches!(journal.failed().await, Error::FailStop(_)));
+    assert!(matches!(journal.append_with(&write_event(2, b""), b"", |_| ()).await, Err(Error::FailStop(_))));
 }

@@ -2,12 +2,12 @@
 //! kept times last. The same code for a secondary's replayer and for redo.
 
 use super::copy::Source;
-use super::reconcile::{SIDE_BY_SIDE, Settled, Site};
+use super::reconcile::{Settled, Site};
 use super::round::{DataOp, Round};
 use super::{Location, View, index_error};
+use crate::filer::aside::side_by_side;
 use crate::filer::{Changes, Error, ErrorKind, Result};
 use crate::index::live::Live;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use journal_format::event::{CopyFailed, RangeDone};
 use journal_format::ids::{Identity, Lsn, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ pub async fn carry_out(
     let settled = Site::new(location, view, source, round).settle().await?;
     let at = Data { location, view, source, round, settled: &settled, done };
     let nodes: Vec<_> = round.data.iter().map(|(node, ops)| at.node(*node, ops)).collect();
-    let results: Vec<NodeCarried> = stream::iter(nodes).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
+    let results: Vec<NodeCarried> = side_by_side(nodes).await?;
     let mut carried = Carried { made: settled.made, ranges: Vec::new(), failed: settled.failed };
     for (ranges, failed) in results {
         carried.ranges.extend(ranges);
@@ -131,7 +131,7 @@ impl Data<'_> {
 /// Put the kept modification times of these nodes on the location. Nodes that have ended are passed over.
 pub async fn put_times(location: &Location, view: &dyn View, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
     let puts: Vec<_> = nodes.iter().map(|node| put_time(location, view, live, *node)).collect();
-    stream::iter(puts).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await
+    side_by_side(puts).await.map(drop)
 }
 
 async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<()> {

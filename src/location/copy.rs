@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Bytes read and written at once.
 const PIECE: u64 = 1 << 20;
 /// Pieces of one range on their way.
-const PIECES_AHEAD: usize = 4;
+const PIECES_AHEAD: usize = 2;
 
 pub struct Source {
     pub location: Arc<Location>,

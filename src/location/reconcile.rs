@@ -14,15 +14,12 @@ use super::copy::Source;
 use super::projection::{PEN, pen_name};
 use super::round::{Origin, Round};
 use super::{Location, View, index_error};
+use crate::filer::aside::side_by_side;
 use crate::filer::{Changes, Error, ErrorKind, MakeAttrs, Object, Result};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use journal_format::event::{CopyFailed, What};
 use journal_format::ids::{Identity, Kind, NodeId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Objects worked on side by side.
-pub const SIDE_BY_SIDE: usize = 16;
 
 type Key = (NodeId, Vec<u8>);
 
@@ -277,7 +274,7 @@ impl<'a> Site<'a> {
         }
         let places: Vec<_> =
             others.iter().map(|node| self.place_one(*node, &wanted[node], parked.contains(node))).collect();
-        stream::iter(places).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await
+        side_by_side(places).await.map(drop)
     }
 
     async fn place_one(&self, node: NodeId, keys: &[Key], parked: bool) -> Result<()> {

@@ -4,7 +4,7 @@ use super::{Job, JobError, State};
 use journal_format::event::{CopyDone, Listed};
 use journal_format::ids::{JobId, Time};
 
-/// The job an event of its replayer or copier is about. One that has ended or was dismissed meanwhile is let pass (the
+/// The job an event of its replayer or copier is about. One that has ended or left the list meanwhile is let pass (the
 /// event raced with the command); one that never was contradicts.
 fn job(state: &mut State, id: JobId) -> Result<Option<&mut Job>, String> {
     if id.0 >= state.next.job {

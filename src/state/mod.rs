@@ -92,7 +92,7 @@ pub enum Role {
     /// Destination of a job that has not ended.
     Destination(JobId),
     /// Left behind by a switch, an aborted job or a removed junction: no longer written or read. It is forgotten
-    /// (taken out of `locations`) when the job that names it is dismissed, or at once when no job does.
+    /// (taken out of `locations`) when the last job that names it leaves the list, or at once when no job does.
     Left,
 }
 

@@ -14,7 +14,6 @@
 //! | link      | the name leads to the object                                                           |
 //! | write, set | never judged: a second run is the same as the first                                   |
 
-use super::Volume;
 use super::run::Waiting;
 use super::status::{is_unknown, of_kind};
 use super::types::Status;
@@ -103,9 +102,9 @@ impl Act {
         }
     }
 
-    pub async fn carry_out(&self, volume: &Volume, location: &Location) -> Outcome {
+    pub async fn carry_out(&self, location: &Location) -> Outcome {
         let filer = location.filer.as_ref();
-        let mut waiting = Waiting::new(volume, self.name(), location.id);
+        let mut waiting = Waiting::new(self.name(), location.id);
         match self {
             Act::Write { event, obj, data } => write(filer, &mut waiting, event, obj, data).await,
             Act::Set { event, obj } => set(filer, &mut waiting, event, obj).await,

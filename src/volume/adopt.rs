@@ -18,6 +18,7 @@ use super::locks::{Guard, Key, Mode};
 use super::run::Mutation;
 use super::status::of_object;
 use super::types::{NodeRef, Status};
+use crate::filer::aside::side_by_side;
 use crate::filer::{ErrorKind, Object, Stat};
 use crate::index::live::Entry;
 use crate::location::Location;
@@ -26,12 +27,9 @@ use journal_format::ids::{Identity, JunctionId, Kind, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 /// How long a client waits for a directory to become complete, and gets JUKEBOX then while it goes on.
 const COMPLETE_PATIENCE: Duration = Duration::from_secs(15);
-/// Names of one page that are looked at side by side.
-const SIDE_BY_SIDE: usize = 16;
 
 /// A name as the filer has it.
 struct Met {
@@ -57,11 +55,7 @@ impl Volume {
             return Ok(());
         }
         let volume = self.clone();
-        let task = tokio::spawn(async move { volume.adopt_all(permit, dir).await });
-        tokio::time::timeout(COMPLETE_PATIENCE, task).await.map_err(|_| Status::Jukebox)?.map_err(|error| {
-            tracing::error!(%error, "adoption ended before its time");
-            Status::ServerFault
-        })?
+        self.detached(COMPLETE_PATIENCE, async move { volume.adopt_all(permit, dir).await }).await
     }
 
     async fn adopt_all(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
@@ -106,11 +100,7 @@ impl Volume {
     pub(super) async fn adopt_one(&self, permit: Permit, dir: NodeRef, name: &[u8]) -> Result<Option<Entry>, Status> {
         let volume = self.clone();
         let name = name.to_vec();
-        let task = tokio::spawn(async move { volume.adopt_name(permit, dir, name).await });
-        tokio::time::timeout(COMPLETE_PATIENCE, task).await.map_err(|_| Status::Jukebox)?.map_err(|error| {
-            tracing::error!(%error, "adoption ended before its time");
-            Status::ServerFault
-        })?
+        self.detached(COMPLETE_PATIENCE, async move { volume.adopt_name(permit, dir, name).await }).await
     }
 
     async fn adopt_name(&self, permit: Permit, dir: NodeRef, name: Vec<u8>) -> Result<Option<Entry>, Status> {
@@ -197,27 +187,10 @@ async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Opti
     }
 }
 
-/// Look at the names, [`SIDE_BY_SIDE`] at a time; those that are gone meanwhile are left out.
+/// Look at the names, side by side; those that are gone meanwhile are left out.
 async fn meet(location: &Arc<Location>, dir: &Object, names: &[Vec<u8>]) -> Result<Vec<Met>, Status> {
-    let mut met = Vec::with_capacity(names.len());
-    let mut tasks = JoinSet::new();
-    let mut names = names.iter();
-    loop {
-        while tasks.len() < SIDE_BY_SIDE
-            && let Some(name) = names.next()
-        {
-            let (location, dir, name) = (location.clone(), dir.clone(), name.clone());
-            tasks.spawn(async move { meet_one(&location, &dir, &name).await });
-        }
-        match tasks.join_next().await {
-            None => break,
-            Some(Ok(one)) => met.extend(one?),
-            Some(Err(error)) => {
-                tracing::error!(%error, "looking at a name ended before its time");
-                return Err(Status::ServerFault);
-            }
-        }
-    }
+    let looks: Vec<_> = names.iter().map(|name| meet_one(location, dir, name)).collect();
+    let mut met: Vec<Met> = side_by_side(looks).await?.into_iter().flatten().collect();
     // In the order of names, so that the event does not depend on who answered first.
     met.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(met)

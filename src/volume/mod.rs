@@ -129,7 +129,7 @@ impl Volume {
         self.holds.drained(junction).await;
     }
 
-    /// Operations whose outcome is not known now.
+    /// Operations that no client waits for any more.
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.stuck.load(Ordering::Relaxed)
@@ -163,21 +163,4 @@ fn now() -> Time {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fsids_depend_on_journal_and_junction_alone() {
-        let (a, b) = ([1; 16], [2; 16]);
-        assert_eq!(fsid_of(&a, JunctionId(1)), fsid_of(&a, JunctionId(1)));
-        assert_ne!(fsid_of(&a, JunctionId(1)), fsid_of(&a, JunctionId(2)));
-        assert_ne!(fsid_of(&a, JunctionId(1)), fsid_of(&b, JunctionId(1)));
-    }
-
-    #[test]
-    fn node_ids_begin_behind_the_highest_and_never_at_the_tree_s_root() {
-        let ids = NodeIds::after(NodeId(41));
-        assert_eq!((ids.allot(), ids.allot()), (NodeId(42), NodeId(43)));
-        assert_eq!(NodeIds::after(NodeId(0)).allot(), NodeId(2));
-    }
-}
+mod tests;

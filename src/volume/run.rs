@@ -2,8 +2,10 @@
 //!
 //! Once an event is durable it must be carried out and ended whatever becomes of the client, so everything from
 //! `ledger.begin` on runs in a spawned task that owns the permit, the locks and the objects. The client's own task only
-//! waits for it, and no longer than [`PATIENCE`]: then it answers JUKEBOX, and the operation goes on, unsettled and
-//! locked, until the filer says what came of it. If the process dies meanwhile, recovery redoes it from the journal.
+//! waits for it: for the record as long as the journal takes (a client that was sent away repeats its call; an
+//! operation must not be appended after that), and from then on no longer than [`PATIENCE`]. Then it answers JUKEBOX,
+//! and the operation goes on, unsettled and locked, until the filer says what came of it. If the process dies
+//! meanwhile, recovery redoes it from the journal.
 //!
 //! ```text
 //! begin ── durable ──► carry out ─┬─ done ────► index, objects, Made ──► ledger.done
@@ -13,7 +15,8 @@
 //! JUKEBOX
 //! ```
 //!
-//! **Bound**: at [`STUCK_MAX`] operations that wait for a filer, new ones get JUKEBOX before they are appended.
+//! **Bound**: tasks whose client has been sent away count as stuck; at [`STUCK_MAX`] of them new operations get JUKEBOX
+//! before they are appended. So there are never more than that and the calls in flight, which the gateway bounds.
 
 use super::Volume;
 use super::act::{Act, Outcome, part_of};
@@ -23,16 +26,20 @@ use super::types::Status;
 use crate::filer::{self, Object};
 use crate::index::store;
 use crate::journal::Appended;
+use crate::ledger::Op;
 use crate::location::Location;
 use journal_format::event::{Event, Failed, Made, PartDone, Partial};
 use journal_format::ids::{LocationId, Lsn, NodeId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+use tokio::time::error::Elapsed;
 
 /// How long a client waits for an operation that has been begun.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Operations whose outcome is not known, beyond which no new ones are begun.
+/// Operations that no client waits for any more, beyond which no new ones are begun.
 pub const STUCK_MAX: usize = 256;
 /// Between two tries: at first, and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -55,17 +62,16 @@ pub(super) struct Ended {
     pub _permit: Permit,
 }
 
-/// An operation that waits for a filer; counted as stuck from its first pause on.
+/// The pauses of an operation that waits for a filer.
 pub(super) struct Waiting {
-    stuck: Arc<AtomicUsize>,
     name: &'static str,
     location: LocationId,
     pauses: u32,
 }
 
 impl Waiting {
-    pub fn new(volume: &Volume, name: &'static str, location: LocationId) -> Self {
-        Self { stuck: volume.stuck.clone(), name, location, pauses: 0 }
+    pub const fn new(name: &'static str, location: LocationId) -> Self {
+        Self { name, location, pauses: 0 }
     }
 
     /// An earlier call's outcome was not known: a definite error proves nothing any more.
@@ -75,7 +81,6 @@ impl Waiting {
 
     pub async fn pause(&mut self, error: &filer::Error) {
         if self.pauses == 0 {
-            self.stuck.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(op = self.name, location = %self.location, %error, "outcome not known: held, and tried again");
         }
         self.pauses = self.pauses.saturating_add(1);
@@ -86,9 +91,47 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if self.pauses > 0 {
-            self.stuck.fetch_sub(1, Ordering::Relaxed);
             tracing::info!(op = self.name, location = %self.location, pauses = self.pauses, "outcome known");
         }
+    }
+}
+
+/// Counts one that its client does not wait for any more.
+struct Stuck(Arc<AtomicUsize>);
+
+impl Stuck {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// `work`, counted as stuck from `patience` on.
+async fn counted<T>(stuck: Arc<AtomicUsize>, patience: Duration, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    if let Ok(result) = tokio::time::timeout(patience, &mut work).await {
+        return result;
+    }
+    let _stuck = Stuck::new(&stuck);
+    work.await
+}
+
+/// What a task said that was waited for so long.
+fn said<T>(said: Result<Result<Result<T, Status>, JoinError>, Elapsed>) -> Result<T, Status> {
+    match said {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => {
+            // Our own bug. What it had begun stays unsettled, and is redone at the next start.
+            tracing::error!(%error, "an operation's task ended before the operation did");
+            Err(Status::ServerFault)
+        }
+        Err(_) => Err(Status::Jukebox),
     }
 }
 
@@ -99,29 +142,49 @@ fn pause_after(pauses: u32) -> Duration {
 impl Volume {
     /// Begin the operation and see it to its end.
     pub(super) async fn run(&self, mutation: Mutation) -> Result<Ended, Status> {
-        if self.stuck() >= STUCK_MAX {
-            return Err(Status::Jukebox);
-        }
+        self.check_stuck()?;
+        let (begun, has_begun) = oneshot::channel();
         let volume = self.clone();
-        let task = tokio::spawn(async move { volume.to_the_end(mutation).await });
-        match tokio::time::timeout(PATIENCE, task).await {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(error)) => {
-                // Our own bug. What it had begun stays unsettled, and is redone at the next start.
-                tracing::error!(%error, "an operation's task ended before the operation did");
-                Err(Status::ServerFault)
-            }
-            Err(_) => Err(Status::Jukebox),
-        }
+        let task = tokio::spawn(async move { volume.begin_and_end(mutation, begun).await });
+        // An error says that the task has ended without: then it says why.
+        let _ = has_begun.await;
+        said(tokio::time::timeout(PATIENCE, task).await)
+    }
+
+    /// Any other work that must not stop half way, in a task of its own.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.check_stuck()?;
+        let task = tokio::spawn(counted(self.stuck.clone(), patience, work));
+        said(tokio::time::timeout(patience, task).await)
+    }
+
+    fn check_stuck(&self) -> Result<(), Status> {
+        if self.stuck() < STUCK_MAX { Ok(()) } else { Err(Status::Jukebox) }
+    }
+
+    async fn begin_and_end(&self, mutation: Mutation, begun: oneshot::Sender<()>) -> Result<Ended, Status> {
+        let event = mutation.act.event();
+        let op = self.ledger.begin(mutation.permit.junction(), &event, mutation.act.bulk()).await?;
+        // Nobody listens when the client's task was dropped.
+        let _ = begun.send(());
+        counted(self.stuck.clone(), PATIENCE, self.end(mutation, event, op)).await
     }
 
     /// [`run`](Self::run) inside a task that is the operation's own already.
     pub(super) async fn to_the_end(&self, mutation: Mutation) -> Result<Ended, Status> {
+        let event = mutation.act.event();
+        let op = self.ledger.begin(mutation.permit.junction(), &event, mutation.act.bulk()).await?;
+        self.end(mutation, event, op).await
+    }
+
+    async fn end(&self, mutation: Mutation, event: Event, op: Op) -> Result<Ended, Status> {
         let Mutation { permit, guard, location, act } = mutation;
-        let event = act.event();
-        let op = self.ledger.begin(permit.junction(), &event, act.bulk()).await?;
         let mut ended = Ended { guard, written: 0, _permit: permit };
-        match act.carry_out(self, &location).await {
+        match act.carry_out(&location).await {
             Outcome::Done(made) => {
                 self.settle(&location, op.at, &act, &event, made.as_ref()).await?;
                 if let Event::Write(write) = &event {
@@ -209,10 +272,8 @@ fn follow(location: &Location, lsn: Lsn, event: &Event) {
         Event::Write(write) => {
             location.touch(write.node);
         }
-        Event::SetAttr(set) => {
-            if set.size.is_some() && set.mtime.is_none() {
-                location.touch(set.node);
-            }
+        Event::SetAttr(set) if set.size.is_some() && set.mtime.is_none() => {
+            location.touch(set.node);
         }
         Event::Make(make) => {
             location.touch(make.dir);

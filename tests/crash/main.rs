@@ -1,5 +1,7 @@
 //! The real service killed with SIGKILL, again and again, while it moves data and clients work.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

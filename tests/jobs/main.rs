@@ -1,5 +1,7 @@
 //! Moves, from outside: under load, several in a row, and the ones that are refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -83,6 +83,8 @@ impl Served {
         service.tain(&["junction", "add", "/a/b", "one:/export"]).await.unwrap();
         let client = client(&service, 1);
         let root = client.mount(b"/a/b").await.unwrap().unwrap();
+        // Until the service has taken up the new junction it says JUKEBOX; the client waits.
+        client.nfs(&Call::GetAttr { node: root.clone() }).await.unwrap();
         Self { dir, service, client, root }
     }
 

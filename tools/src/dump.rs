@@ -51,7 +51,8 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
             continue;
         }
         segment.walk(&mut |item| {
-            if let Some(gap) = gap.take() {
+            let is_end = matches!(item, Item::Gap { resumes: None, .. });
+            if let Some(gap) = gap.take_if(|_| !is_end) {
                 print(args, &gap, out)?;
             }
             let line = match item {
@@ -65,7 +66,8 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
                     match resumes {
                         Some(_) => bad,
                         None => {
-                            gap = Some(bad);
+                            // The first: the segments made ready behind it are empty too.
+                            gap.get_or_insert(bad);
                             return Ok(());
                         }
                     }

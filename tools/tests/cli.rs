@@ -1,4 +1,5 @@
 //! The tool from outside, over journals made of the format's samples.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use journal_format::event::{codec, samples};
 use serde_json::Value;

@@ -76,7 +76,7 @@ pub async fn open(
         subdir: subdir.to_vec(),
         expected_dir: expected_dir.cloned(),
     };
-    let (tree, capabilities) = aside(move || {
+    let (tree, capabilities) = crate::filer::aside::call(move || {
         let tree = Tree::open(place, Limits::from_rlimit())?;
         let root = probe::is_root();
         let capabilities = Capabilities {
@@ -97,7 +97,7 @@ pub async fn open(
 pub async fn create_subdir(path: PathBuf, expected_root: &[u8], subdir: &[Vec<u8>]) -> Result<()> {
     let place = Place { path, expected_root: expected_root.to_vec(), subdir: Vec::new(), expected_dir: None };
     let subdir = subdir.to_vec();
-    aside(move || {
+    crate::filer::aside::call(move || {
         let tree = Tree::open(place, Limits::from_rlimit())?;
         let mut dir = tree.root().node.clone();
         for name in &subdir {
@@ -107,15 +107,6 @@ pub async fn create_subdir(path: PathBuf, expected_root: &[u8], subdir: &[Vec<u8
         tree.sync()
     })
     .await
-}
-
-/// Off the threads that must not wait.
-async fn aside<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        Err(_) => Err(Error::new(ErrorKind::Unknown, "call the system", "the service is stopping")),
-    }
 }
 
 /// What is answered at once never waits: a loop of such calls must still let other tasks run.
@@ -128,7 +119,7 @@ impl Posix {
         let stopping = |_| Error::new(ErrorKind::Down, "call the system", "the filer is closed");
         let permit = self.calls.clone().acquire_owned().await.map_err(stopping)?;
         let tree = self.tree.clone();
-        aside(move || {
+        crate::filer::aside::call(move || {
             // Given back when the call has ended, not when its caller gave up.
             let _permit = permit;
             call(&tree)

@@ -59,7 +59,7 @@ impl Limits {
     pub fn from_rlimit() -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
         let limit = usize::try_from(limit).unwrap_or(1 << 20);
-        Self { nodes_max: (limit / 16).clamp(32, 16384), files_max: (limit / 32).clamp(16, 8192) }
+        Self { nodes_max: (limit / 16).clamp(32, 4096), files_max: (limit / 32).clamp(16, 1024) }
     }
 }
 

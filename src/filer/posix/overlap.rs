@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 4096;
 /// Whether `subdir_a` of `a` and `subdir_b` of `b` share any directory. Directories that do not exist yet are judged by
 /// the last one above them that does.
 pub async fn overlaps(a: PathBuf, subdir_a: Vec<Vec<u8>>, b: PathBuf, subdir_b: Vec<Vec<u8>>) -> Result<bool> {
-    super::aside(move || {
+    crate::filer::aside::call(move || {
         let a = Side::look(&a, &subdir_a)?;
         let b = Side::look(&b, &subdir_b)?;
         Ok(a.holds(&b)? || b.holds(&a)?)

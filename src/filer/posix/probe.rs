@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// Looks at the export at `path` and tries what the service's user can do there.
 pub async fn probe(path: PathBuf) -> Result<Probe> {
-    super::aside(move || look(&path)).await
+    crate::filer::aside::call(move || look(&path)).await
 }
 
 /// Whether the service may do what only root may; where the file system disagrees (a squashing mount), calls say so.

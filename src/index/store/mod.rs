@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-pub const OVERLAY_BYTES_MAX: usize = 16 << 20;
+pub const OVERLAY_BYTES_MAX: usize = 4 << 20;
 
 /// A scan takes as many changes at once as it was asked for entries, and so many more, in case there are removals.
 fn scan_slack(limit: usize) -> usize {

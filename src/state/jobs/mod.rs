@@ -7,8 +7,8 @@ use journal_format::event::{Event, JobCreated, JobKind, JobState, JobStateChange
 use journal_format::ids::{JobId, Lsn, Time};
 use std::collections::BTreeMap;
 
-/// Most jobs in the list, ended ones included; the next one is refused.
-pub const JOBS_MAX: usize = 10_000;
+/// Most jobs in the list. Past it the oldest ended one is forgotten; while none has ended, the next one is refused.
+pub const JOBS_MAX: usize = 1_000;
 /// Longest notes and longest reason, bytes.
 pub const TEXT_MAX: usize = 4096;
 
@@ -180,7 +180,18 @@ pub(super) fn created(state: &mut State, e: &JobCreated, end: Lsn, time: Time) -
         errors: BTreeMap::new(),
     };
     state.jobs.insert(e.job, job);
+    while state.jobs.len() > JOBS_MAX && forget_oldest(state) {}
     Ok(())
+}
+
+/// The oldest job that has ended leaves the list, and what only it named is forgotten. `false`: none has ended.
+fn forget_oldest(state: &mut State) -> bool {
+    let Some(id) = state.jobs.iter().find(|(_, j)| j.state.has_ended()).map(|(id, _)| *id) else { return false };
+    if let Some(job) = state.jobs.remove(&id) {
+        state.forget_if_unused(job.source);
+        state.forget_if_unused(job.destination);
+    }
+    true
 }
 
 pub(super) fn changed(state: &mut State, e: &JobStateChanged, end: Lsn, time: Time) -> Result<(), String> {

@@ -85,8 +85,11 @@ pub(in super::super) fn create(
     if notes.len() > TEXT_MAX {
         return Err(Refusal::new(format!("the notes are longer than {TEXT_MAX} bytes"), "shorten them"));
     }
-    if state.jobs.len() >= JOBS_MAX {
-        return Err(Refusal::new(format!("there are {JOBS_MAX} jobs in the list"), "dismiss ended ones"));
+    if state.jobs.len() >= JOBS_MAX && !state.jobs.values().any(|j| j.state.has_ended()) {
+        return Err(Refusal::new(
+            format!("there are {JOBS_MAX} jobs, and none has ended"),
+            "wait for one, or abort one",
+        ));
     }
     let destination = LocationSpec {
         location: LocationId(state.next.location),

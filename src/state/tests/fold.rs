@@ -288,3 +288,25 @@ fn a_damaged_or_newer_snapshot_is_an_error() {
         assert!(State::from_json(&json.as_bytes()[..end]).is_err());
     }
 }
+
+#[test]
+fn the_oldest_ended_job_is_forgotten_when_the_list_is_full() {
+    let mut state = World::new().state;
+    let mut does = |command: &Command| {
+        for event in decide(&state, command).unwrap() {
+            let (lsn, end) = (state.lsn, state.lsn.plus(8));
+            apply(&mut state, lsn, end, Time(0), &event).unwrap();
+        }
+    };
+    let jobs = u32::try_from(jobs::JOBS_MAX).unwrap() + 2;
+    for job in 1..=jobs {
+        does(&create_move("/data/a", "new:/a", false));
+        if job < jobs {
+            does(&action(job, JobAction::Abort));
+        }
+    }
+    state.check().unwrap();
+    assert_eq!(state.jobs.len(), jobs::JOBS_MAX, "I11");
+    assert_eq!(state.jobs.keys().next(), Some(&JobId(3)), "the oldest are gone");
+    assert_eq!(state.locations.len(), jobs::JOBS_MAX + 1, "and what only they named");
+}

@@ -1,5 +1,6 @@
 //! MKDIR, SYMLINK and MKNOD; and what CREATE shares with them.
 
+use crate::filer::Stat;
 use crate::location::Location;
 use crate::semantics::permission::may_add;
 use crate::semantics::resulting;
@@ -7,7 +8,7 @@ use crate::volume::Volume;
 use crate::volume::act::Act;
 use crate::volume::hold::Permit;
 use crate::volume::locks::Guard;
-use crate::volume::resolve::{Seen, Use, changeable, check_name};
+use crate::volume::resolve::{Seen, Use, attr, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{
     Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SetTime, Status, Wcc,
@@ -65,9 +66,19 @@ impl Volume {
         may_add(&call.cred(), &dir.owned())?;
         let event = self.make_event(call, location, dir, name, new, verifier)?;
         let node = NodeRef { junction: dir.at.junction, node: event.node };
+        let stat = made_stat(&event);
         let act = Act::Make { event, dir: dir.obj.clone() };
         let ended = self.run(Mutation { permit, guard, location: location.clone(), act }).await?;
-        let attr = self.attr_now(node).await?;
+        let attr = match self.attr_now(node).await {
+            Ok(attr) => attr,
+            // Done all the same: an error here would make the client repeat it, and meet its own file.
+            Err(_) => {
+                let rec = self.rec(node)?;
+                let atime = if stat.atime == Time::default() { rec.ctime } else { stat.atime };
+                let stat = Stat { atime, ..stat };
+                attr(&rec, &stat, node.node, self.fsid(node.junction))
+            }
+        };
         Ok(Found { node, attr, dir: self.wcc(&ended.guard, before, dir.at).await })
     }
 
@@ -124,6 +135,29 @@ impl Volume {
     ) -> Result<Found, Status> {
         let attr: Attr = self.attr_now(node).await?;
         Ok(Found { node, attr, dir: self.wcc(guard, before, dir).await })
+    }
+}
+
+/// Attributes as they were asked for, for when the filer cannot be asked just after it made the object.
+fn made_stat(event: &event::Make) -> Stat {
+    let rdev = match event.what {
+        What::Char { major, minor } | What::Block { major, minor } => (major, minor),
+        What::File | What::Dir | What::Symlink { .. } | What::Fifo | What::Socket => (0, 0),
+    };
+    let size = if let What::Symlink { target } = &event.what { target.len() as u64 } else { event.size };
+    let kind = event.what.kind();
+    Stat {
+        kind,
+        mode: event.mode,
+        uid: event.uid,
+        gid: event.gid,
+        nlink: if kind == Kind::Dir { 2 } else { 1 },
+        size,
+        used: 0,
+        rdev,
+        atime: event.atime.unwrap_or_default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
     }
 }
 

@@ -1,0 +1,196 @@
+//! Filers that refuse, lose answers, go away; clients that hang up.
+
+use super::*;
+use crate::filer::ErrorKind;
+use journal_format::event::{Failed, PartDone, Partial};
+use std::time::Duration;
+
+fn failed(w: &World) -> Vec<Failed> {
+    let events = w.events().into_iter();
+    events.filter_map(|(_, e)| if let Event::Failed(f) = e { Some(f) } else { None }).collect()
+}
+
+#[tokio::test]
+async fn a_refusal_is_journaled_with_its_status_before_it_is_answered() {
+    let w = world().await;
+    w.fault("make", Fault::Before(ErrorKind::NoSpace), 1);
+    let refused = w.volume.create(&user(), ROOT_REF, b"f", CreateHow::Guarded(mode(0o644))).await.unwrap_err();
+    assert_eq!(refused.status, Status::NoSpc);
+    let events = w.events();
+    let (lsn, _) = events.iter().find(|(_, e)| matches!(e, Event::Make(_))).unwrap();
+    assert_eq!(failed(&w), [Failed { op: *lsn, status: Status::NoSpc as u32 }]);
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Err(Status::NoEnt));
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_judged_by_identity_and_not_done_twice() {
+    let w = world().await;
+    w.fault("make", Fault::After(ErrorKind::Unknown), 1);
+    let file = w.create(&user(), "f").await;
+    w.fault("link", Fault::After(ErrorKind::Unknown), 1);
+    w.volume.link(&user(), file, ROOT_REF, b"g").await.unwrap();
+    w.fault("rename", Fault::After(ErrorKind::Down), 1);
+    w.volume.rename(&user(), ROOT_REF, b"g", ROOT_REF, b"h").await.unwrap();
+    w.fault("remove", Fault::After(ErrorKind::Unknown), 1);
+    w.volume.remove(&user(), ROOT_REF, b"f").await.unwrap();
+    w.fault("write", Fault::After(ErrorKind::Unknown), 1);
+    assert_eq!(w.write(&user(), file, 0, "x").await, Ok(1));
+    assert_eq!(w.names(ROOT_REF).await, ["h"]);
+    assert_eq!(failed(&w), []);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn an_io_error_of_a_call_that_took_effect_is_done_and_of_one_that_did_not_is_failed() {
+    let w = world().await;
+    w.fault("make", Fault::After(ErrorKind::Io), 1);
+    let file = w.create(&user(), "f").await;
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Ok(file));
+    w.fault("remove", Fault::Before(ErrorKind::Io), 1);
+    assert_eq!(w.volume.remove(&user(), ROOT_REF, b"f").await.unwrap_err().status, Status::Io);
+    assert_eq!(failed(&w).len(), 1);
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Ok(file));
+}
+
+#[tokio::test]
+async fn a_write_that_has_room_for_a_part_ends_as_partial_and_answers_short() {
+    let w = world_of(Memory::new(MemoryOptions { space: 4096, ..MemoryOptions::default() })).await;
+    let file = w.create(&user(), "f").await;
+    let data = Bytes::from(vec![7; 10_000]);
+    let (written, wcc) = w.volume.write(&user(), file, 0, data).await.unwrap();
+    assert!(written > 0 && written < 10_000);
+    assert_eq!(wcc.after.unwrap().size, u64::from(written));
+    let ends: Vec<Partial> =
+        w.events().into_iter().filter_map(|(_, e)| if let Event::Partial(p) = e { Some(p) } else { None }).collect();
+    assert_eq!((ends[0].done.clone(), ends[0].status), (PartDone::Bytes(written), Status::NoSpc as u32));
+    assert_eq!(w.write(&user(), file, u64::from(written), "more and more").await, Err(Status::NoSpc));
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn an_io_error_of_a_write_is_partial_for_nobody_knows_what_it_left() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.fault("write", Fault::Before(ErrorKind::Io), 1);
+    assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Io));
+    assert_eq!(w.count(|e| matches!(e, Event::Partial(p) if p.done == PartDone::Bytes(0))), 1);
+}
+
+#[tokio::test]
+async fn a_setattr_that_fails_half_way_says_which_half() {
+    let w = world().await;
+    let file = w.create(&root(), "f").await;
+    // The second call, for the mode, behind the owner's.
+    let calls = AtomicUsize::new(0);
+    let hook = move |op: &'static str| {
+        (op == "set" && calls.fetch_add(1, Ordering::SeqCst) == 1).then_some(Fault::Before(ErrorKind::ReadOnly))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let wish = SetAttrs { uid: Some(USER), ..mode(0o600) };
+    assert_eq!(w.volume.setattr(&root(), file, wish, None).await.unwrap_err().status, Status::RoFs);
+    let done = PartDone::Attrs { mode: false, owner: true, size: false, times: false };
+    assert_eq!(w.count(|e| matches!(e, Event::Partial(p) if p.done == done)), 1);
+    let attr = w.volume.getattr(file).await.unwrap();
+    assert_eq!((attr.uid, attr.mode), (USER, 0o644));
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_create_whose_size_is_refused_leaves_nothing_behind() {
+    let w = world().await;
+    w.fault("set", Fault::Before(ErrorKind::FileTooBig), 1);
+    let how = CreateHow::Guarded(SetAttrs { size: Some(1 << 40), ..mode(0o644) });
+    assert_eq!(w.volume.create(&user(), ROOT_REF, b"f", how).await.unwrap_err().status, Status::FBig);
+    w.filer.set_fault(None);
+    assert!(w.filer.lookup(&w.top().await, b"f").await.is_err());
+    assert_eq!(failed(&w).len(), 1);
+}
+
+#[tokio::test]
+async fn an_operation_goes_on_to_its_end_when_its_client_hangs_up() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.fault("write", Fault::Before(ErrorKind::Down), 3);
+    let writing = tokio::spawn({
+        let volume = w.volume.clone();
+        async move { volume.write(&user(), file, 0, Bytes::from_static(b"kept")).await.map(drop) }
+    });
+    while w.count(|e| matches!(e, Event::Write(_))) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    writing.abort();
+    assert!(w.volume.ledger.settled_lsn(J) < w.volume.ledger.journal.end_lsn(), "unsettled as long as nobody knows");
+    assert!(!w.volume.locks.is_empty(), "and locked");
+    while !w.volume.locks.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(w.read(file).await, b"kept");
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn who_is_kept_waiting_gets_jukebox_and_what_he_began_is_counted_until_it_ends() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = down.clone();
+    let hook = move |op: &'static str| {
+        (op == "write" && is_down.load(Ordering::SeqCst)).then_some(Fault::Before(ErrorKind::Unknown))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    assert_eq!(w.write(&user(), file, 0, "late").await, Err(Status::Jukebox));
+    // Its own timer and the client's run out at about the same time.
+    while w.volume.stuck() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(w.volume.getattr(file).await.unwrap().size, 0, "reads go on");
+    down.store(false, Ordering::SeqCst);
+    while w.volume.stuck() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(w.read(file).await, b"late");
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn while_too_many_outcomes_are_not_known_nothing_new_is_begun() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.volume.stuck.store(run::STUCK_MAX, Ordering::SeqCst);
+    assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Jukebox));
+    assert_eq!(w.count(|e| matches!(e, Event::Write(_))), 0);
+    w.volume.stuck.store(0, Ordering::SeqCst);
+    assert_eq!(w.write(&user(), file, 0, "x").await, Ok(1));
+}
+
+#[tokio::test]
+async fn a_filer_that_is_down_before_the_record_is_jukebox_and_leaves_none() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.filer.set_fault(Some(Box::new(|_| Some(Fault::Before(ErrorKind::Down)))));
+    assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Jukebox));
+    assert_eq!(w.volume.getattr(file).await, Err(Status::Jukebox));
+    assert_eq!(w.count(|e| matches!(e, Event::Write(_))), 0);
+    w.filer.set_fault(None);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn what_was_made_is_answered_even_if_the_filer_goes_down_behind_it() {
+    let w = world().await;
+    let made = std::sync::atomic::AtomicBool::new(false);
+    let hook = move |op: &'static str| {
+        if op == "make" {
+            made.store(true, Ordering::SeqCst);
+            return None;
+        }
+        made.load(Ordering::SeqCst).then_some(Fault::Before(ErrorKind::Down))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let answered = w.volume.create(&user(), ROOT_REF, b"f", CreateHow::Guarded(mode(0o640))).await.unwrap().attr;
+    w.filer.set_fault(None);
+    let later = w.volume.getattr(w.lookup(ROOT_REF, "f").await.unwrap()).await.unwrap();
+    let shown = |a: &Attr| (a.kind, a.mode, a.uid, a.gid, a.size, a.nlink, a.fileid, a.mtime, a.ctime);
+    assert_eq!(shown(&answered), shown(&later));
+}

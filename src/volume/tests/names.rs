@@ -1,0 +1,296 @@
+//! Names: create, make, remove, rename, link, lookup, adoption.
+
+use super::*;
+use journal_format::ids::Kind;
+
+#[tokio::test]
+async fn creates_guarded_unchecked_and_exclusive_differ_when_the_name_is_taken() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.write(&user(), file, 0, "abc").await.unwrap();
+    let create = async |how| w.volume.create(&user(), ROOT_REF, b"f", how).await.map_err(|r| r.status);
+    assert_eq!(create(CreateHow::Guarded(mode(0o644))).await, Err(Status::Exist));
+    assert_eq!(create(CreateHow::Exclusive([1; 8])).await, Err(Status::Exist));
+    let found = create(CreateHow::Unchecked(mode(0o600))).await.unwrap();
+    assert_eq!((found.node, found.attr.size, found.attr.mode), (file, 3, 0o644), "as it was");
+    let cut = SetAttrs { size: Some(0), ..mode(0o600) };
+    assert_eq!(create(CreateHow::Unchecked(cut)).await.unwrap().attr.size, 0);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn an_exclusive_create_that_is_repeated_finds_its_own_file() {
+    let w = world().await;
+    let create = async |v| w.volume.create(&user(), ROOT_REF, b"x", CreateHow::Exclusive([v; 8])).await;
+    let first = create(1).await.unwrap().node;
+    assert_eq!(create(1).await.unwrap().node, first);
+    assert_eq!(create(2).await.unwrap_err().status, Status::Exist);
+    assert_eq!(w.count(|e| matches!(e, Event::Make(_))), 1);
+}
+
+#[tokio::test]
+async fn everything_can_be_made_and_is_owned_by_its_maker() {
+    let w = world().await;
+    let kinds = [
+        (What::Dir, Kind::Dir),
+        (What::Fifo, Kind::Fifo),
+        (What::Socket, Kind::Socket),
+        (What::Symlink { target: b"../x".to_vec() }, Kind::Symlink),
+    ];
+    for (i, (what, kind)) in kinds.into_iter().enumerate() {
+        let new = NewNode { what, attrs: mode(0o700) };
+        let found = w.volume.make(&user(), ROOT_REF, format!("n{i}").as_bytes(), new).await.unwrap();
+        assert_eq!((found.attr.kind, found.attr.uid, found.attr.gid), (kind, USER, USER));
+    }
+    let link = w.lookup(ROOT_REF, "n3").await.unwrap();
+    assert_eq!(w.volume.readlink(&user(), link).await.unwrap().0, b"../x");
+    let device = NewNode { what: What::Char { major: 1, minor: 3 }, attrs: mode(0o600) };
+    assert_eq!(w.volume.make(&user(), ROOT_REF, b"c", device.clone()).await.unwrap_err().status, Status::Perm);
+    assert_eq!(w.volume.make(&root(), ROOT_REF, b"c", device).await.unwrap().attr.rdev, (1, 3));
+    let ledger = &w.volume.ledger;
+    ledger.wait_durable(ledger.journal.end_lsn()).await.unwrap();
+    assert_eq!(w.count(|e| matches!(e, Event::Made(_))), 5);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_removed_node_is_stale_and_its_name_free() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    let wcc = w.volume.remove(&user(), ROOT_REF, b"f").await.unwrap();
+    assert!(wcc.before.is_some() && wcc.after.is_some());
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Err(Status::NoEnt));
+    assert_eq!(w.volume.getattr(file).await, Err(Status::Stale));
+    assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Stale));
+    assert_ne!(w.create(&user(), "f").await, file, "ids are not used again");
+    assert_eq!(w.volume.remove(&user(), ROOT_REF, b"nothing").await.unwrap_err().status, Status::NoEnt);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn remove_and_rmdir_take_their_own_kind_and_only_empty_directories() {
+    let w = world().await;
+    let dir = w.mkdir(&user(), ROOT_REF, "d").await;
+    w.mkdir(&user(), dir, "below").await;
+    w.create(&user(), "f").await;
+    let remove = async |name: &[u8]| w.volume.remove(&user(), ROOT_REF, name).await.map_err(|r| r.status);
+    let rmdir = async |dir, name: &[u8]| w.volume.rmdir(&user(), dir, name).await.map_err(|r| r.status);
+    assert_eq!(remove(b"d").await, Err(Status::IsDir));
+    assert_eq!(rmdir(ROOT_REF, b"f").await, Err(Status::NotDir));
+    assert_eq!(rmdir(ROOT_REF, b"d").await, Err(Status::NotEmpty));
+    assert_eq!(w.count(|e| matches!(e, Event::Remove(_))), 0, "refused before it is journaled");
+    assert!(rmdir(dir, b"below").await.is_ok());
+    assert!(rmdir(ROOT_REF, b"d").await.is_ok());
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_hard_link_keeps_the_node_until_its_last_name_goes() {
+    let w = world().await;
+    let file = w.create(&user(), "a").await;
+    let dir = w.mkdir(&user(), ROOT_REF, "d").await;
+    let (attr, _) = w.volume.link(&user(), file, dir, b"b").await.unwrap();
+    assert_eq!(attr.unwrap().nlink, 2);
+    assert_eq!(w.lookup(dir, "b").await, Ok(file));
+    w.volume.remove(&user(), ROOT_REF, b"a").await.unwrap();
+    assert!(w.volume.getattr(file).await.is_ok_and(|a| a.nlink == 1));
+    w.volume.remove(&user(), dir, b"b").await.unwrap();
+    assert_eq!(w.volume.getattr(file).await, Err(Status::Stale));
+    let refused = w.volume.link(&user(), dir, ROOT_REF, b"dd").await.unwrap_err();
+    assert_eq!(refused.status, Status::IsDir);
+}
+
+#[tokio::test]
+async fn renames_move_replace_and_keep_the_node() {
+    let w = world().await;
+    let (a, b) = (w.create(&user(), "a").await, w.create(&user(), "b").await);
+    w.write(&user(), a, 0, "A").await.unwrap();
+    let rename = async |from, name: &[u8], to, new: &[u8]| {
+        w.volume.rename(&user(), from, name, to, new).await.map(drop).map_err(|r| r.status)
+    };
+    assert_eq!(rename(ROOT_REF, b"a", ROOT_REF, b"b").await, Ok(()));
+    assert_eq!(w.lookup(ROOT_REF, "b").await, Ok(a));
+    assert_eq!(w.volume.getattr(b).await, Err(Status::Stale), "it was replaced");
+    let dir = w.mkdir(&user(), ROOT_REF, "d").await;
+    assert_eq!(rename(ROOT_REF, b"b", dir, b"c").await, Ok(()));
+    assert_eq!(w.read(a).await, b"A");
+    assert_eq!(w.names(ROOT_REF).await, ["d"]);
+    assert_eq!(rename(dir, b"c", ROOT_REF, b"d").await, Err(Status::IsDir));
+    assert_eq!(rename(ROOT_REF, b"d", dir, b"c").await, Err(Status::Inval), "below itself");
+    let events = w.operations();
+    assert_eq!(rename(dir, b"c", dir, b"c").await, Ok(()));
+    assert_eq!(w.operations(), events, "nothing happens to a name that is its own");
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_directory_moves_only_where_it_does_not_contain_itself_and_over_empty_ones() {
+    let w = world().await;
+    let a = w.mkdir(&user(), ROOT_REF, "a").await;
+    let b = w.mkdir(&user(), a, "b").await;
+    let rename = async |from, name: &[u8], to, new: &[u8]| {
+        w.volume.rename(&user(), from, name, to, new).await.map(drop).map_err(|r| r.status)
+    };
+    assert_eq!(rename(ROOT_REF, b"a", b, b"x").await, Err(Status::Inval));
+    assert_eq!(rename(ROOT_REF, b"a", a, b"x").await, Err(Status::Inval));
+    w.mkdir(&user(), ROOT_REF, "empty").await;
+    assert_eq!(rename(ROOT_REF, b"empty", ROOT_REF, b"a").await, Err(Status::NotEmpty));
+    assert_eq!(rename(a, b"b", ROOT_REF, b"a").await, Err(Status::NotEmpty), "over its own parent");
+    assert_eq!(rename(a, b"b", ROOT_REF, b"empty").await, Ok(()));
+    assert_eq!(w.lookup(ROOT_REF, "empty").await, Ok(b));
+    assert_eq!(w.lookup(b, "..").await, Ok(ROOT_REF));
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn two_names_of_one_file_are_not_renamed_into_one() {
+    let w = world().await;
+    let file = w.create(&user(), "a").await;
+    w.volume.link(&user(), file, ROOT_REF, b"b").await.unwrap();
+    w.volume.rename(&user(), ROOT_REF, b"a", ROOT_REF, b"b").await.unwrap();
+    assert_eq!(w.names(ROOT_REF).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn in_a_sticky_directory_strangers_remove_and_rename_nothing() {
+    let w = world().await;
+    w.volume.setattr(&root(), ROOT_REF, mode(0o1777), None).await.unwrap();
+    w.create(&root(), "f").await;
+    assert_eq!(w.volume.remove(&user(), ROOT_REF, b"f").await.unwrap_err().status, Status::Perm);
+    assert_eq!(w.volume.rename(&user(), ROOT_REF, b"f", ROOT_REF, b"g").await.unwrap_err().status, Status::Perm);
+    w.create(&user(), "mine").await;
+    assert_eq!(w.volume.rename(&user(), ROOT_REF, b"mine", ROOT_REF, b"f").await.unwrap_err().status, Status::Perm);
+    assert!(w.volume.remove(&user(), ROOT_REF, b"mine").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_directory_without_permission_gives_and_takes_no_name() {
+    let w = world().await;
+    let dir = w.mkdir(&root(), ROOT_REF, "d").await;
+    let denied = CreateHow::Guarded(mode(0o644));
+    assert_eq!(w.volume.create(&user(), dir, b"f", denied).await.unwrap_err().status, Status::Access);
+    w.volume.setattr(&root(), dir, mode(0o700), None).await.unwrap();
+    assert_eq!(w.volume.lookup(&user(), dir, b"f").await.unwrap_err().status, Status::Access);
+    let listing = w.volume.readdir(&user(), dir, 0, 0, 4096, false).await;
+    assert_eq!(listing.unwrap_err().status, Status::Access);
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_adopted_once_and_durable_before_it_is_shown() {
+    let w = world().await;
+    let top = w.top().await;
+    let old = w.put(&top, "old", What::File).await;
+    let node = w.lookup(ROOT_REF, "old").await.unwrap();
+    assert_eq!(w.count(|e| matches!(e, Event::Adopt(a) if a.entries.len() == 1 && !a.complete)), 1);
+    assert_eq!(w.lookup(ROOT_REF, "old").await, Ok(node));
+    assert_eq!(w.location.objects.node(&old.id).unwrap(), Some(node.node));
+    assert_eq!(w.write(&user(), node, 0, "new").await, Ok(3));
+    assert_eq!(w.names(ROOT_REF).await, ["old"]);
+    assert_eq!(w.count(|e| matches!(e, Event::Adopt(_))), 2, "and one that completes the directory");
+    w.put(&top, "behind our back", What::File).await;
+    assert_eq!(w.lookup(ROOT_REF, "behind our back").await, Err(Status::NoEnt), "a complete directory asks nobody");
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn hard_links_that_were_there_before_are_one_node_by_either_way_of_adoption() {
+    let w = world().await;
+    let top = w.top().await;
+    let dir = w.put(&top, "d", What::Dir).await;
+    let file = w.put(&top, "a", What::File).await;
+    w.filer.link(&file, &top, b"b").await.unwrap();
+    w.filer.link(&file, &dir, b"c").await.unwrap();
+    let d = w.lookup(ROOT_REF, "d").await.unwrap();
+    let c = w.lookup(d, "c").await.unwrap();
+    // Not the last name, though the index knows no other.
+    w.volume.remove(&root(), d, b"c").await.unwrap();
+    assert!(w.volume.getattr(c).await.is_ok());
+    w.names(ROOT_REF).await;
+    assert_eq!(w.lookup(ROOT_REF, "a").await, Ok(c));
+    assert_eq!(w.lookup(ROOT_REF, "b").await, Ok(c));
+}
+
+#[tokio::test]
+async fn a_large_directory_is_adopted_in_pages_and_listed_whole_without_doubles() {
+    let w = world().await;
+    let top = w.top().await;
+    for i in 0..2500 {
+        w.put(&top, &format!("f{i:04}"), What::File).await;
+    }
+    let mut cookie = 0;
+    let mut all = Vec::new();
+    loop {
+        let listing = w.volume.readdir(&user(), ROOT_REF, cookie, 0, 8192, true).await.unwrap();
+        cookie = listing.entries.last().unwrap().cookie;
+        for entry in &listing.entries {
+            assert_eq!(entry.attr.map(|a| a.fileid), Some(entry.fileid));
+        }
+        all.extend(listing.entries.into_iter().map(|e| e.name));
+        if listing.eof {
+            break;
+        }
+    }
+    assert_eq!(all.len(), 2502);
+    assert_eq!(all[..2], [b".".to_vec(), b"..".to_vec()]);
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 2502);
+    let pages = w.count(|e| matches!(e, Event::Adopt(a) if a.entries.len() <= 1024));
+    assert_eq!(pages, 3);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_on_while_names_change_neither_skips_nor_doubles_what_stays() {
+    let w = world().await;
+    for name in ["a", "b", "c", "d"] {
+        w.create(&user(), name).await;
+    }
+    // Room for `.`, `..`, a and b.
+    let max = 4 * (ops::readdir::ENTRY_BYTES + 4);
+    let first = w.volume.readdir(&user(), ROOT_REF, 0, 0, max, false).await.unwrap();
+    assert_eq!((first.entries.len(), first.eof), (4, false));
+    w.volume.remove(&user(), ROOT_REF, b"a").await.unwrap();
+    w.volume.remove(&user(), ROOT_REF, b"c").await.unwrap();
+    w.create(&user(), "e").await;
+    let cookie = first.entries[3].cookie;
+    let second = w.volume.readdir(&user(), ROOT_REF, cookie, 0, max, false).await.unwrap();
+    let names: Vec<_> = second.entries.iter().map(|e| e.name.as_slice()).collect();
+    assert_eq!(names, [b"d", b"e"]);
+    assert!(second.eof);
+    let small = w.volume.readdir(&user(), ROOT_REF, 0, 0, 8, false).await;
+    assert_eq!(small.unwrap_err().status, Status::TooSmall);
+}
+
+#[tokio::test]
+async fn operations_on_one_name_from_many_sides_end_in_one_story() {
+    let w = world().await;
+    let other = w.mkdir(&user(), ROOT_REF, "d").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..24u32 {
+        let volume = w.volume.clone();
+        tasks.spawn(async move {
+            let how = CreateHow::Unchecked(mode(0o644));
+            for _ in 0..8 {
+                match i % 4 {
+                    0 => drop(volume.create(&user(), ROOT_REF, b"x", how).await),
+                    1 => drop(volume.remove(&user(), ROOT_REF, b"x").await),
+                    2 => drop(volume.rename(&user(), ROOT_REF, b"x", other, b"y").await),
+                    _ => drop(volume.rename(&user(), other, b"y", ROOT_REF, b"x").await),
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    w.assert_at_rest().await;
+    // The index and the filer tell the same story.
+    for (dir, name) in [(ROOT_REF, "x"), (other, "y")] {
+        let known = w.volume.live.entry(dir.node, name.as_bytes()).unwrap().map(|e| e.node);
+        let there = w.filer.lookup(&w.object(dir).await, name.as_bytes()).await.ok();
+        let node = there.map(|o| w.location.objects.node(&o.id).unwrap().unwrap());
+        assert_eq!(known, node);
+    }
+    assert_eq!(w.count(|e| matches!(e, Event::Failed(_))), 0, "checks under locks leave nothing to be refused");
+}
