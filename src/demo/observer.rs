@@ -61,6 +61,9 @@ pub struct Seen {
     pub broken: Option<String>,
 }
 
+/// Called with every event in LSN order, its bulk data, LSN and time; an error ends the reading.
+pub type Hook = Box<dyn FnMut(&Event, &[u8], u64, i64) -> Result<(), String> + Send>;
+
 pub struct Observer {
     seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
@@ -70,8 +73,13 @@ pub struct Observer {
 impl Observer {
     /// Follow the journal in `dir`; it may not be there yet.
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, Box::new(|_, _, _, _| Ok(())))
+    }
+
+    /// The same, with somebody else looking on.
+    pub fn start_with(dir: &Path, hook: Hook) -> Self {
         let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
-        let mut tail = Tail { dir: dir.to_path_buf(), seen: seen.clone(), at: None };
+        let mut tail = Tail { dir: dir.to_path_buf(), seen: seen.clone(), at: None, hook };
         let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
             loop {
@@ -123,6 +131,7 @@ struct Tail {
     dir: PathBuf,
     seen: Arc<Mutex<Seen>>,
     at: Option<Segment>,
+    hook: Hook,
 }
 
 struct Segment {
@@ -155,7 +164,12 @@ impl Tail {
                 }
                 continue;
             };
-            let pace = segment.read(|event, lsn, time| self.lock().take(event, lsn, time))?;
+            let hook = &mut self.hook;
+            let seen = &self.seen;
+            let pace = segment.read(|event, bulk, lsn, time| {
+                hook(&event, bulk, lsn, time)?;
+                seen.lock().unwrap_or_else(PoisonError::into_inner).take(event, lsn, time)
+            })?;
             self.lock().lsn = segment.header.first_lsn().0 + segment.offset;
             match pace {
                 Pace::Wait => {
@@ -207,7 +221,7 @@ fn open(dir: &Path, number: Option<u64>) -> Result<Option<Segment>, String> {
 }
 
 impl Segment {
-    fn read(&mut self, mut take: impl FnMut(Event, u64, i64) -> Result<(), String>) -> Result<Pace, String> {
+    fn read(&mut self, mut take: impl FnMut(Event, &[u8], u64, i64) -> Result<(), String>) -> Result<Pace, String> {
         let mut window = WINDOW;
         loop {
             if self.offset >= self.header.size {
@@ -224,7 +238,7 @@ impl Segment {
                         }
                         let (lsn, time) = (record.header.lsn.0, record.header.time.0);
                         if let Some(event) = record.event().map_err(|e| format!("LSN {lsn}: {e}"))? {
-                            take(event, lsn, time)?;
+                            take(event, record.bulk, lsn, time)?;
                         }
                         self.offset = record.end_offset();
                     }

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct Spec {
     /// Small files in all.
     pub files: u64,
+    /// How many of them belong to the lanes; half when not said.
+    pub lanes_files: Option<u64>,
     /// MiB of data in large files.
     pub mib: u64,
     /// Lanes that get a part of it for themselves.
@@ -48,15 +50,16 @@ pub fn build(root: &Path, spec: Spec) -> io::Result<Source> {
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut plan = Plan { rng: rng.clone(), owner, others: owner.0 == 0, files: 0, bytes: 0, sizes: 0 };
     // Half of it lies still, half belongs to the lanes.
+    let lanes_files = spec.lanes_files.unwrap_or(spec.files / 2).min(spec.files);
     let mut rest = Tree::new(0o755, owner.0, owner.1);
-    plan.small(&mut rest, spec.files - spec.files / 2);
+    plan.small(&mut rest, spec.files - lanes_files);
     plan.large(&mut rest, spec.mib - spec.mib / 3);
     plan.oddities(&mut rest);
     plan.others = false;
     let mut lanes = Vec::new();
     for i in 0..spec.lanes {
         let mut tree = Tree::new(0o755, owner.0, owner.1);
-        plan.small(&mut tree, spec.files / 2 / spec.lanes);
+        plan.small(&mut tree, lanes_files / spec.lanes);
         plan.large(&mut tree, spec.mib / 3 / spec.lanes);
         plan.oddities(&mut tree);
         let name = Bytes::from(format!("lane-{i}"));
@@ -256,7 +259,7 @@ mod tests {
 
     fn built() -> (tempfile::TempDir, Source) {
         let dir = tempfile::tempdir().unwrap();
-        let source = build(dir.path(), Spec { files: 300, mib: 3, lanes: 2, seed: 5 }).unwrap();
+        let source = build(dir.path(), Spec { files: 300, lanes_files: None, mib: 3, lanes: 2, seed: 5 }).unwrap();
         (dir, source)
     }
 

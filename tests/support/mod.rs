@@ -51,7 +51,7 @@ pub fn setup(files: u64, mib: u64, clients: usize) -> Setup {
     let seed = seed.unwrap_or_else(tain::demo::service::now);
     println!("seed {seed} (TAIN_TEST_SEED={seed} repeats the clients' choices)");
     Setup {
-        spec: Spec { files, mib, lanes: clients as u64 * 2, seed },
+        spec: Spec { files, lanes_files: None, mib, lanes: clients as u64 * 2, seed },
         segment_size: 16 << 20,
         clients,
         limits: Limits { pause: Duration::from_millis(4), ..Limits::default() },
