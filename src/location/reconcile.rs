@@ -120,20 +120,31 @@ impl<'a> Site<'a> {
             keys.extend(page.names.into_iter().map(|name| (PEN, name)));
             from = page.next;
         }
-        // Upper directories first, so that an unknown one is recognised before what is in it is looked up.
-        for key in keys {
-            let Some(dir) = self.dir_there(key.0).await? else { continue };
-            match self.location.filer.lookup(&dir, &key.1).await {
-                Ok(object) => {
-                    if let Some(node) = self.recognise(&key, &object, after).await? {
-                        self.state.lock().there.insert(key, node);
+        // A directory may itself be an object that is only recognised here, and node ids say nothing about depth: what
+        // lies in one that is not known yet is looked at again, as long as that finds anything.
+        loop {
+            let before = keys.len();
+            let mut later = BTreeSet::new();
+            for key in keys {
+                let Some(dir) = self.dir_there(key.0).await? else {
+                    later.insert(key);
+                    continue;
+                };
+                match self.location.filer.lookup(&dir, &key.1).await {
+                    Ok(object) => {
+                        if let Some(node) = self.recognise(&key, &object, after).await? {
+                            self.state.lock().there.insert(key, node);
+                        }
                     }
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
             }
+            if later.is_empty() || later.len() == before {
+                return Ok(());
+            }
+            keys = later;
         }
-        Ok(())
     }
 
     async fn dir_there(&self, dir: NodeId) -> Result<Option<Object>> {
