@@ -193,12 +193,19 @@ impl<'a> Site<'a> {
 
     /// Attributes of an adopted object, as its creation would have set them.
     async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
-        if let Some((_, Origin::Event(e))) = self.round.makes.get(&node) {
-            let changes = Changes { uid: Some(e.uid), gid: Some(e.gid), mode: Some(e.mode), ..Changes::default() };
-            let changes = if object.kind == Kind::Symlink { Changes { mode: None, ..changes } } else { changes };
-            self.location.filer.set(object, changes).await?;
-        }
-        Ok(())
+        let changes = match self.round.makes.get(&node) {
+            Some((_, Origin::Event(e))) => {
+                Changes { uid: Some(e.uid), gid: Some(e.gid), mode: Some(e.mode), ..Changes::default() }
+            }
+            Some((kind, Origin::Source)) => {
+                let Some(source) = self.source else { return Ok(()) };
+                let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
+                Changes { uid: Some(attrs.uid), gid: Some(attrs.gid), mode: Some(attrs.mode), ..later }
+            }
+            None => return Ok(()),
+        };
+        let changes = if object.kind == Kind::Symlink { Changes { mode: None, ..changes } } else { changes };
+        self.location.filer.set(object, changes).await
     }
 
     fn note_made(&self, node: NodeId, object: &Object) -> Result<()> {
