@@ -1,6 +1,6 @@
 //! Makes what runs equal what State wants.
 //!
-//! One loop looks at [`wanted`] whenever State moves: it opens primaries (redoing each from its cursor before clients
+//! One loop looks at [`wanted()`] whenever State moves: it opens primaries (redoing each from its cursor before clients
 //! reach it), starts and stops replayers and copiers, and takes jobs from one state to the next. Everything it starts
 //! may be dropped at any line: what it has done is in the journal, and the next start goes on from there.
 

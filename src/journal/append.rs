@@ -223,7 +223,7 @@ impl Shared {
         let class = usize::from(incoming.reserved);
         let mut at = Some(at);
         let mut turn = None;
-        let mut began = Instant::now();
+        let began = Instant::now();
         loop {
             // Enabled before the look, or a wake-up between look and wait would be missed.
             let room = self.room.notified();
@@ -249,10 +249,9 @@ impl Shared {
             } else {
                 within(patience, room).await.is_none()
             };
-            if in_vain && !self.segments.has_room_for_ops() {
+            if in_vain {
+                // Full, or so slow that it is the same to a client: it is told, and comes again. Nobody waits for ever.
                 return Err(Error::Full { limit: self.limit() });
-            } else if in_vain {
-                began = Instant::now();
             }
         }
     }

@@ -120,20 +120,31 @@ impl<'a> Site<'a> {
             keys.extend(page.names.into_iter().map(|name| (PEN, name)));
             from = page.next;
         }
-        // Upper directories first, so that an unknown one is recognised before what is in it is looked up.
-        for key in keys {
-            let Some(dir) = self.dir_there(key.0).await? else { continue };
-            match self.location.filer.lookup(&dir, &key.1).await {
-                Ok(object) => {
-                    if let Some(node) = self.recognise(&key, &object, after).await? {
-                        self.state.lock().there.insert(key, node);
+        // A directory may itself be an object that is only recognised here, and node ids say nothing about depth: what
+        // lies in one that is not known yet is looked at again, as long as that finds anything.
+        loop {
+            let before = keys.len();
+            let mut later = BTreeSet::new();
+            for key in keys {
+                let Some(dir) = self.dir_there(key.0).await? else {
+                    later.insert(key);
+                    continue;
+                };
+                match self.location.filer.lookup(&dir, &key.1).await {
+                    Ok(object) => {
+                        if let Some(node) = self.recognise(&key, &object, after).await? {
+                            self.state.lock().there.insert(key, node);
+                        }
                     }
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
             }
+            if later.is_empty() || later.len() == before {
+                return Ok(());
+            }
+            keys = later;
         }
-        Ok(())
     }
 
     async fn dir_there(&self, dir: NodeId) -> Result<Option<Object>> {
@@ -182,12 +193,19 @@ impl<'a> Site<'a> {
 
     /// Attributes of an adopted object, as its creation would have set them.
     async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
-        if let Some((_, Origin::Event(e))) = self.round.makes.get(&node) {
-            let changes = Changes { uid: Some(e.uid), gid: Some(e.gid), mode: Some(e.mode), ..Changes::default() };
-            let changes = if object.kind == Kind::Symlink { Changes { mode: None, ..changes } } else { changes };
-            self.location.filer.set(object, changes).await?;
-        }
-        Ok(())
+        let changes = match self.round.makes.get(&node) {
+            Some((_, Origin::Event(e))) => {
+                Changes { uid: Some(e.uid), gid: Some(e.gid), mode: Some(e.mode), ..Changes::default() }
+            }
+            Some((kind, Origin::Source)) => {
+                let Some(source) = self.source else { return Ok(()) };
+                let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
+                Changes { uid: Some(attrs.uid), gid: Some(attrs.gid), mode: Some(attrs.mode), ..later }
+            }
+            None => return Ok(()),
+        };
+        let changes = if object.kind == Kind::Symlink { Changes { mode: None, ..changes } } else { changes };
+        self.location.filer.set(object, changes).await
     }
 
     fn note_made(&self, node: NodeId, object: &Object) -> Result<()> {

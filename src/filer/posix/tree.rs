@@ -281,10 +281,6 @@ impl Root {
     fn reach(place: &Place) -> Result<Self> {
         let say = |what: &str, e: Errno| match kind(e) {
             ErrorKind::Busy => fail("open the location")(e),
-            // Nothing is expected to be there yet: the caller wants to know what is in the way.
-            kind @ (ErrorKind::NotFound | ErrorKind::NotDir) if place.expected_dir.is_none() => {
-                Error::new(kind, "open the location", format!("{what}: {e}"))
-            }
             _ => down(format!("{what}: {e}")),
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -300,7 +296,14 @@ impl Root {
         for name in &place.subdir {
             check_name(name)?;
             dir = beneath(&dir, name, PATH | OFlags::DIRECTORY).map_err(|e| {
-                say(&format!("the location's directory cannot be opened at {:?}", String::from_utf8_lossy(name)), e)
+                let what = format!("the location's directory cannot be opened at {:?}", String::from_utf8_lossy(name));
+                match kind(e) {
+                    // Nothing is expected to be there yet: the caller wants to know what is in the way.
+                    kind @ (ErrorKind::NotFound | ErrorKind::NotDir) if place.expected_dir.is_none() => {
+                        Error::new(kind, "open the location", format!("{what}: {e}"))
+                    }
+                    _ => say(&what, e),
+                }
             })?;
         }
         let seen = identity::stat_fd(&dir).map_err(fail("stat"))?;
