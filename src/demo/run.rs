@@ -54,7 +54,13 @@ pub async fn run(options: Options) -> Result<()> {
     println!("tain demo: working in {} (takes up to {} MiB)", dir.display(), (data * 3 + (1 << 30)) >> 20);
     let clients = options.clients.unwrap_or(CLIENTS).clamp(1, 14);
     let setup = Setup {
-        spec: Spec { files, lanes_files: None, mib, lanes: (clients * LANES_PER_CLIENT) as u64, seed: super::service::now() },
+        spec: Spec {
+            files,
+            lanes_files: None,
+            mib,
+            lanes: (clients * LANES_PER_CLIENT) as u64,
+            seed: super::service::now(),
+        },
         segment_size: SEGMENT,
         clients,
         limits: Limits { pause: Duration::from_millis(4), ..Limits::default() },

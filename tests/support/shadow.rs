@@ -1,11 +1,13 @@
 //! A tree built from the journal alone: every event of clients, in LSN order, done to a shadow of the junction on this
 //! machine. What a left-behind side must be at its switch is what the shadow is when the switch's event comes by.
 //!
-//! It begins with an empty junction and knows only events of one junction. Each node's bytes are a file of its own
-//! under its node id, so a rename is nothing but a change of names here.
+//! It knows only events of one junction. What lay there before is taken, as the journal says that it was met, from a
+//! copy that the test made beforehand. Each node's bytes are a file of its own under its node id, so a rename is nothing
+//! but a change of names here.
 
 use journal_format::event::{Event, What};
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
@@ -32,13 +34,20 @@ pub struct Shadow {
     pub bad: Vec<String>,
     /// Sides in the order in which they are left.
     sides: Vec<PathBuf>,
+    /// Where the copy of each node lies that was there before the junction was.
+    before: HashMap<u64, PathBuf>,
+    /// Nodes that were met.
+    pub adopted: usize,
+    original: PathBuf,
 }
 
 impl Shadow {
-    pub fn new(dir: PathBuf, sides: Vec<PathBuf>) -> Self {
+    /// `original` is a copy of the junction as it was before the service knew it.
+    pub fn new(dir: PathBuf, sides: Vec<PathBuf>, original: PathBuf) -> Self {
         std::fs::create_dir(&dir).unwrap();
-        let (nodes, marks) = (HashMap::new(), HashMap::new());
-        Self { dir, root: 0, nodes, marks, switches: Vec::new(), bad: Vec::new(), sides }
+        let (nodes, marks, before) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (switches, bad) = (Vec::new(), Vec::new());
+        Self { dir, root: 0, nodes, marks, switches, bad, sides, before, adopted: 0, original }
     }
 
     pub fn take(&mut self, event: &Event, bulk: &[u8], lsn: u64, time: i64) -> Result<(), String> {
@@ -46,8 +55,15 @@ impl Shadow {
             Event::JunctionAdded(e) => {
                 self.root = e.root.0;
                 self.nodes.insert(self.root, node(What::Dir, 0o755, 0, 0, 0));
+                self.before.insert(self.root, self.original.clone());
             }
-            Event::Adopt(e) if !e.entries.is_empty() => return Err("the junction was not empty".into()),
+            Event::Adopt(e) => {
+                let dir = self.before.get(&e.dir.0).cloned();
+                for entry in &e.entries {
+                    let dir = dir.as_ref().ok_or("something was met in a directory that was made empty")?;
+                    self.adopt(e.dir.0, &entry.name, entry.node.0, &dir.join(OsStr::from_bytes(&entry.name)))?;
+                }
+            }
             Event::Failed(e) => return Err(format!("the operation at {} failed: a shadow cannot undo", e.op.0)),
             Event::Partial(e) => return Err(format!("the operation at {} was done in part", e.op.0)),
             Event::Make(e) => {
@@ -117,6 +133,32 @@ impl Shadow {
         node.mtime = time;
         if node.entries.insert(name.to_vec(), id).is_some() {
             return Err(format!("{} was there already", name.escape_ascii()));
+        }
+        self.node(id)?.links += 1;
+        Ok(())
+    }
+
+    fn adopt(&mut self, dir: u64, name: &[u8], id: u64, copy: &Path) -> Result<(), String> {
+        if !self.nodes.contains_key(&id) {
+            let meta = std::fs::symlink_metadata(copy).map_err(|e| format!("{} was met: {e}", copy.display()))?;
+            let what = if meta.is_symlink() {
+                let target = std::fs::read_link(copy).map_err(text)?;
+                What::Symlink { target: target.into_os_string().into_encoded_bytes() }
+            } else if meta.is_dir() {
+                What::Dir
+            } else if meta.is_file() {
+                std::fs::copy(copy, self.path(id)).map_err(text)?;
+                What::File
+            } else {
+                return Err(format!("{}: a kind that the test does not make", copy.display()));
+            };
+            let mtime = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+            self.nodes.insert(id, node(what, meta.mode() & 0o7777, meta.uid(), meta.gid(), mtime));
+            self.before.insert(id, copy.to_path_buf());
+            self.adopted += 1;
+        }
+        if self.node(dir)?.entries.insert(name.to_vec(), id).is_some() {
+            return Err(format!("{} was met twice", name.escape_ascii()));
         }
         self.node(id)?.links += 1;
         Ok(())
