@@ -131,9 +131,29 @@ impl Guest {
     }
 }
 
+/// Only `run` itself can end its guest, and it cannot when it is killed: a failed test asks it to.
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let pid = self.child.id().and_then(|p| i32::try_from(p).ok()).and_then(rustix::process::Pid::from_raw);
+        let Some(pid) = pid else { return };
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        for _ in 0..100 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kernel_client_works_on_through_three_moves_and_every_side_is_what_it_must_be() {
-    tokio::time::timeout(LONGEST, moves_under_guests()).await.expect("the whole test takes less");
+    // Pinned here, so that its directory goes while the test panics, and is kept.
+    let mut moves = std::pin::pin!(moves_under_guests());
+    tokio::select! {
+        () = &mut moves => {}
+        () = tokio::time::sleep(LONGEST) => panic!("not ended after {LONGEST:?}"),
+    }
 }
 
 async fn moves_under_guests() {
