@@ -2,14 +2,13 @@
 
 use crate::index::live::Live;
 use crate::index::objects::Objects;
-use crate::index::store::Store;
+use crate::index::stores::Stores;
 use crate::ledger::Ledger;
 use crate::location::{Location, Locations};
 use crate::state::{LocationState, Role, State};
 use crate::volume::Volume;
 use crate::{filer, index, journal, location};
 use journal_format::ids::{LocationId, NodeId};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Cache of the live index and of one location's store, bytes.
@@ -24,8 +23,8 @@ pub struct Core {
     /// Primaries that clients are served from.
     pub locations: Arc<Locations>,
     pub volume: Arc<Volume>,
-    /// Where the index's files are.
-    pub index_dir: PathBuf,
+    /// Where the index's stores are.
+    pub stores: Arc<dyn Stores>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +50,17 @@ impl From<location::redo::Error> for Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// File of a location's store.
+/// Name of the live index's store.
+pub const LIVE_STORE: &str = "live";
+
+/// Name of a location's store.
 #[must_use]
-pub fn store_path(index_dir: &Path, id: LocationId) -> PathBuf {
-    index_dir.join(format!("location-{}.redb", id.0))
+pub fn store_name(id: LocationId) -> String {
+    format!("location-{}", id.0)
 }
 
 /// Reach a location: its filer answers, its root is the one that was added, its store is open.
-pub async fn open_location(state: &State, index_dir: &Path, id: LocationId) -> Result<Arc<Location>> {
+pub async fn open_location(state: &State, stores: &Arc<dyn Stores>, id: LocationId) -> Result<Arc<Location>> {
     let Some(at) = state.locations.get(&id) else { return Err(Error::Other(format!("location {id} is not known"))) };
     let Some(filer) = state.filers.get(&at.filer) else {
         return Err(Error::Other(format!("location {id} is on a filer that is not known")));
@@ -66,11 +68,8 @@ pub async fn open_location(state: &State, index_dir: &Path, id: LocationId) -> R
     let root = root_node(state, at).ok_or_else(|| Error::Other(format!("location {id} has no role")))?;
     let reached = filer::registry::open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
     let exact = matches!(at.role, Role::Destination(_));
-    let path = store_path(index_dir, id);
-    let store = blocking(move || {
-        Ok(if exact { Store::open_exact(&path, LOCATION_CACHE)? } else { Store::open(&path, LOCATION_CACHE)? })
-    })
-    .await?;
+    let stores = stores.clone();
+    let store = blocking(move || Ok(stores.open(&store_name(id), LOCATION_CACHE, exact)?)).await?;
     let objects = Objects::new(Arc::new(store));
     objects.store.write(objects.put(root, &at.root)?);
     Ok(Arc::new(Location::new(id, root, reached, objects)))

@@ -11,6 +11,7 @@ pub mod control;
 pub mod copier;
 pub mod core;
 pub mod demo;
+pub mod env;
 pub mod filer;
 pub mod gateway;
 pub mod index;

@@ -23,8 +23,9 @@ use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How often a location that is down is tried again, and jobs are looked at without State having moved.
 const RETRY: Duration = Duration::from_secs(2);
@@ -108,7 +109,7 @@ impl Supervisor {
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
         let mut changed = self.core.ledger.changed();
         loop {
-            changed.borrow_and_update();
+            drop(changed.borrow_and_update());
             if let Err(error) = self.look().await {
                 tracing::error!(%error, "the supervisor could not do all that is wanted");
                 if matches!(error, Error::Journal(_)) {
@@ -116,6 +117,7 @@ impl Supervisor {
                 }
             }
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -214,7 +216,7 @@ impl Supervisor {
 
     async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
         let state = self.core.ledger.state();
-        let location = open_location(&state, &self.core.index_dir, wanted.location).await?;
+        let location = open_location(&state, &self.core.stores, wanted.location).await?;
         let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
         let projection = Projection {
             store: location.objects.store.clone(),
@@ -373,7 +375,7 @@ impl Directories for VolumeDirectories {
 /// Open a primary and bring it to the journal's end; then clients reach it.
 pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Result<()> {
     let state = core.ledger.state();
-    let location = open_location(&state, &core.index_dir, id).await?;
+    let location = open_location(&state, &core.stores, id).await?;
     if core.live.node(location.root)?.is_none() {
         return Err(Error::Other("the junction is being added".into()));
     }

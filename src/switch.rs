@@ -18,7 +18,8 @@ use crate::state::Command;
 use journal_format::ids::{JobId, JunctionId};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Longest hold before the append.
 const HOLD_MAX: Duration = Duration::from_millis(500);

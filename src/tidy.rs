@@ -18,7 +18,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("filer", &["env", "wire"]),
     // `redo` reads the journal from a location's cursor on.
     ("location", &["filer", "index", "journal"]),
-    ("ledger", &["state", "journal"]),
+    ("ledger", &["env", "state", "journal"]),
     ("volume", BELOW_VOLUME),
     ("replayer", BELOW_VOLUME),
     ("copier", BELOW_VOLUME),

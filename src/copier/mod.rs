@@ -108,6 +108,7 @@ impl Copier {
                 continue;
             }
             tokio::select! {
+                biased; // every way out leads to the same look
                 () = moved => {}
                 Some(done) = listing.join_next(), if !listing.is_empty() => {
                     listed.remove(&self.joined(done)?);

@@ -26,3 +26,4 @@
 pub mod live;
 pub mod objects;
 pub mod store;
+pub mod stores;

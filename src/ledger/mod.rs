@@ -10,6 +10,7 @@
 //!
 //! Bound: unsettled operations are as many as the gateway lets be in flight.
 
+use crate::env::watch;
 use crate::journal::{Appended, Journal, Result};
 use crate::state::{Command, Refusal, State};
 use journal_format::event::{Event, Failed, Partial};
@@ -18,7 +19,6 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::watch;
 
 #[derive(Clone)]
 pub struct Ledger {

@@ -17,6 +17,7 @@
 mod batch;
 mod prescan;
 
+use crate::env::watch;
 use crate::filer::{self, ErrorKind};
 use crate::journal::{self, Reader};
 use crate::ledger::Ledger;
@@ -31,8 +32,9 @@ use journal_format::event::{Event, JobState};
 use journal_format::ids::{JobId, JunctionId, LocationId, Lsn};
 use prescan::Prescan;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 const BATCH_BYTES_MAX: u64 = 64 << 20;
 const BATCH_OPS_MAX: usize = 16384;
@@ -180,7 +182,7 @@ impl Replayer {
         };
         let mut changed = self.ledger.changed();
         loop {
-            changed.borrow_and_update();
+            drop(changed.borrow_and_update());
             let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());
             let (round, position);
             let redo = std::mem::take(&mut first) && batch.position < redo_to;
@@ -215,6 +217,7 @@ impl Replayer {
                 // More records, ended operations, or somebody who waits for a commit.
                 let nap = if batch.is_empty() { Duration::from_secs(1) } else { LINGER };
                 tokio::select! {
+                    biased; // every way out leads to the same look
                     _ = changed.changed() => {}
                     _ = self.want.changed() => {}
                     durable = self.ledger.wait_durable(limit.plus(1)), if limit == self.ledger.journal.durable_lsn() => durable?,

@@ -14,10 +14,10 @@ pub mod recovery;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Append, Config};
 use crate::control::Api;
-use crate::core::{Core, LIVE_CACHE, blocking};
+use crate::core::{Core, LIVE_CACHE, LIVE_STORE, blocking};
 use crate::gateway::{Backend, Drc, Gateway, Identity, Limits};
 use crate::index::live::Live;
-use crate::index::store::Store;
+use crate::index::stores::{Directory, Stores};
 use crate::journal::{AppendMode, Journal, Options};
 use crate::ledger::Ledger;
 use crate::location::Locations;
@@ -45,11 +45,11 @@ pub async fn run(config: Config) -> Result<()> {
     make_dirs(&[&config.journal.dir, &config.state.dir, &index_dir])?;
     let journal = open_journal(&config).await?;
     let drc = Drc::default();
-    let live_path = index_dir.join("live.redb");
+    let stores: Arc<dyn Stores> = Arc::new(Directory(index_dir));
     let (live, recovered) = {
-        let (journal, drc) = (journal.clone(), drc.clone());
+        let (journal, drc, stores) = (journal.clone(), drc.clone(), stores.clone());
         blocking(move || {
-            let live = Arc::new(Live::new(Arc::new(Store::open(&live_path, LIVE_CACHE)?)));
+            let live = Arc::new(Live::new(Arc::new(stores.open(LIVE_STORE, LIVE_CACHE, false)?)));
             let recovered = recovery::recover(&journal, &live, &drc)?;
             Ok((live, recovered))
         })
@@ -61,7 +61,7 @@ pub async fn run(config: Config) -> Result<()> {
     let locations = Arc::new(Locations::default());
     let ids = Arc::new(NodeIds::after(recovered.highest_node));
     let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
-    let core = Core { ledger, live, locations, volume: volume.clone(), index_dir };
+    let core = Core { ledger, live, locations, volume: volume.clone(), stores };
 
     let listener = TcpListener::bind(config.nfs.listen)
         .await

@@ -31,7 +31,7 @@ pub(super) mod tests;
 use journal_format::ids::Lsn;
 use overlay::{Overlay, Slot, prefix_end, scan_start};
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,10 +138,20 @@ impl Store {
         Self::open_as(path, cache_bytes, true)
     }
 
+    /// The same on a backend of the caller's; `name` is for messages.
+    pub fn open_on(name: &str, backend: impl StorageBackend, cache_bytes: usize, exact: bool) -> Result<Self> {
+        let made = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend);
+        Self::of(made, name.to_owned(), exact)
+    }
+
     fn open_as(path: &Path, cache_bytes: usize, exact: bool) -> Result<Self> {
-        let name = path.display().to_string();
+        let made = Database::builder().set_cache_size(cache_bytes).create(path);
+        Self::of(made, path.display().to_string(), exact)
+    }
+
+    fn of(made: std::result::Result<Database, redb::DatabaseError>, name: String, exact: bool) -> Result<Self> {
         let failed = |error: redb::Error| Error::Db { path: name.clone(), source: Box::new(error) };
-        let db = Database::builder().set_cache_size(cache_bytes).create(path).map_err(|e| failed(e.into()))?;
+        let db = made.map_err(|e| failed(e.into()))?;
         let (format, lsn) = prepare(&db).map_err(failed)?;
         if format != FORMAT {
             let what = format!("format {format}; this version knows {FORMAT}");
