@@ -1,5 +1,6 @@
 //! What the long-running tasks share: the ledger, the index, the locations that are open.
 
+use crate::filer::registry::Filers;
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::stores::Stores;
@@ -25,6 +26,8 @@ pub struct Core {
     pub volume: Arc<Volume>,
     /// Where the index's stores are.
     pub stores: Arc<dyn Stores>,
+    /// How locations are reached.
+    pub filers: Arc<dyn Filers>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +63,15 @@ pub fn store_name(id: LocationId) -> String {
 }
 
 /// Reach a location: its filer answers, its root is the one that was added, its store is open.
-pub async fn open_location(state: &State, stores: &Arc<dyn Stores>, id: LocationId) -> Result<Arc<Location>> {
+pub async fn open_location(core: &Core, state: &State, id: LocationId) -> Result<Arc<Location>> {
     let Some(at) = state.locations.get(&id) else { return Err(Error::Other(format!("location {id} is not known"))) };
     let Some(filer) = state.filers.get(&at.filer) else {
         return Err(Error::Other(format!("location {id} is on a filer that is not known")));
     };
     let root = root_node(state, at).ok_or_else(|| Error::Other(format!("location {id} has no role")))?;
-    let reached = filer::registry::open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
+    let reached = core.filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
     let exact = matches!(at.role, Role::Destination(_));
-    let stores = stores.clone();
+    let stores = core.stores.clone();
     let store = blocking(move || Ok(stores.open(&store_name(id), LOCATION_CACHE, exact)?)).await?;
     let objects = Objects::new(Arc::new(store));
     objects.store.write(objects.put(root, &at.root)?);

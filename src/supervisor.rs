@@ -216,7 +216,7 @@ impl Supervisor {
 
     async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
         let state = self.core.ledger.state();
-        let location = open_location(&state, &self.core.stores, wanted.location).await?;
+        let location = open_location(&self.core, &state, wanted.location).await?;
         let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
         let projection = Projection {
             store: location.objects.store.clone(),
@@ -375,7 +375,7 @@ impl Directories for VolumeDirectories {
 /// Open a primary and bring it to the journal's end; then clients reach it.
 pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Result<()> {
     let state = core.ledger.state();
-    let location = open_location(&state, &core.stores, id).await?;
+    let location = open_location(core, &state, id).await?;
     if core.live.node(location.root)?.is_none() {
         return Err(Error::Other("the junction is being added".into()));
     }

@@ -4,6 +4,7 @@
 //! plain text whatever the names are; [`canonical`] makes two spellings of the same path equal.
 
 use super::{CoreFiler, Error, ErrorKind, Probe, Result, posix};
+use async_trait::async_trait;
 use journal_format::ids::Identity;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -110,6 +111,35 @@ pub async fn open(
 ) -> Result<Arc<dyn CoreFiler>> {
     match Where::parse(url)? {
         Where::Posix(path) => posix::open(path_buf(path), expected_root, subdir, expected_dir).await,
+    }
+}
+
+/// How the service reaches filers: the registry, or in tests and simulation a double of it.
+#[async_trait]
+pub trait Filers: Send + Sync + 'static {
+    /// [`open`].
+    async fn open(
+        &self,
+        url: &str,
+        expected_root: &[u8],
+        subdir: &[Vec<u8>],
+        expected_dir: Option<&Identity>,
+    ) -> Result<Arc<dyn CoreFiler>>;
+}
+
+/// The kinds of filer that there are.
+pub struct Registry;
+
+#[async_trait]
+impl Filers for Registry {
+    async fn open(
+        &self,
+        url: &str,
+        expected_root: &[u8],
+        subdir: &[Vec<u8>],
+        expected_dir: Option<&Identity>,
+    ) -> Result<Arc<dyn CoreFiler>> {
+        open(url, expected_root, subdir, expected_dir).await
     }
 }
 

@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoints;
 use crate::config::{Append, Config};
 use crate::control::Api;
 use crate::core::{Core, LIVE_CACHE, LIVE_STORE, blocking};
+use crate::filer::registry::Registry;
 use crate::gateway::{Backend, Drc, Gateway, Identity, Limits};
 use crate::index::live::Live;
 use crate::index::stores::{Directory, Stores};
@@ -61,7 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
     let locations = Arc::new(Locations::default());
     let ids = Arc::new(NodeIds::after(recovered.highest_node));
     let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
-    let core = Core { ledger, live, locations, volume: volume.clone(), stores };
+    let core = Core { ledger, live, locations, volume: volume.clone(), stores, filers: Arc::new(Registry) };
 
     let listener = TcpListener::bind(config.nfs.listen)
         .await
