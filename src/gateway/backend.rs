@@ -1,5 +1,6 @@
 //! What the gateway asks of the volume, as a trait, so that it can be tested without one.
 
+use crate::volume::late::Known;
 use crate::volume::types::*;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn fsstat(&self, call: &Call, node: NodeRef) -> Answer<Space>;
     async fn attr_opt(&self, node: NodeRef) -> Option<Attr>;
     async fn commit(&self, call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
+    /// Whether this very call was sent away before (JUKEBOX), and what came of it.
+    fn late(&self, call: &Call) -> Answer<Option<Known>>;
     /// Every junction with its client path.
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)>;
 }
@@ -71,6 +74,9 @@ macro_rules! forward {
             $(async fn $name(&self, $($arg: $t),*) -> $out {
                 crate::volume::Volume::$name(self, $($arg),*).await
             })*
+            fn late(&self, call: &Call) -> Answer<Option<Known>> {
+                crate::volume::Volume::late(self, call)
+            }
             async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
                 crate::volume::Volume::exports(self)
             }

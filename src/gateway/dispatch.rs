@@ -4,6 +4,7 @@ use super::access::{Decision, Grant, credentials, decide};
 use super::drc::{Begin, Key};
 use super::nfs::{Session, refuse};
 use super::{Shared, count};
+use crate::volume::late::Known;
 use crate::volume::types::{Call, NodeRef, READ_MAX, READDIR_MAX, Status};
 use crate::wire::handle::Fh;
 use crate::wire::nfs3::{self, Args};
@@ -89,13 +90,26 @@ impl Shared {
                 w.finish()
             }
             Begin::Run(running) => {
-                count(&self.stats.calls);
-                session.run(args, &mut w).await;
+                self.run_or_tell(&session, args, &mut w).await;
                 let frame = w.finish();
                 running.finish(&frame, !asks_to_try_again(&frame));
                 frame
             }
         }
+    }
+
+    /// Run a call that changes something, unless it was sent away before, under another xid.
+    async fn run_or_tell(&self, session: &Session<'_>, args: Args, w: &mut Writer) {
+        match self.backend.late(&session.call) {
+            Err(status) => return refuse(&args, status, w),
+            Ok(Some(Known::Running)) => return refuse(&args, Status::Jukebox, w),
+            Ok(Some(Known::Done(outcome))) if session.replay(&args, outcome, w).await => {
+                return count(&self.stats.repeated);
+            }
+            Ok(Some(Known::Done(_)) | None) => {}
+        }
+        count(&self.stats.calls);
+        session.run(args, w).await;
     }
 
     /// The caller's address is judged first, then each handle, then the address against each handle's junction: an

@@ -3,6 +3,7 @@
 //! again. Every change that runs is counted.
 
 use super::backend::Backend;
+use crate::volume::late::Known;
 use crate::volume::types::*;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub struct Double {
     pub changes: AtomicU64,
     pub reads: AtomicU64,
     pub last_call: Mutex<Option<Call>>,
+    /// What is said of every call that changes something.
+    pub late: Mutex<Option<Known>>,
 }
 
 fn node(kind: Kind, uid: u32) -> Node {
@@ -48,6 +51,7 @@ impl Default for Double {
             changes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             last_call: Mutex::new(None),
+            late: Mutex::new(None),
         }
     }
 }
@@ -291,6 +295,10 @@ impl Backend for Double {
 
     async fn commit(&self, _call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>> {
         Ok(self.wcc(node))
+    }
+
+    fn late(&self, _call: &Call) -> Answer<Option<Known>> {
+        Ok(*self.late.lock())
     }
 
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {

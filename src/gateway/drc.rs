@@ -14,9 +14,10 @@
 //! ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
 //! the calls in flight. There is no age limit: order decides, not the clock.
 
+use crate::volume::outcome::{Effect, Outcome, operation};
 use crate::wire::xdr::Frame;
 use journal_format::event::{Caller, Event, PartDone};
-use journal_format::ids::{JunctionId, Lsn, NodeId, Time};
+use journal_format::ids::{Lsn, Time};
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -58,26 +59,6 @@ pub fn mapped(addr: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
-}
-
-/// What a journaled operation did, as far as its reply shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Wrote { node: NodeId, count: u32 },
-    Set { node: NodeId },
-    Made { dir: NodeId, node: NodeId },
-    Removed { dir: NodeId },
-    Renamed { from: NodeId, to: NodeId },
-    Linked { node: NodeId, dir: NodeId },
-}
-
-/// How a journaled operation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub junction: JunctionId,
-    pub effect: Effect,
-    /// The nfsstat3 of a failure.
-    pub failed: Option<u32>,
 }
 
 /// What to do with a call.
@@ -194,18 +175,6 @@ impl Drc {
 
 const JUKEBOX: u32 = crate::volume::types::Status::Jukebox as u32;
 
-fn operation(event: &Event) -> Option<(&Caller, JunctionId, Effect)> {
-    Some(match event {
-        Event::Write(e) => (&e.caller, e.junction, Effect::Wrote { node: e.node, count: e.len }),
-        Event::SetAttr(e) => (&e.caller, e.junction, Effect::Set { node: e.node }),
-        Event::Make(e) => (&e.caller, e.junction, Effect::Made { dir: e.dir, node: e.node }),
-        Event::Remove(e) => (&e.caller, e.junction, Effect::Removed { dir: e.dir }),
-        Event::Rename(e) => (&e.caller, e.junction, Effect::Renamed { from: e.from_dir, to: e.to_dir }),
-        Event::Link(e) => (&e.caller, e.junction, Effect::Linked { node: e.node, dir: e.dir }),
-        _ => return None,
-    })
-}
-
 impl Running {
     /// The reply, for those who wait and those who come. `keep` is false for an answer that asks to try again.
     pub fn finish(mut self, frame: &Frame, keep: bool) {
@@ -286,7 +255,7 @@ mod tests {
     use super::*;
     use crate::wire::xdr::Writer;
     use journal_format::event::{Failed, Link, Partial, Write};
-    use journal_format::ids::Kind;
+    use journal_format::ids::{JunctionId, Kind, NodeId};
 
     fn frame(word: u32) -> Frame {
         let mut w = Writer::default();

@@ -1,9 +1,10 @@
-//! Replies to calls that ran before a crash: made from what the journal says of them, with present attributes.
+//! Replies to calls that ran before a crash, or after their client had been sent away: made from what the operation did,
+//! with present attributes.
 
 use super::convert::post;
-use super::drc::{Effect, Outcome};
 use super::nfs::{Session, refuse_with};
 use super::status::from_number;
+use crate::volume::outcome::{Effect, Outcome};
 use crate::volume::types::NodeRef;
 use crate::wire::nfs3::{self as wire, Args};
 use crate::wire::xdr::Writer;

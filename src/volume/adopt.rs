@@ -55,7 +55,7 @@ impl Volume {
             return Ok(());
         }
         let volume = self.clone();
-        self.detached(COMPLETE_PATIENCE, async move { volume.adopt_all(permit, dir).await }).await
+        self.detached(dir.junction, COMPLETE_PATIENCE, async move { volume.adopt_all(permit, dir).await }).await
     }
 
     async fn adopt_all(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
@@ -100,7 +100,7 @@ impl Volume {
     pub(super) async fn adopt_one(&self, permit: Permit, dir: NodeRef, name: &[u8]) -> Result<Option<Entry>, Status> {
         let volume = self.clone();
         let name = name.to_vec();
-        self.detached(COMPLETE_PATIENCE, async move { volume.adopt_name(permit, dir, name).await }).await
+        self.detached(dir.junction, COMPLETE_PATIENCE, async move { volume.adopt_name(permit, dir, name).await }).await
     }
 
     async fn adopt_name(&self, permit: Permit, dir: NodeRef, name: Vec<u8>) -> Result<Option<Entry>, Status> {

@@ -36,15 +36,17 @@
 //!
 //! A filer that cannot be reached, or that does not answer: before the record is written the client gets JUKEBOX;
 //! after it the operation stays unsettled and locked and its task tries on ([`run`]), and the client gets JUKEBOX after
-//! [`run::PATIENCE`]. Of such operations there are at most [`run::STUCK_MAX`], plus those in flight when that is
-//! reached; then mutations get JUKEBOX before they are appended. Whoever waits for a lock longer than [`LOCK_PATIENCE`]
-//! gets JUKEBOX too. An index that fails is logged, and the operation is not ended until it works again.
+//! [`run::PATIENCE`]; when it comes again it is answered what came of it ([`late`]). Of such operations a junction has at
+//! most [`run::STUCK_MAX`], plus those in flight when that is reached; then its mutations get JUKEBOX before they are
+//! appended, and other junctions go on. Whoever waits for a lock longer than [`LOCK_PATIENCE`] gets JUKEBOX too. An index that fails is logged, and the operation is not ended until it works again.
 
 mod act;
 pub mod adopt;
 pub mod hold;
+pub mod late;
 pub mod locks;
 pub mod ops;
+pub mod outcome;
 mod resolve;
 pub mod run;
 pub mod status;
@@ -59,7 +61,7 @@ use hold::{HoldGuard, Holds};
 use journal_format::ids::{JunctionId, NodeId, Time};
 use locks::{Guard, Key, Locks, Mode};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a client's operation waits for its locks.
@@ -92,7 +94,8 @@ pub struct Volume {
     pub ids: Arc<NodeIds>,
     pub holds: Holds,
     locks: Locks,
-    stuck: Arc<AtomicUsize>,
+    stuck: run::StuckCounts,
+    late: late::Late,
 }
 
 impl Volume {
@@ -105,7 +108,8 @@ impl Volume {
             ids,
             holds: Holds::default(),
             locks: Locks::default(),
-            stuck: Arc::new(AtomicUsize::new(0)),
+            stuck: run::StuckCounts::default(),
+            late: late::Late::default(),
         }
     }
 
@@ -132,7 +136,7 @@ impl Volume {
     /// Operations that no client waits for any more.
     #[must_use]
     pub fn stuck(&self) -> usize {
-        self.stuck.load(Ordering::Relaxed)
+        self.stuck.all()
     }
 
     /// Stable for ever: of the journal's identity and the junction's number.

@@ -15,12 +15,14 @@
 //! JUKEBOX
 //! ```
 //!
-//! **Bound**: tasks whose client has been sent away count as stuck; at [`STUCK_MAX`] of them new operations get JUKEBOX
-//! before they are appended. So there are never more than that and the calls in flight, which the gateway bounds.
+//! **Bound**: tasks whose client has been sent away count as stuck; at [`STUCK_MAX`] of them a junction's new operations
+//! get JUKEBOX before they are appended, and at [`STUCK_ALL_MAX`] in all those of every junction that has any. So there are
+//! never more than that and the calls in flight, which the gateway bounds; and a hung filer takes nothing from others.
 
 use super::Volume;
 use super::act::{Act, Outcome, part_of};
 use super::hold::Permit;
+use super::late::Owed;
 use super::locks::Guard;
 use super::types::Status;
 use crate::filer::{self, Object};
@@ -29,18 +31,22 @@ use crate::journal::Appended;
 use crate::ledger::Op;
 use crate::location::Location;
 use journal_format::event::{Event, Failed, Made, PartDone, Partial};
-use journal_format::ids::{LocationId, Lsn, NodeId};
+use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 
 /// How long a client waits for an operation that has been begun.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Operations that no client waits for any more, beyond which no new ones are begun.
-pub const STUCK_MAX: usize = 256;
+/// A junction's operations that no client waits for any more, beyond which no new ones are begun. Each may hold the
+/// data of a WRITE.
+pub const STUCK_MAX: usize = 64;
+/// The same of all junctions.
+pub const STUCK_ALL_MAX: usize = 256;
 /// Between two tries: at first, and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -96,29 +102,56 @@ impl Drop for Waiting {
     }
 }
 
-/// Counts one that its client does not wait for any more.
-struct Stuck(Arc<AtomicUsize>);
+/// Operations that no client waits for any more, by junction. Clones are the same counts.
+#[derive(Clone, Default)]
+pub(super) struct StuckCounts {
+    counts: Arc<Mutex<BTreeMap<JunctionId, usize>>>,
+}
 
-impl Stuck {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
+impl StuckCounts {
+    pub fn all(&self) -> usize {
+        self.counts.lock().values().sum()
     }
+
+    fn may_begin(&self, junction: JunctionId) -> bool {
+        let counts = self.counts.lock();
+        match counts.get(&junction) {
+            None => true,
+            Some(own) => *own < STUCK_MAX && counts.values().sum::<usize>() < STUCK_ALL_MAX,
+        }
+    }
+
+    pub fn one_more(&self, junction: JunctionId) -> Stuck {
+        *self.counts.lock().entry(junction).or_default() += 1;
+        Stuck { counts: self.clone(), junction }
+    }
+}
+
+/// Counts one that its client does not wait for any more.
+pub(super) struct Stuck {
+    counts: StuckCounts,
+    junction: JunctionId,
 }
 
 impl Drop for Stuck {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut counts = self.counts.counts.lock();
+        if let Some(count) = counts.get_mut(&self.junction) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.junction);
+            }
+        }
     }
 }
 
 /// `work`, counted as stuck from `patience` on.
-async fn counted<T>(stuck: Arc<AtomicUsize>, patience: Duration, work: impl Future<Output = T>) -> T {
+async fn counted<T>(stuck: StuckCounts, junction: JunctionId, patience: Duration, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     if let Ok(result) = tokio::time::timeout(patience, &mut work).await {
         return result;
     }
-    let _stuck = Stuck::new(&stuck);
+    let _stuck = stuck.one_more(junction);
     work.await
 }
 
@@ -142,36 +175,53 @@ fn pause_after(pauses: u32) -> Duration {
 impl Volume {
     /// Begin the operation and see it to its end.
     pub(super) async fn run(&self, mutation: Mutation) -> Result<Ended, Status> {
-        self.check_stuck()?;
+        self.check_stuck(mutation.permit.junction())?;
         let (begun, has_begun) = oneshot::channel();
         let volume = self.clone();
-        let task = tokio::spawn(async move { volume.begin_and_end(mutation, begun).await });
+        let mut task = tokio::spawn(async move { volume.begin_and_end(mutation, begun).await });
         // An error says that the task has ended without: then it says why.
-        let _ = has_begun.await;
-        said(tokio::time::timeout(PATIENCE, task).await)
+        let owed = has_begun.await.unwrap_or_default();
+        match (tokio::time::timeout(PATIENCE, &mut task).await, owed) {
+            (Err(_), Some(owed)) => {
+                self.remember(owed, task);
+                Err(Status::Jukebox)
+            }
+            (ended, _) => said(ended),
+        }
     }
 
-    /// Any other work that must not stop half way, in a task of its own.
+    /// The client is sent away; what comes of its call is kept for when it comes again.
+    fn remember(&self, owed: Owed, task: JoinHandle<Result<Ended, Status>>) {
+        let (late, seq) = (self.late.clone(), self.late.begin(&owed));
+        tokio::spawn(async move {
+            let done = matches!(task.await, Ok(Ok(_)));
+            late.ended(seq, owed, done);
+        });
+    }
+
+    /// Any other work on the junction that must not stop half way, in a task of its own.
     pub(super) async fn detached<T: Send + 'static>(
         &self,
+        junction: JunctionId,
         patience: Duration,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        self.check_stuck()?;
-        let task = tokio::spawn(counted(self.stuck.clone(), patience, work));
+        self.check_stuck(junction)?;
+        let task = tokio::spawn(counted(self.stuck.clone(), junction, patience, work));
         said(tokio::time::timeout(patience, task).await)
     }
 
-    fn check_stuck(&self) -> Result<(), Status> {
-        if self.stuck() < STUCK_MAX { Ok(()) } else { Err(Status::Jukebox) }
+    fn check_stuck(&self, junction: JunctionId) -> Result<(), Status> {
+        if self.stuck.may_begin(junction) { Ok(()) } else { Err(Status::Jukebox) }
     }
 
-    async fn begin_and_end(&self, mutation: Mutation, begun: oneshot::Sender<()>) -> Result<Ended, Status> {
+    async fn begin_and_end(&self, mutation: Mutation, begun: oneshot::Sender<Option<Owed>>) -> Result<Ended, Status> {
         let event = mutation.act.event();
-        let op = self.ledger.begin(mutation.permit.junction(), &event, mutation.act.bulk()).await?;
+        let junction = mutation.permit.junction();
+        let op = self.ledger.begin(junction, &event, mutation.act.bulk()).await?;
         // Nobody listens when the client's task was dropped.
-        let _ = begun.send(());
-        counted(self.stuck.clone(), PATIENCE, self.end(mutation, event, op)).await
+        let _ = begun.send(Owed::of(&event));
+        counted(self.stuck.clone(), junction, PATIENCE, self.end(mutation, event, op)).await
     }
 
     /// [`run`](Self::run) inside a task that is the operation's own already.
@@ -306,6 +356,26 @@ fn follow(location: &Location, lsn: Lsn, event: &Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_junction_with_too_many_stuck_operations_begins_none_and_others_go_on() {
+        let stuck = StuckCounts::default();
+        let hung = JunctionId(1);
+        let held: Vec<Stuck> = (0..STUCK_MAX).map(|_| stuck.one_more(hung)).collect();
+        assert!(!stuck.may_begin(hung));
+        assert!(stuck.may_begin(JunctionId(2)));
+        let more: Vec<Stuck> = (0..STUCK_ALL_MAX - STUCK_MAX).map(|i| stuck.one_more(junction(3 + i % 4))).collect();
+        assert!(!stuck.may_begin(JunctionId(3)), "all together hold too much");
+        assert!(stuck.may_begin(JunctionId(2)), "but who has none is not held for it");
+        drop(held);
+        assert!(stuck.may_begin(hung) && stuck.may_begin(JunctionId(3)));
+        drop(more);
+        assert!(stuck.counts.lock().is_empty());
+    }
+
+    fn junction(n: usize) -> JunctionId {
+        JunctionId(u32::try_from(n).unwrap())
+    }
 
     #[test]
     fn pauses_double_up_to_their_bound() {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::gateway::drc::mapped;
+use crate::volume::late::Known;
+use crate::volume::outcome::{Effect, Outcome};
 use crate::wire::nfs3::*;
 use journal_format::event::{Caller, Event, Failed, Make, Remove, What};
 use journal_format::ids::{JunctionId, Kind, LocationId, Lsn, NodeId, Time};
@@ -98,6 +100,28 @@ async fn a_call_told_to_come_again_runs_again() {
         assert!(matches!(res, Err((nfsstat3::NFS3ERR_JUKEBOX, _))));
         assert_eq!(changes(&world), ran);
     }
+}
+
+/// A kernel that got JUKEBOX comes again under a new xid: the duplicate-request cache does not know it.
+#[tokio::test]
+async fn a_call_that_was_sent_away_is_answered_what_came_of_it_and_does_not_run_again() {
+    let world = world().await;
+    let mut client = world.client().await;
+    let made: MakeRes = client.nfs(&world.create(b"a")).await;
+    let node = made.unwrap().object.unwrap();
+    let named = world.shared.sealer.open(&node).unwrap();
+    *world.double.late.lock() = Some(Known::Running);
+    let res: MakeRes = client.nfs(&world.create(b"a")).await;
+    assert!(matches!(res, Err((nfsstat3::NFS3ERR_JUKEBOX, _))));
+    let effect = Effect::Made { dir: NodeId(2), node: named.node };
+    *world.double.late.lock() = Some(Known::Done(Outcome { junction: JunctionId(1), effect, failed: None }));
+    let (xid, create) = (next_xid(), world.create(b"a"));
+    for _ in 0..2 {
+        let res: MakeRes = client.nfs_as(xid, &create).await;
+        assert_eq!(res.unwrap().object, Some(node.clone()));
+        *world.double.late.lock() = None;
+    }
+    assert_eq!(changes(&world), 1, "what was told is kept for repeats, too");
 }
 
 /// What the journal would say of `message`.

@@ -157,10 +157,10 @@ async fn who_is_kept_waiting_gets_jukebox_and_what_he_began_is_counted_until_it_
 async fn while_too_many_outcomes_are_not_known_nothing_new_is_begun() {
     let w = world().await;
     let file = w.create(&user(), "f").await;
-    w.volume.stuck.store(run::STUCK_MAX, Ordering::SeqCst);
+    let stuck: Vec<_> = (0..run::STUCK_MAX).map(|_| w.volume.stuck.one_more(J)).collect();
     assert_eq!(w.write(&user(), file, 0, "x").await, Err(Status::Jukebox));
     assert_eq!(w.count(|e| matches!(e, Event::Write(_))), 0);
-    w.volume.stuck.store(0, Ordering::SeqCst);
+    drop(stuck);
     assert_eq!(w.write(&user(), file, 0, "x").await, Ok(1));
 }
 
@@ -193,4 +193,49 @@ async fn what_was_made_is_answered_even_if_the_filer_goes_down_behind_it() {
     let later = w.volume.getattr(w.lookup(ROOT_REF, "f").await.unwrap()).await.unwrap();
     let shown = |a: &Attr| (a.kind, a.mode, a.uid, a.gid, a.size, a.nlink, a.fileid, a.mtime, a.ctime);
     assert_eq!(shown(&answered), shown(&later));
+}
+
+/// A kernel that got JUKEBOX repeats the call under a new xid.
+#[tokio::test]
+async fn who_was_sent_away_and_comes_again_is_answered_what_came_of_it() {
+    let w = world().await;
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = down.clone();
+    let hook = move |op: &'static str| {
+        (op == "make" && is_down.load(Ordering::SeqCst)).then_some(Fault::Before(ErrorKind::Unknown))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let call = |xid, sum| Call { xid, sum, ..user() };
+    let mkdir = || NewNode { what: What::Dir, attrs: mode(0o755) };
+    let (first, other) = (call(1, 7), call(2, 8));
+    let (one, two) =
+        tokio::join!(w.volume.make(&first, ROOT_REF, b"d", mkdir()), w.volume.make(&other, ROOT_REF, b"e", mkdir()),);
+    assert_eq!((one.unwrap_err().status, two.unwrap_err().status), (Status::Jukebox, Status::Jukebox));
+    assert_eq!(w.volume.late(&call(3, 7)), Ok(Some(late::Known::Running)));
+    assert_eq!(w.volume.late(&call(3, 9)), Ok(None), "another call");
+    assert_eq!(w.volume.late(&Call { uid: 0, ..call(3, 7) }), Ok(None), "another's call");
+    down.store(false, Ordering::SeqCst);
+    while !w.volume.locks.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What ends an operation is told a moment later.
+    while w.volume.late(&call(3, 8)) == Ok(Some(late::Known::Running)) {
+        tokio::task::yield_now().await;
+    }
+    let made = w.lookup(ROOT_REF, "d").await.unwrap();
+    w.volume.rmdir(&user(), ROOT_REF, b"e").await.unwrap();
+    loop {
+        match w.volume.late(&call(3, 7)).unwrap() {
+            Some(late::Known::Running) => tokio::task::yield_now().await,
+            Some(late::Known::Done(outcome)) => {
+                let effect = outcome::Effect::Made { dir: ROOT, node: made.node };
+                assert_eq!(outcome, outcome::Outcome { junction: J, effect, failed: None });
+                break;
+            }
+            None => panic!("forgotten"),
+        }
+    }
+    assert_eq!(w.volume.late(&call(4, 7)), Ok(None), "told once");
+    assert_eq!(w.volume.late(&call(4, 8)), Ok(None), "its directory is gone: a MKDIR now is a new one");
+    w.assert_at_rest().await;
 }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use journal_format::event::{Event, JunctionAdded, LocationSpec, What};
 use journal_format::ids::{FilerId, LocationId, Lsn};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::AtomicUsize;
 
 const J: JunctionId = JunctionId(1);
 const PRIMARY: LocationId = LocationId(1);
