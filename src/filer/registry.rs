@@ -17,6 +17,9 @@ use std::sync::Arc;
 enum Where {
     /// `posix:///dir`: the directory's path.
     Posix(Vec<u8>),
+    /// `memory:///name`, on this thread: for tests and simulation.
+    #[cfg(any(test, feature = "simulation"))]
+    Memory(Vec<u8>),
 }
 
 const KINDS: &str = "posix:///dir";
@@ -31,6 +34,8 @@ impl Where {
             url.split_once("://").ok_or_else(|| refused(format!("{url:?} is not a URL; known kinds: {KINDS}")))?;
         match scheme.to_ascii_lowercase().as_str() {
             "posix" => Ok(Self::Posix(path(rest)?)),
+            #[cfg(any(test, feature = "simulation"))]
+            "memory" => Ok(Self::Memory(path(rest)?)),
             other => Err(refused(format!("no kind of filer is called {other:?}; known kinds: {KINDS}"))),
         }
     }
@@ -91,6 +96,8 @@ fn path_buf(bytes: Vec<u8>) -> PathBuf {
 pub fn canonical(url: &str) -> Result<String> {
     match Where::parse(url)? {
         Where::Posix(path) => Ok(format!("posix://{}", encode(&path))),
+        #[cfg(any(test, feature = "simulation"))]
+        Where::Memory(path) => Ok(format!("memory://{}", encode(&path))),
     }
 }
 
@@ -98,6 +105,8 @@ pub fn canonical(url: &str) -> Result<String> {
 pub async fn probe(url: &str) -> Result<Probe> {
     match Where::parse(url)? {
         Where::Posix(path) => posix::probe(path_buf(path)).await,
+        #[cfg(any(test, feature = "simulation"))]
+        Where::Memory(path) => super::memory::named::probe(&path).await,
     }
 }
 
@@ -111,6 +120,8 @@ pub async fn open(
 ) -> Result<Arc<dyn CoreFiler>> {
     match Where::parse(url)? {
         Where::Posix(path) => posix::open(path_buf(path), expected_root, subdir, expected_dir).await,
+        #[cfg(any(test, feature = "simulation"))]
+        Where::Memory(path) => super::memory::named::open(&path, expected_root, subdir, expected_dir).await,
     }
 }
 
@@ -147,6 +158,8 @@ impl Filers for Registry {
 pub async fn create_subdir(url: &str, expected_root: &[u8], subdir: &[Vec<u8>]) -> Result<()> {
     match Where::parse(url)? {
         Where::Posix(path) => posix::create_subdir(path_buf(path), expected_root, subdir).await,
+        #[cfg(any(test, feature = "simulation"))]
+        Where::Memory(path) => super::memory::named::open(&path, expected_root, subdir, None).await.map(drop),
     }
 }
 
@@ -156,6 +169,10 @@ pub async fn overlaps(url_a: &str, subdir_a: &[Vec<u8>], url_b: &str, subdir_b: 
         (Where::Posix(a), Where::Posix(b)) => {
             posix::overlaps(path_buf(a), subdir_a.to_vec(), path_buf(b), subdir_b.to_vec()).await
         }
+        #[cfg(any(test, feature = "simulation"))]
+        (Where::Memory(a), Where::Memory(b)) => Ok(a == b),
+        #[cfg(any(test, feature = "simulation"))]
+        (Where::Posix(_), Where::Memory(_)) | (Where::Memory(_), Where::Posix(_)) => Ok(false),
     }
 }
 

@@ -45,6 +45,39 @@ impl Content {
         Arc::make_mut(self.pages.entry(page).or_insert_with(|| Arc::new(vec![0; PAGE_LEN])))
     }
 
+    /// A page as it is; `None` is a hole.
+    pub fn page_at(&self, page: u64) -> Option<Arc<Vec<u8>>> {
+        self.pages.get(&page).cloned()
+    }
+
+    /// Put a page there; behind the end it is not seen, and gone at the next [`Self::trim`].
+    pub fn put_page(&mut self, page: u64, bytes: Option<Arc<Vec<u8>>>) {
+        match bytes {
+            Some(bytes) => drop(self.pages.insert(page, bytes)),
+            None => drop(self.pages.remove(&page)),
+        }
+    }
+
+    pub fn is_trim(&self) -> bool {
+        let last = self.size / PAGE;
+        self.pages.range(self.size.div_ceil(PAGE)..).next().is_none()
+            && self.pages.get(&last).is_none_or(|bytes| {
+                bytes.iter().skip(usize::try_from(self.size % PAGE).unwrap_or(0)).all(|byte| *byte == 0)
+            })
+    }
+
+    /// No bytes behind the end.
+    pub fn trim(&mut self) {
+        let size = self.size;
+        self.pages.split_off(&size.div_ceil(PAGE));
+        let keep = usize::try_from(size % PAGE).unwrap_or(0);
+        if keep > 0
+            && let Some(bytes) = self.pages.get_mut(&(size / PAGE))
+        {
+            Arc::make_mut(bytes)[keep..].fill(0);
+        }
+    }
+
     pub fn punch(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len).min(self.size);
         if offset >= end {

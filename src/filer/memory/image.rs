@@ -73,6 +73,11 @@ impl Inode {
         }
     }
 
+    /// A directory's names, and what they lead to.
+    pub fn names(&self) -> impl Iterator<Item = (&Vec<u8>, Ino)> {
+        self.names.iter().map(|(name, entry)| (name, entry.ino))
+    }
+
     pub fn stat(&self) -> Stat {
         match self.stat.kind {
             Kind::File => Stat { size: self.content.size, used: self.content.used(), ..self.stat },
@@ -120,6 +125,15 @@ impl Image {
     /// Drops what has neither a name nor, by `held`, a holder.
     pub fn drop_nameless(&mut self, held: impl Fn(Ino) -> bool) {
         self.nodes.retain(|ino, inode| inode.stat.nlink > 0 || held(*ino));
+    }
+
+    /// No bytes behind the end of any file.
+    pub fn trim(&mut self) {
+        for inode in self.nodes.values_mut() {
+            if !inode.content.is_trim() {
+                Arc::make_mut(inode).content.trim();
+            }
+        }
     }
 
     pub fn drop_if_nameless(&mut self, ino: Ino) {

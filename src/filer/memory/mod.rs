@@ -1,17 +1,23 @@
 //! The reference: a whole filer in memory, deterministic, for unit tests and simulation.
 //!
 //! Owns two images of everything on it: *live*, which calls see and change, and *durable*, which [`CoreFiler::sync`]
-//! makes equal to it. [`Memory::crash`] is a power cut of the filer: live goes back to durable, and objects that are
-//! held but were not durable are [`ErrorKind::Stale`]. Times come from a counter (or [`Memory::set_now`]), numbers are
-//! never used twice, and no map with a random order is walked: the same calls give the same filer.
+//! makes equal to it. [`Memory::power_cut`] leaves the durable image and any subset of what was done since
+//! (`durable.rs` is the fault model); [`Memory::crash`] the durable image alone. Objects that are held but are not there
+//! any more are [`ErrorKind::Stale`]. Times come from a counter (or [`Memory::set_now`]), numbers are never used twice,
+//! and no map with a random order is walked: the same calls give the same filer.
 //!
-//! Faults: the hook of [`Memory::set_fault`] is asked before every call by the method's name; it may refuse the call,
-//! or let it happen and lose the answer ([`Fault::After`], as a remote filer may).
+//! Faults: a script ([`Memory::set_script`]) is asked before every call by the method's name; it may refuse the call,
+//! let it happen and lose the answer ([`Fault::After`], as a remote filer may), or make it take its time.
 //!
 //! Clones are further views of the same filer, as after a restart of the service.
 
 mod content;
+mod durable;
 mod image;
+#[cfg(any(test, feature = "simulation"))]
+pub mod named;
+mod script;
+mod tree;
 
 use super::hidden::{OWNER_XATTR, PEN, is_hidden};
 use super::{
@@ -20,23 +26,17 @@ use super::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use content::PAGE;
+use durable::{Change, Log, Victim};
 use image::{Image, Ino, Inode, refuse};
 use journal_format::event::What;
 use journal_format::ids::{Identity, Kind, Time};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// What a hook does to a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing happens.
-    Before(ErrorKind),
-    /// It happens, and the caller is told this.
-    After(ErrorKind),
-}
-
-type Hook = Box<dyn Fn(&'static str) -> Option<Fault> + Send + Sync>;
+pub use script::{Fault, Hook, Script, Turn};
+pub use tree::Found;
 
 /// How a filer in memory is.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub struct Options {
     /// The service's user, for when owners cannot be changed.
     pub uid: u32,
     pub gid: u32,
-    /// Bytes that it holds; `u64::MAX` is no limit.
+    /// Bytes that it holds at first; `u64::MAX` is no limit.
     pub space: u64,
 }
 
@@ -74,12 +74,17 @@ pub struct Memory {
 struct Shared {
     options: Options,
     world: Mutex<World>,
-    hook: RwLock<Option<Hook>>,
+    script: RwLock<Option<Script>>,
 }
 
 struct World {
     live: Image,
     durable: Image,
+    /// What is between the two.
+    log: Log,
+    /// Holders of an earlier life do not count.
+    life: u64,
+    space: u64,
     root: Ino,
     durable_root: Ino,
     next: Ino,
@@ -105,11 +110,15 @@ impl World {
 struct Held {
     shared: Arc<Shared>,
     ino: Ino,
+    life: u64,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         let mut world = self.shared.world.lock();
+        if world.life != self.life {
+            return;
+        }
         if let Some(count) = world.held.get_mut(&self.ino) {
             *count -= 1;
             if *count == 0 {
@@ -137,6 +146,9 @@ impl Memory {
         let world = World {
             durable: live.clone(),
             live,
+            log: Log::default(),
+            life: 0,
+            space: options.space,
             root,
             durable_root: root,
             next: root,
@@ -144,19 +156,53 @@ impl Memory {
             held: BTreeMap::new(),
             syncs: 0,
         };
-        Self { shared: Arc::new(Shared { options, world: Mutex::new(world), hook: RwLock::new(None) }), expected: root }
+        Self {
+            shared: Arc::new(Shared { options, world: Mutex::new(world), script: RwLock::new(None) }),
+            expected: root,
+        }
     }
 
-    /// A power cut of the filer.
+    /// A power cut that loses all that it can.
     pub fn crash(&self) {
+        self.power_cut(|| false);
+    }
+
+    /// A power cut: of what was done since the last sync, that stays which `keep` says, asked for one change after the
+    /// other. Returns how many changes there were.
+    pub fn power_cut(&self, keep: impl FnMut() -> bool) -> usize {
         let mut world = self.shared.world.lock();
+        let World { log, durable, .. } = &mut *world;
+        let changes = log.len();
+        log.carry_over(durable, keep);
         world.live = world.durable.clone();
         world.root = world.durable_root;
+        world.life += 1;
+        world.held.clear();
+        changes
+    }
+
+    /// The service was killed: nobody holds anything any more, and nothing is lost.
+    pub fn kill(&self) {
+        let mut world = self.shared.world.lock();
+        world.life += 1;
+        world.held.clear();
+        world.live.drop_nameless(|_| false);
+    }
+
+    /// A script that only says which calls fail.
+    pub fn set_fault(&self, hook: Option<Hook>) {
+        let script = |hook: Hook| -> Script { Box::new(move |op| Turn { fault: hook(op), ..Turn::default() }) };
+        self.set_script(hook.map(script));
     }
 
     /// Asked before every call, by the method's name; `None` takes it away.
-    pub fn set_fault(&self, hook: Option<Hook>) {
-        *self.shared.hook.write() = hook;
+    pub fn set_script(&self, script: Option<Script>) {
+        *self.shared.script.write() = script;
+    }
+
+    /// Bytes that it holds from now on.
+    pub fn set_space(&self, bytes: u64) {
+        self.shared.world.lock().space = bytes;
     }
 
     /// What the filer's clock shows; each change moves it on by a nanosecond.
@@ -178,37 +224,37 @@ impl Memory {
         world.root = ino;
     }
 
-    fn call<T>(&self, op: &'static str, act: impl FnOnce(&mut World) -> Result<T>) -> Result<T> {
-        let fault = self.shared.hook.read().as_ref().and_then(|hook| hook(op));
-        if let Some(Fault::Before(kind)) = fault {
-            return Err(Error::new(kind, op, "injected"));
-        }
-        let result = act(&mut self.shared.world.lock());
-        match fault {
-            Some(Fault::After(kind)) => Err(Error::new(kind, op, "injected, after it was done")),
-            _ => result,
-        }
+    async fn call<T>(&self, op: &'static str, act: impl FnOnce(&mut World) -> Result<T> + Send) -> Result<T> {
+        let Turn { before, after, fault } =
+            self.shared.script.read().as_ref().map_or_else(Turn::default, |script| script(op));
+        wait(before).await;
+        let result = match fault {
+            Some(Fault::Before(kind)) => Err(Error::new(kind, op, "injected")),
+            Some(Fault::Lost(kind)) => {
+                self.shared.world.lock().log.lose_bytes(|| true);
+                Err(Error::new(kind, op, "injected, and what was written is lost"))
+            }
+            Some(Fault::After(kind)) => {
+                let _done = act(&mut self.shared.world.lock());
+                Err(Error::new(kind, op, "injected, after it was done"))
+            }
+            None => act(&mut self.shared.world.lock()),
+        };
+        wait(after).await;
+        result
     }
 
-    fn called(&self, op: &'static str, act: impl FnOnce(&mut World) -> Result<Ino>) -> Result<Object> {
+    async fn called(&self, op: &'static str, act: impl FnOnce(&mut World) -> Result<Ino> + Send) -> Result<Object> {
         // Counted under the same lock, and made an object after it.
-        let hold = |world: &mut World, ino: Ino| -> Result<(Ino, Kind)> {
-            let kind = world.live.get(ino)?.stat.kind;
-            *world.held.entry(ino).or_default() += 1;
-            Ok((ino, kind))
-        };
-        let mut held = None;
-        let result = self.call(op, |world| {
-            let ino = act(world)?;
-            let (ino, kind) = hold(world, ino)?;
-            held = Some((Arc::new(Held { shared: self.shared.clone(), ino }), kind));
-            Ok(())
-        });
-        match (result, held) {
-            (Ok(()), Some((inner, kind))) => Ok(Object { id: Identity(inner.ino.to_le_bytes().to_vec()), kind, inner }),
-            (Err(e), _) => Err(e),
-            (Ok(()), None) => refuse(ErrorKind::Io, op),
-        }
+        let (inner, kind) = self
+            .call(op, |world| {
+                let ino = act(world)?;
+                let kind = world.live.get(ino)?.stat.kind;
+                *world.held.entry(ino).or_default() += 1;
+                Ok((Held { shared: self.shared.clone(), ino, life: world.life }, kind))
+            })
+            .await?;
+        Ok(Object { id: Identity(inner.ino.to_le_bytes().to_vec()), kind, inner: Arc::new(inner) })
     }
 
     fn owns(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
@@ -218,6 +264,13 @@ impl Memory {
             return Ok(());
         }
         refuse(ErrorKind::NotPermitted, "set the owner")
+    }
+}
+
+/// Virtual time, in a simulated world.
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }
 
@@ -244,10 +297,10 @@ impl CoreFiler for Memory {
     }
 
     async fn root(&self) -> Result<Object> {
-        self.called(
-            "root",
-            |world| if world.root == self.expected { Ok(world.root) } else { refuse(ErrorKind::Down, "root") },
-        )
+        let expected = self.expected;
+        let root =
+            |world: &mut World| if world.root == expected { Ok(world.root) } else { refuse(ErrorKind::Down, "root") };
+        self.called("root", root).await
     }
 
     async fn by_identity(&self, id: &Identity) -> Result<Option<Object>> {
@@ -260,43 +313,45 @@ impl CoreFiler for Memory {
             let stat = world.live.get(ino)?.stat;
             if stat.nlink > 0 { Ok(ino) } else { refuse(ErrorKind::Stale, "by_identity") }
         });
-        found.map(Some)
+        found.await.map(Some)
     }
 
     async fn lookup(&self, dir: &Object, name: &[u8]) -> Result<Object> {
         let dir = ino(dir)?;
-        self.called("lookup", |world| {
+        let found = self.called("lookup", |world| {
             visible(world, dir, name, ErrorKind::NotFound)?;
             world.live.lookup(dir, name)
-        })
+        });
+        found.await
     }
 
     async fn stat(&self, obj: &Object) -> Result<Stat> {
         let ino = ino(obj)?;
-        self.call("stat", |world| Ok(world.live.get(ino)?.stat()))
+        self.call("stat", |world| Ok(world.live.get(ino)?.stat())).await
     }
 
     async fn list(&self, dir: &Object, from: u64, max: usize) -> Result<Page> {
         let dir = ino(dir)?;
-        self.call("list", |world| world.live.list(dir, from, max, dir == world.root))
+        self.call("list", |world| world.live.list(dir, from, max, dir == world.root)).await
     }
 
     async fn readlink(&self, obj: &Object) -> Result<Vec<u8>> {
         let ino = ino(obj)?;
-        self.call("readlink", |world| match world.live.get(ino)? {
+        let target = self.call("readlink", |world| match world.live.get(ino)? {
             link if link.stat.kind == Kind::Symlink => Ok(link.target.clone()),
             _ => refuse(ErrorKind::Invalid, "readlink"),
-        })
+        });
+        target.await
     }
 
     async fn read(&self, obj: &Object, offset: u64, len: u32) -> Result<Bytes> {
         let ino = ino(obj)?;
-        self.call("read", |world| Ok(world.live.file(ino)?.content.read(offset, u64::from(len)).into()))
+        self.call("read", |world| Ok(world.live.file(ino)?.content.read(offset, u64::from(len)).into())).await
     }
 
     async fn data_ranges(&self, obj: &Object, offset: u64, len: u64) -> Result<Vec<(u64, u64)>> {
         let (ino, holes) = (ino(obj)?, self.capabilities().holes);
-        self.call("data_ranges", |world| {
+        let ranges = self.call("data_ranges", |world| {
             let content = &world.live.file(ino)?.content;
             let all = content.size.min(offset.saturating_add(len)).saturating_sub(offset);
             match (holes, all) {
@@ -304,208 +359,243 @@ impl CoreFiler for Memory {
                 (false, 0) => Ok(Vec::new()),
                 (false, all) => Ok(vec![(offset, all)]),
             }
-        })
+        });
+        ranges.await
     }
 
     async fn write(&self, obj: &Object, offset: u64, data: Bytes) -> Result<()> {
-        let (ino, space) = (ino(obj)?, self.shared.options.space);
-        self.call("write", |world| {
+        let ino = ino(obj)?;
+        let written = self.call("write", |world| {
             let now = world.tick();
             // Counting walks all files: only where there is a limit to meet.
-            let used = if space == u64::MAX { 0 } else { world.live.counts().1 };
+            let used = if world.space == u64::MAX { 0 } else { world.live.counts().1 };
+            let room = usize::try_from(world.space.saturating_sub(used)).unwrap_or(usize::MAX);
             let file = world.live.file(ino)?;
             if offset.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
                 return refuse(ErrorKind::FileTooBig, "write");
             }
-            let room = usize::try_from(space.saturating_sub(used)).unwrap_or(usize::MAX);
             let done = data.len().min(room);
             file.content.write(offset, &data[..done]);
             (file.stat.mtime, file.stat.ctime) = (now, now);
+            world.log.push_bytes(&world.live, ino, offset, offset + done as u64);
             if done < data.len() {
                 return Err(Error { done: done as u64, ..Error::new(ErrorKind::NoSpace, "write", "full") });
             }
             Ok(())
-        })
+        });
+        written.await
     }
 
     async fn punch(&self, obj: &Object, offset: u64, len: u64) -> Result<()> {
         let ino = ino(obj)?;
-        self.call("punch", |world| {
+        let punched = self.call("punch", |world| {
             let now = world.tick();
             let file = world.live.file(ino)?;
             file.content.punch(offset, len);
             (file.stat.mtime, file.stat.ctime) = (now, now);
+            let end = offset.saturating_add(len).min(file.content.size);
+            world.log.push_bytes(&world.live, ino, offset.min(end), end);
             Ok(())
-        })
+        });
+        punched.await
     }
 
     async fn set(&self, obj: &Object, changes: Changes) -> Result<()> {
         let ino = ino(obj)?;
         self.owns(changes.uid, changes.gid)?;
-        self.call("set", |world| {
+        let set = self.call("set", |world| {
             let now = world.tick();
-            world.live.set(ino, &changes, now)
-        })
+            world.live.set(ino, &changes, now)?;
+            if let Some(size) = changes.size {
+                world.log.push(Change::Size { ino, size });
+            }
+            world.log.push(Change::Set { ino, changes: Changes { size: None, ..changes }, now });
+            Ok(())
+        });
+        set.await
     }
 
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object> {
         let dir = ino(dir)?;
-        self.called("make", |world| {
+        let made = self.called("make", |world| {
             visible(world, dir, name, ErrorKind::Access)?;
             self.owns(Some(attrs.uid), Some(attrs.gid))?;
             if matches!(what, What::Char { .. } | What::Block { .. }) && !self.capabilities().special_files {
                 return refuse(ErrorKind::NotPermitted, "make");
             }
             let (ino, now) = (world.number(), world.tick());
-            world.live.make(dir, name, ino, Inode::new(what, attrs, now, dir))?;
+            world.make(dir, name, ino, Inode::new(what, attrs, now, dir))?;
             Ok(ino)
-        })
+        });
+        made.await
     }
 
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {
         let (ino, dir) = (ino(obj)?, ino(dir)?);
-        self.call("link", |world| {
+        let linked = self.call("link", |world| {
             visible(world, dir, name, ErrorKind::Access)?;
             if !self.capabilities().hard_links {
                 return refuse(ErrorKind::TooManyLinks, "link");
             }
             let now = world.tick();
-            world.live.link(ino, dir, name, now)
-        })
+            world.live.link(ino, dir, name, now)?;
+            world.log.push(Change::Link { ino, dir, name: name.to_vec(), now });
+            Ok(())
+        });
+        linked.await
     }
 
     async fn rename(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         let (from, to) = (ino(from)?, ino(to)?);
-        self.call("rename", |world| {
+        let renamed = self.call("rename", |world| {
             visible(world, from, name, ErrorKind::NotFound)?;
             visible(world, to, new, ErrorKind::Access)?;
             let now = world.tick();
-            let replaced = world.live.lookup(to, new);
+            let moved = world.live.lookup(from, name)?;
+            let replaced = world.live.lookup(to, new).ok().map(|ino| Victim::of(&world.live, ino));
             world.live.rename(from, name, to, new, now)?;
-            if let Ok(replaced) = replaced {
-                world.release(replaced);
+            let (name, new) = (name.to_vec(), new.to_vec());
+            world.log.push(Change::Rename { from, name, to, new, moved, replaced, now });
+            if let Some(replaced) = replaced {
+                world.release(replaced.ino);
             }
             Ok(())
-        })
+        });
+        renamed.await
     }
 
     async fn remove(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let dir = ino(dir)?;
-        self.call("remove", |world| world.remove(dir, name, false))
+        self.call("remove", |world| world.remove(dir, name, false)).await
     }
 
     async fn rmdir(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let dir = ino(dir)?;
-        self.call("rmdir", |world| world.remove(dir, name, true))
+        self.call("rmdir", |world| world.remove(dir, name, true)).await
     }
 
     async fn sync(&self) -> Result<()> {
-        self.call("sync", |world| {
-            world.durable = world.live.clone();
-            world.durable.drop_nameless(|_| false);
+        let synced = self.call("sync", |world| {
+            world.log.carry_over(&mut world.durable, || true);
             world.durable_root = world.root;
             world.syncs += 1;
             Ok(())
-        })
+        });
+        synced.await
     }
 
     async fn statfs(&self) -> Result<FsStat> {
-        let space = self.shared.options.space;
-        self.call("statfs", |world| {
+        let stat = self.call("statfs", |world| {
             let (files, bytes) = world.live.counts();
-            let free = space.saturating_sub(bytes);
-            let total = space / PAGE;
+            let free = world.space.saturating_sub(bytes);
+            let total = world.space / PAGE;
             let left = total.saturating_sub(files);
             Ok(FsStat {
-                total_bytes: space,
+                total_bytes: world.space,
                 free_bytes: free,
                 avail_bytes: free,
                 total_files: total,
                 free_files: left,
                 avail_files: left,
             })
-        })
+        });
+        stat.await
     }
 
     async fn xattrs(&self, obj: &Object) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let ino = ino(obj)?;
-        self.call("xattrs", |world| {
+        let xattrs = self.call("xattrs", |world| {
             let all = world.live.get(ino)?.xattrs.iter();
             Ok(all.filter(|(name, _)| *name != OWNER_XATTR).map(|(n, v)| (n.clone(), v.clone())).collect())
-        })
+        });
+        xattrs.await
     }
 
     async fn set_xattr(&self, obj: &Object, name: &[u8], value: &[u8]) -> Result<()> {
         let ino = ino(obj)?;
-        self.call("set_xattr", |world| {
+        let set = self.call("set_xattr", |world| {
             let carried = name.starts_with(b"user.") && name != OWNER_XATTR;
             let inode = world.live.get_mut(ino)?;
             if !self.capabilities().xattrs || !carried || inode.stat.kind == Kind::Symlink {
                 return refuse(ErrorKind::NotSupported, "set_xattr");
             }
             inode.xattrs.insert(name.to_vec(), value.to_vec());
+            world.log.push(Change::Xattr { ino, name: name.to_vec(), value: value.to_vec() });
             Ok(())
-        })
+        });
+        set.await
     }
 
     async fn owner(&self) -> Result<Option<OwnerMarker>> {
-        self.call("owner", |world| {
+        let owner = self.call("owner", |world| {
             let text = world.live.get(self.expected)?.xattrs.get(OWNER_XATTR);
             text.map(|text| OwnerMarker::from_text(text)).transpose()
-        })
+        });
+        owner.await
     }
 
     /// Durable when it returns, and nothing else is.
     async fn claim(&self, marker: &OwnerMarker) -> Result<()> {
         let text = marker.to_text().into_bytes();
-        self.call("claim", |world| {
+        let claimed = self.call("claim", |world| {
             for image in [&mut world.live, &mut world.durable] {
                 image.get_mut(self.expected)?.xattrs.insert(OWNER_XATTR.to_vec(), text.clone());
             }
             Ok(())
-        })
+        });
+        claimed.await
     }
 
     async fn unclaim(&self) -> Result<()> {
-        self.call("unclaim", |world| {
+        let unclaimed = self.call("unclaim", |world| {
             for image in [&mut world.live, &mut world.durable] {
                 image.get_mut(self.expected)?.xattrs.remove(OWNER_XATTR);
             }
             Ok(())
-        })
+        });
+        unclaimed.await
     }
 
     async fn pen(&self) -> Result<Object> {
         let Options { uid, gid, .. } = self.shared.options;
-        self.called("pen", |world| match world.live.lookup(self.expected, PEN) {
+        let pen = self.called("pen", |world| match world.live.lookup(self.expected, PEN) {
             Err(e) if e.kind == ErrorKind::NotFound => {
                 let (ino, now) = (world.number(), world.tick());
                 let pen = Inode::new(&What::Dir, MakeAttrs { mode: 0o700, uid, gid }, now, self.expected);
-                world.live.make(self.expected, PEN, ino, pen)?;
+                world.make(self.expected, PEN, ino, pen)?;
                 Ok(ino)
             }
             other => other,
-        })
+        });
+        pen.await
     }
 
     async fn remove_pen(&self) -> Result<()> {
-        self.call("remove_pen", |world| {
-            let now = world.tick();
-            match world.live.remove(self.expected, PEN, true, now) {
-                Ok(ino) => world.release(ino),
-                Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::NotEmpty) => {}
-                Err(e) => return Err(e),
-            }
-            Ok(())
-        })
+        let removed = self.call("remove_pen", |world| match world.take(self.expected, PEN, true) {
+            Err(e) if !matches!(e.kind, ErrorKind::NotFound | ErrorKind::NotEmpty) => Err(e),
+            _ => Ok(()),
+        });
+        removed.await
     }
 }
 
 impl World {
-    fn remove(&mut self, dir: Ino, name: &[u8], want_dir: bool) -> Result<()> {
+    fn make(&mut self, dir: Ino, name: &[u8], ino: Ino, inode: Inode) -> Result<()> {
+        self.live.make(dir, name, ino, inode.clone())?;
+        self.log.push(Change::Make { dir, name: name.to_vec(), ino, inode: Box::new(inode) });
+        Ok(())
+    }
+
+    fn remove(&mut self, dir: Ino, name: &[u8], is_dir: bool) -> Result<()> {
         visible(self, dir, name, ErrorKind::NotFound)?;
+        self.take(dir, name, is_dir)
+    }
+
+    fn take(&mut self, dir: Ino, name: &[u8], is_dir: bool) -> Result<()> {
         let now = self.tick();
-        let ino = self.live.remove(dir, name, want_dir, now)?;
+        let victim = Victim::of(&self.live, self.live.lookup(dir, name)?);
+        let ino = self.live.remove(dir, name, is_dir, now)?;
+        self.log.push(Change::Remove { dir, name: name.to_vec(), is_dir, victim, now });
         self.release(ino);
         Ok(())
     }

@@ -98,3 +98,98 @@ async fn the_same_calls_give_the_same_filer() {
     }
     assert_eq!(seen[0], seen[1]);
 }
+
+/// Keeps those changes whose number, counted from 0, is in `kept`.
+fn keeping(kept: &[usize]) -> impl FnMut() -> bool {
+    let mut number = 0;
+    move || {
+        number += 1;
+        kept.contains(&(number - 1))
+    }
+}
+
+#[tokio::test]
+async fn a_power_cut_keeps_any_subset_of_what_was_not_synced() {
+    let f = Memory::default();
+    let root = f.root().await.unwrap();
+    let a = f.make(&root, b"a", &What::File, ATTRS).await.unwrap();
+    f.write(&a, 0, vec![1; 4096].into()).await.unwrap();
+    f.sync().await.unwrap();
+    f.write(&a, 4096, vec![2; 4096].into()).await.unwrap(); // 0: the page, 1: the size
+    f.make(&root, b"lost", &What::File, ATTRS).await.unwrap(); // 2
+    f.make(&root, b"kept", &What::File, ATTRS).await.unwrap(); // 3
+    assert_eq!(f.power_cut(keeping(&[1, 3])), 4);
+    let root = f.root().await.unwrap();
+    assert_eq!(f.list(&root, 0, 9).await.unwrap().names, [b"a".to_vec(), b"kept".to_vec()]);
+    let a = f.lookup(&root, b"a").await.unwrap();
+    assert_eq!(f.read(&a, 4095, 9000).await.unwrap(), [&[1][..], &[0; 4096]].concat(), "the size without the bytes");
+    f.write(&a, 8192, vec![3; 100].into()).await.unwrap();
+    f.power_cut(keeping(&[0]));
+    f.set(&a, Changes { size: Some(9000), ..Changes::default() }).await.unwrap();
+    assert_eq!(f.read(&a, 8192, 100).await.unwrap(), [0; 100][..], "bytes that no size reached do not come back");
+}
+
+#[tokio::test]
+async fn a_power_cut_destroys_nothing_that_still_has_a_name() {
+    let f = Memory::default();
+    let root = f.root().await.unwrap();
+    let a = f.make(&root, b"a", &What::File, ATTRS).await.unwrap();
+    f.write(&a, 0, Bytes::from_static(b"bytes")).await.unwrap();
+    f.make(&root, b"c", &What::File, ATTRS).await.unwrap();
+    f.sync().await.unwrap();
+    f.link(&a, &root, b"b").await.unwrap();
+    f.rename(&root, b"c", &root, b"a").await.unwrap();
+    f.power_cut(keeping(&[1]));
+    let root = f.root().await.unwrap();
+    let a = f.lookup(&root, b"a").await.unwrap();
+    assert_eq!(f.read(&a, 0, 9).await.unwrap(), &b"bytes"[..], "the rename came after the link, without it it is lost");
+}
+
+#[tokio::test]
+async fn bytes_that_a_failed_sync_lost_are_seen_until_the_power_goes() {
+    let f = Memory::default();
+    let root = f.root().await.unwrap();
+    let a = f.make(&root, b"a", &What::File, ATTRS).await.unwrap();
+    f.write(&a, 0, Bytes::from_static(b"lost")).await.unwrap();
+    f.set_fault(Some(Box::new(|op| (op == "sync").then_some(Fault::Lost(ErrorKind::Io)))));
+    assert_eq!(f.sync().await.unwrap_err().kind, ErrorKind::Io);
+    f.set_fault(None);
+    f.sync().await.unwrap();
+    assert_eq!(f.read(&a, 0, 9).await.unwrap(), &b"lost"[..]);
+    f.crash();
+    let a = f.lookup(&f.root().await.unwrap(), b"a").await.unwrap();
+    assert_eq!(f.read(&a, 0, 9).await.unwrap(), &[0; 4][..]);
+}
+
+#[tokio::test]
+async fn after_a_sync_both_images_are_the_same_whatever_was_done() {
+    let f = Memory::default();
+    let root = f.root().await.unwrap();
+    let mut random = 7u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    for _ in 0..60 {
+        for _ in 0..20 {
+            let (name, other) = (next(5).to_string().into_bytes(), next(5).to_string().into_bytes());
+            let (at, len) = (next(20_000), next(9000));
+            let object = f.lookup(&root, &name).await;
+            let _refused = match (next(7), object) {
+                (0, _) => f.make(&root, &name, &What::File, ATTRS).await.map(drop),
+                (1, _) => f.remove(&root, &name).await,
+                (2, _) => f.rename(&root, &name, &root, &other).await,
+                (3, Ok(object)) => f.link(&object, &root, &other).await,
+                (4, Ok(object)) => f.set(&object, Changes { size: Some(at), ..Changes::default() }).await,
+                (5, Ok(object)) => f.punch(&object, at, len).await,
+                (_, Ok(object)) => {
+                    f.write(&object, at, vec![u8::try_from(next(255)).unwrap() + 1; len as usize].into()).await
+                }
+                _ => Ok(()),
+            };
+        }
+        f.sync().await.unwrap();
+        let bare = |tree: Vec<Found>| tree.into_iter().map(|f| (f.path, f.number, f.bytes, f.data)).collect::<Vec<_>>();
+        assert_eq!(bare(f.tree()), bare(f.durable_tree()));
+    }
+}
