@@ -75,7 +75,8 @@ pub async fn open_location(core: &Core, state: &State, id: LocationId) -> Result
     let store = blocking(move || Ok(stores.open(&store_name(id), LOCATION_CACHE, exact)?)).await?;
     let objects = Objects::new(Arc::new(store));
     objects.store.write(objects.put(root, &at.root)?);
-    Ok(Arc::new(Location::new(id, root, reached, objects)))
+    let location = if exact { Location::fenced } else { Location::new };
+    Ok(Arc::new(location(id, root, reached, objects)))
 }
 
 /// The node of a location's root directory: its junction's, which is the same on all of a junction's locations.

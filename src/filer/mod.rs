@@ -11,6 +11,7 @@ pub mod aside;
 #[cfg(test)]
 pub mod contract;
 pub mod error;
+pub mod fence;
 pub mod hidden;
 pub mod memory;
 pub mod posix;

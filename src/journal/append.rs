@@ -90,6 +90,8 @@ pub fn uses_reserve(event: &Event) -> bool {
         | Event::Made(_)
         | Event::CopyDone(_)
         | Event::Cursor(_)
+        | Event::OutOfSync(_)
+        | Event::InSync(_)
         | Event::Durable(_)
         | Event::JunctionSwitched(_)
         | Event::JobStateChanged(_) => true,

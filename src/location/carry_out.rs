@@ -3,7 +3,7 @@
 
 use super::copy::Source;
 use super::reconcile::{Settled, Site};
-use super::round::{DataOp, Round};
+use super::round::{DataOp, Renew, Round};
 use super::{Location, View, index_error};
 use crate::filer::aside::side_by_side;
 use crate::filer::{Changes, Error, ErrorKind, Result};
@@ -74,6 +74,7 @@ impl Data<'_> {
                 },
                 DataOp::Set(changes) => filer.set(&object, *changes).await,
                 DataOp::Copy { range, .. } if self.done.contains(&(range.node, range.offset)) => Ok(()),
+                DataOp::Renew(renew) => self.renew(node, renew, &object).await,
                 DataOp::Copy { range, lsn } => self.copy(range, *lsn, &object, &mut ranges).await,
             };
             if let Err(error) = result {
@@ -96,6 +97,12 @@ impl Data<'_> {
         super::steplog::copied(self.location.id, lsn, &done);
         ranges.push(done);
         Ok(())
+    }
+
+    async fn renew(&self, node: NodeId, renew: &Renew, object: &crate::filer::Object) -> Result<()> {
+        let source =
+            self.source.ok_or_else(|| Error::new(ErrorKind::Invalid, "renew", "there is no source to copy from"))?;
+        source.renew(node, renew, self.location.filer.as_ref(), object).await
     }
 
     /// No object: right when its source was gone (steps on it are void), an error report otherwise.

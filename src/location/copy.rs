@@ -2,6 +2,7 @@
 //! to a partial or present file is replayed after the step, from the journal (design §6).
 
 use super::digest::RangeDigest;
+use super::round::Renew;
 use super::{Location, index_error};
 use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, Result};
 use crate::index::live::Live;
@@ -130,6 +131,33 @@ impl Source {
             last: range.last,
             void: false,
         })
+    }
+
+    /// Bring what is dirty of a node over: cut first, so that holes stay holes; then bytes; then attributes.
+    pub async fn renew(&self, node: NodeId, renew: &Renew, to: &dyn CoreFiler, object: &Object) -> Result<()> {
+        let Some(from) = self.object(node).await? else { return Ok(()) };
+        if let Some(cut) = renew.cut
+            && to.stat(object).await?.size > cut
+        {
+            to.set(object, Changes { size: Some(cut), ..Changes::default() }).await?;
+        }
+        for (start, end) in &renew.ranges {
+            let range = Range { node, offset: *start, len: end - start, last: false };
+            self.copy_range(&range, to, object).await?;
+        }
+        if renew.attrs {
+            let stat = self.location.filer.stat(&from).await?;
+            let changes = Changes {
+                uid: Some(stat.uid),
+                gid: Some(stat.gid),
+                mode: (stat.kind != Kind::Symlink).then_some(stat.mode),
+                size: (stat.kind == Kind::File).then_some(stat.size),
+                atime: Some(stat.atime),
+                mtime: None,
+            };
+            to.set(object, changes).await?;
+        }
+        Ok(())
     }
 
     /// Modification time that clients see now; `None` when the node has gone.

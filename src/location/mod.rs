@@ -9,6 +9,7 @@ pub mod cache;
 pub mod carry_out;
 pub mod copy;
 pub mod digest;
+pub mod dirty;
 pub mod projection;
 pub mod reconcile;
 pub mod redo;
@@ -16,6 +17,7 @@ pub mod round;
 pub mod steplog;
 pub mod view;
 
+use crate::filer::fence::{Fence, Fenced};
 use crate::filer::{self, CoreFiler, Error, ErrorKind, Object};
 use crate::index::objects::Objects;
 use cache::Cache;
@@ -40,6 +42,8 @@ pub struct Location {
     /// The node of its root directory.
     pub root: NodeId,
     pub filer: Arc<dyn CoreFiler>,
+    /// In front of `filer`, where one was asked for: see [`Location::fenced`].
+    pub fence: Fence,
     pub objects: Objects,
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
@@ -53,7 +57,16 @@ impl Location {
     #[must_use]
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
         let cache = Mutex::new(Cache::new(OBJECTS_KEPT_MAX));
-        Self { id, root, filer, objects, cache, touched: Mutex::default(), retired: Mutex::default() }
+        let fence = Fence::default();
+        Self { id, root, filer, fence, objects, cache, touched: Mutex::default(), retired: Mutex::default() }
+    }
+
+    /// With a fence in front of its filer: for a secondary, whose replayer gives up a round that hangs.
+    #[must_use]
+    pub fn fenced(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
+        let fence = Fence::default();
+        let filer = Arc::new(Fenced { inner: filer, fence: fence.clone() });
+        Self { fence, ..Self::new(id, root, filer, objects) }
     }
 
     /// The node's object: remembered, by identity, or by walking `view`'s names and checking identities.

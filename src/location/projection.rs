@@ -392,6 +392,11 @@ fn key_names_of(node: NodeId, dir: NodeId, name: &[u8]) -> Vec<u8> {
     key
 }
 
+/// A key of two letters and a node.
+pub(super) fn key_of(letters: [u8; 2], node: NodeId) -> Vec<u8> {
+    [letters.as_slice(), &node.0.to_be_bytes()].concat()
+}
+
 fn key_state(node: NodeId) -> Vec<u8> {
     let mut key = vec![b's'];
     key.extend_from_slice(&node.0.to_be_bytes());
@@ -444,7 +449,7 @@ fn decode_state(bytes: &[u8]) -> Result<(Kind, Held)> {
     Ok((kind, held))
 }
 
-fn kind_from(byte: u8) -> Option<Kind> {
+pub(super) fn kind_from(byte: u8) -> Option<Kind> {
     Some(match byte {
         1 => Kind::File,
         2 => Kind::Dir,
@@ -457,7 +462,7 @@ fn kind_from(byte: u8) -> Option<Kind> {
     })
 }
 
-fn read_node(bytes: &[u8], at: usize) -> Result<NodeId> {
+pub(super) fn read_node(bytes: &[u8], at: usize) -> Result<NodeId> {
     let id = bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
     id.map(NodeId).ok_or_else(|| corrupt("node id"))
 }

@@ -253,7 +253,8 @@ impl<'a> Site<'a> {
             }
             let Some(dir) = self.locate(key.0).await? else { continue };
             let is_dir = self.kind(node).await? == Some(Kind::Dir);
-            let moves = wanted.contains_key(&node) || (is_dir && self.round.gone.contains_key(&node));
+            let gone = self.round.gone.contains_key(&node);
+            let moves = wanted.contains_key(&node) || (is_dir && gone) || (!gone && self.only_here(node, &key).await?);
             if moves && !parked.contains(&node) {
                 let pen = self.location.filer.pen().await?;
                 // Second run: the name is empty already, and the object in the pen or in its place.
@@ -268,6 +269,25 @@ impl<'a> Site<'a> {
             self.state.lock().there.remove(&key);
         }
         Ok(parked)
+    }
+
+    /// In a round that has not all of a node's places: it lives on, and stands under no other of its names.
+    async fn only_here(&self, node: NodeId, here: &Key) -> Result<bool> {
+        if !self.round.partial {
+            return Ok(false);
+        }
+        let names = self.view.names(node, super::NAMES_TRIED_MAX).map_err(index_error)?;
+        let Some(id) = self.location.objects.identity(node).map_err(index_error)? else { return Ok(false) };
+        for (parent, name) in names.iter().filter(|key| *key != here) {
+            let Some(dir) = self.dir_there(*parent).await? else { continue };
+            match self.location.filer.lookup(&dir, name).await {
+                Ok(object) if object.id == id => return Ok(false),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotDir | ErrorKind::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!names.is_empty())
     }
 
     async fn kind(&self, node: NodeId) -> Result<Option<Kind>> {
@@ -377,8 +397,12 @@ impl<'a> Site<'a> {
                 let source = self
                     .source
                     .ok_or_else(|| Error::new(ErrorKind::Invalid, "make", "there is no source to copy from"))?;
-                let Some(found) = source.describe(node, *kind).await? else { return Ok(None) };
-                found
+                match source.describe(node, *kind).await? {
+                    Some(found) => found,
+                    // What is in it may live on elsewhere, and is here until the journal says so.
+                    None if *kind == Kind::Dir => (What::Dir, self.for_now().await?, Changes::default()),
+                    None => return Ok(None),
+                }
             }
         };
         let object = filer.make(dir, name, &what, attrs).await?;
@@ -391,6 +415,13 @@ impl<'a> Site<'a> {
         debug_assert!(what.kind() == *kind || matches!(what, What::File));
         self.note_made(node, &object)?;
         Ok(Some(object))
+    }
+
+    /// Attributes of a directory that is soon to go.
+    async fn for_now(&self) -> Result<MakeAttrs> {
+        let filer = &self.location.filer;
+        let root = filer.stat(&filer.root().await?).await?;
+        Ok(MakeAttrs { mode: 0o700, uid: root.uid, gid: root.gid })
     }
 
     /// An error that concerns one object only is reported and the round goes on; others end it.
@@ -411,6 +442,9 @@ impl<'a> Site<'a> {
 
     /// Step 3: what is gone leaves the pen and the index.
     async fn clear(&self) -> Result<()> {
+        if self.round.partial {
+            return Ok(()); // a directory may hold what another round takes away
+        }
         let filer = &self.location.filer;
         for (node, kind) in &self.round.gone {
             let name = pen_name(*node);

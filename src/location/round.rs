@@ -36,6 +36,25 @@ pub enum DataOp {
         lsn: Lsn,
         range: Range,
     },
+    /// Of a dirty set.
+    Renew(Renew),
+}
+
+/// Make a node's content the source's, as that is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renew {
+    /// First: nothing behind it is the file's.
+    pub cut: Option<u64>,
+    /// `start..end`, ascending.
+    pub ranges: Vec<(u64, u64)>,
+    /// Size, mode, owner and access time as well.
+    pub attrs: bool,
+}
+
+impl Renew {
+    fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|(start, end)| end - start).sum()
+    }
 }
 
 impl DataOp {
@@ -84,6 +103,8 @@ pub struct Round {
     pub places_of: BTreeMap<NodeId, BTreeSet<(NodeId, Vec<u8>)>>,
     /// Do not believe what was before: ask the filer (redo, retry).
     pub ask_filer: bool,
+    /// Further places of these nodes are in other rounds: what lives on is kept, and what is gone is not cleared away.
+    pub partial: bool,
     /// Files and directories that listings made.
     pub listed_files: u64,
     pub listed_dirs: u64,
@@ -152,6 +173,7 @@ impl Round {
         self.bytes += match &op {
             DataOp::Write { data, .. } => data.len() as u64,
             DataOp::Copy { range, .. } => range.len,
+            DataOp::Renew(renew) => renew.bytes(),
             DataOp::Set(_) => 0,
         };
         self.times.insert(node);

@@ -18,6 +18,8 @@ use journal_format::ids::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod outage;
+
 const JUNCTION: JunctionId = JunctionId(1);
 const FROM: LocationId = LocationId(1);
 const TO: LocationId = LocationId(2);

@@ -1,7 +1,7 @@
 //! Rounds since the last commit, and how they become durable together.
 
 use super::{BATCH_BYTES_MAX, BATCH_OPS_MAX, BATCH_TIME_MAX, Error, Instant, LINGER, Replayer, blocking};
-use crate::location::carry_out::{Carried, DoneSteps, put_times};
+use crate::location::carry_out::{Carried, put_times};
 use crate::location::round::Round;
 use journal_format::event::{CopyDone, CopyFailed, Cursor, Event, Made, RangeDone};
 use journal_format::ids::{Identity, Lsn, NodeId};
@@ -12,8 +12,6 @@ const PER_RECORD_MAX: usize = 1024;
 
 pub struct Batch {
     pub position: Lsn,
-    /// Steps that a former life finished.
-    pub done: DoneSteps,
     committed: Lsn,
     made: Vec<(NodeId, Identity)>,
     ranges: Vec<RangeDone>,
@@ -28,10 +26,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(position: Lsn, done: DoneSteps) -> Self {
+    pub fn new(position: Lsn) -> Self {
         Self {
             position,
-            done,
             committed: position,
             made: Vec::new(),
             ranges: Vec::new(),
@@ -46,7 +43,7 @@ impl Batch {
         }
     }
 
-    pub fn take(&mut self, round: Round, carried: Carried) {
+    pub fn take(&mut self, round: &Round, carried: Carried) {
         self.bytes += round.bytes();
         self.ops += round.ops();
         self.listed_files += round.listed_files;
@@ -54,7 +51,7 @@ impl Batch {
         for node in round.gone.keys() {
             self.times.remove(node);
         }
-        self.times.extend(round.times);
+        self.times.extend(&round.times);
         self.made.extend(carried.made);
         self.ranges.extend(carried.ranges);
         self.failed.extend(carried.failed);
@@ -81,8 +78,13 @@ impl Batch {
     /// Make everything before `position` durable on the location, and say so.
     pub async fn close(&mut self, of: &Replayer) -> Result<(), Error> {
         if !self.is_empty() {
-            put_times(&of.location, &of.projection, &of.source.live, &self.times).await?;
-            of.location.filer.sync().await?;
+            let (location, view, live) = (of.location.clone(), of.projection.clone(), of.source.live.clone());
+            let times = std::mem::take(&mut self.times);
+            let work = async move {
+                put_times(&location, &view, &live, &times).await?;
+                location.filer.sync().await
+            };
+            of.guarded(work).await?;
         }
         self.record(of).await?;
         let (store, position) = (of.projection.store.clone(), self.position);
@@ -91,7 +93,7 @@ impl Batch {
             // It serves recycling and people; the projection is what counts, so nobody waits for it.
             of.ledger.append(&Event::Cursor(Cursor { location: of.location.id, lsn: position })).await?;
         }
-        *self = Self::new(position, std::mem::take(&mut self.done));
+        *self = Self::new(position);
         Ok(())
     }
 

@@ -15,22 +15,26 @@
 //! Bounds: a round by [`Round::is_full`]; a batch by [`BATCH_BYTES_MAX`], [`BATCH_OPS_MAX`] and [`BATCH_TIME_MAX`].
 
 mod batch;
+mod outage;
 mod prescan;
 
 use crate::env::watch;
 use crate::filer::{self, ErrorKind};
-use crate::journal::{self, Reader};
+use crate::journal::{self, Journal, Reader};
 use crate::ledger::Ledger;
 use crate::location::Location;
-use crate::location::carry_out::carry_out;
+use crate::location::carry_out::{Carried, DoneSteps, carry_out};
 use crate::location::copy::Source;
+use crate::location::dirty::Counts;
 use crate::location::projection::{Pending, Projection};
 use crate::location::redo::{End, Ends, note_end};
 use crate::location::round::{self, DataOp, Round};
 use batch::Batch;
 use journal_format::event::{Event, JobState};
 use journal_format::ids::{JobId, JunctionId, LocationId, Lsn};
+use parking_lot::Mutex;
 use prescan::Prescan;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -58,6 +62,8 @@ pub struct Status {
     /// Everything before it is durable on the location.
     pub committed: Lsn,
     pub pending: Pending,
+    /// How much is dirty, while the location is out of sync.
+    pub dirty: Option<Counts>,
     /// Why it does not get on, while it does not.
     pub error: Option<Trouble>,
 }
@@ -76,18 +82,30 @@ pub enum Error {
     Filer(#[from] filer::Error),
     #[error(transparent)]
     Index(#[from] crate::index::store::Error),
+    #[error("given up: the journal needs its room")]
+    Pressed,
 }
+
+/// What has not come back yet.
+type Straggler = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A running replayer's other side.
 #[derive(Clone)]
 pub struct Handle {
     pub status: watch::Receiver<Status>,
     want: watch::Sender<Lsn>,
+    press: watch::Sender<u64>,
     /// Rung after every round: the projection's queues may have changed.
     pub moved: Arc<Notify>,
 }
 
 impl Handle {
+    /// The journal needs its room, and State says that the location is out of sync: give up what hangs, and take the
+    /// backlog into the dirty set.
+    pub fn press(&self) {
+        self.press.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
     /// Ask that everything before `lsn` be committed without waiting for a fuller batch, and wait for it.
     pub async fn commit(&self, lsn: Lsn, within: Duration) -> bool {
         self.want.send_if_modified(|want| {
@@ -104,13 +122,18 @@ pub struct Replayer {
     pub ledger: Ledger,
     pub location: Arc<Location>,
     pub projection: Projection,
-    pub source: Source,
+    pub source: Arc<Source>,
     pub job: JobId,
     pub junction: JunctionId,
     /// Where it begins when the projection has never been committed.
     pub start: Lsn,
     status: watch::Sender<Status>,
     want: watch::Receiver<Lsn>,
+    pressed: watch::Receiver<u64>,
+    /// Work that was given up and hangs; before it has come back nothing is begun.
+    straggler: Mutex<Option<Straggler>>,
+    /// Where the journal ended when the source was last read for a dirty set.
+    clean_at: Option<Lsn>,
     moved: Arc<Notify>,
     handle: Handle,
 }
@@ -127,12 +150,28 @@ impl Replayer {
     ) -> Self {
         let committed = projection.store.lsn().max(start);
         let pending = projection.pending().unwrap_or_default();
-        let status = watch::Sender::new(Status { position: committed, committed, pending, error: None });
+        let status = watch::Sender::new(Status { position: committed, committed, pending, ..Status::default() });
         let (want_tx, want) = watch::channel(Lsn(0));
+        let (press, pressed) = watch::channel(0);
         let moved = Arc::new(Notify::new());
-        let handle = Handle { status: status.subscribe(), want: want_tx, moved: moved.clone() };
+        let handle = Handle { status: status.subscribe(), want: want_tx, press, moved: moved.clone() };
         let junction = projection.junction;
-        Self { ledger, location, projection, source, job, junction, start, status, want, moved, handle }
+        Self {
+            ledger,
+            location,
+            projection,
+            source: Arc::new(source),
+            job,
+            junction,
+            start,
+            status,
+            want,
+            pressed,
+            straggler: Mutex::default(),
+            clean_at: None,
+            moved,
+            handle,
+        }
     }
 
     #[must_use]
@@ -144,26 +183,37 @@ impl Replayer {
     pub async fn run(mut self) {
         let mut backoff = Duration::from_millis(100);
         loop {
-            let error = match self.follow(&mut backoff).await {
+            let error = match self.live(&mut backoff).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
             if let Err(lost) = self.projection.store.rollback() {
                 tracing::error!(location = %self.location.id, error = %lost, "the projection could not be taken back");
             }
-            let kind = if let Error::Filer(e) = &error { Some(e.kind) } else { None };
             tracing::warn!(location = %self.location.id, job = %self.job, %error, "the replayer goes back to its last commit and tries again");
-            let text = error.to_string();
-            self.status.send_modify(|s| {
-                s.error = Some(Trouble { kind, text });
-                s.position = s.committed;
-            });
+            self.trouble(&error);
             if matches!(error, Error::Journal(_)) {
                 return; // the process is about to stop
             }
-            tokio::time::sleep(backoff).await;
+            if matches!(error, Error::Pressed) {
+                continue;
+            }
+            drop(self.pressed.borrow_and_update());
+            tokio::select! {
+                biased;
+                _ = self.pressed.changed() => {}
+                () = tokio::time::sleep(backoff) => {}
+            }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    async fn live(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, Error> {
+        if self.is_out_of_sync() {
+            self.outage().await?;
+        }
+        self.reopen().await;
+        self.follow(backoff).await
     }
 
     /// From the last commit on, until an error.
@@ -174,15 +224,16 @@ impl Replayer {
         // What a former life carried out behind its last commit lies in this one round (see `REDO_OPS_MAX`): the filer
         // may stand anywhere in it, so it is judged as a whole, by who is there.
         let mut first = true;
-        let mut batch = Batch::new(from, prescan.done);
-        let mut feed = Feed {
-            reader: self.ledger.journal.reader(from)?,
-            ahead: self.ledger.journal.reader(from)?,
-            ends: Ends::new(),
-        };
+        let done = Arc::new(prescan.done);
+        let mut batch = Batch::new(from);
+        let mut feed = Feed::new(&self.ledger.journal, from)?;
+        let pressed = *self.pressed.borrow();
         let mut changed = self.ledger.changed();
         loop {
             drop(changed.borrow_and_update());
+            if *self.pressed.borrow() != pressed {
+                return Err(Error::Pressed);
+            }
             let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());
             let (round, position);
             let redo = std::mem::take(&mut first) && batch.position < redo_to;
@@ -190,14 +241,17 @@ impl Replayer {
             let progressed = position > batch.position;
             let few = round.ops() < GATHER_OPS;
             if !round.is_empty() {
-                let carried =
-                    carry_out(&self.location, &self.projection, Some(&self.source), &round, &batch.done).await?;
+                let round = Arc::new(round);
+                let carried = self.carry(&round, &done).await?;
                 for failed in &carried.failed {
                     self.projection.set_incomplete(failed.node)?;
                 }
-                batch.take(round, carried);
+                batch.take(&round, carried);
             }
             batch.position = position;
+            if batch.is_empty() {
+                self.may_be_in_sync(position).await?;
+            }
             if progressed {
                 let pending = self.projection.pending()?;
                 self.status.send_modify(|s| {
@@ -227,6 +281,12 @@ impl Replayer {
                 tokio::time::sleep(GATHER).await; // let a stream of small operations gather
             }
         }
+    }
+
+    async fn carry(&self, round: &Arc<Round>, done: &Arc<DoneSteps>) -> Result<Carried, Error> {
+        let (location, view, source) = (self.location.clone(), self.projection.clone(), self.source.clone());
+        let (round, done) = (round.clone(), done.clone());
+        self.guarded(async move { carry_out(&location, &view, Some(&source), &round, &done).await }).await
     }
 
     async fn prescan(&self, from: Lsn) -> Result<Prescan, Error> {
@@ -263,6 +323,15 @@ struct Feed {
 }
 
 impl Feed {
+    fn new(journal: &Journal, from: Lsn) -> Result<Self, Error> {
+        Ok(Self { reader: journal.reader(from)?, ahead: journal.reader(from)?, ends: Ends::new() })
+    }
+
+    /// Everything before it has been read.
+    fn position(&self) -> Lsn {
+        self.reader.position()
+    }
+
     fn collect(
         mut self,
         projection: &Projection,

@@ -153,7 +153,14 @@ pub(super) fn added(state: &mut State, e: &JunctionAdded, end: Lsn, time: Time) 
 }
 
 pub(super) fn new_location(spec: &LocationSpec, role: Role, cursor: Lsn) -> LocationState {
-    LocationState { filer: spec.filer, subdir: spec.subdir.clone(), root: spec.root.clone(), role, cursor }
+    LocationState {
+        filer: spec.filer,
+        subdir: spec.subdir.clone(),
+        root: spec.root.clone(),
+        role,
+        cursor,
+        out_of_sync: None,
+    }
 }
 
 /// The directory `name` in `parent`, made when it is missing.
@@ -228,6 +235,8 @@ pub(super) fn switched(state: &mut State, e: &JunctionSwitched, lsn: Lsn) -> Res
     for (id, role) in [(e.from, Role::Left), (e.to, Role::Primary(e.junction))] {
         if let Some(location) = state.locations.get_mut(&id) {
             location.role = role;
+            // It was drained to its end before: nothing of it can be dirty.
+            location.out_of_sync = None;
         }
     }
     Ok(())

@@ -82,8 +82,19 @@ pub struct LocationState {
     /// Identity of the location's root directory.
     pub root: Identity,
     pub role: Role,
-    /// Everything before it is durable there. Starts at the end of the record that named the location.
+    /// Everything before it is durable there, or in its dirty set. Starts at the end of the record that named the
+    /// location.
     pub cursor: Lsn,
+    /// It fell out of the journal's reach, and is not back yet.
+    pub out_of_sync: Option<OutOfSync>,
+}
+
+/// Since when a secondary lacks what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfSync {
+    /// It held everything before this.
+    pub from: Lsn,
+    pub since: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +329,8 @@ fn fold(state: &mut State, lsn: Lsn, end: Lsn, time: Time, event: &Event) -> Res
         Event::Listed(e) => copy::listed(state, e),
         Event::CopyDone(e) => copy::done(state, e, time),
         Event::Cursor(e) => positions::cursor(state, e, lsn),
+        Event::OutOfSync(e) => positions::out_of_sync(state, e, lsn, time),
+        Event::InSync(e) => positions::in_sync(state, e),
         Event::JournalCreated(e) => {
             if state.handle_key != [0; 32] {
                 return Err("the journal was created already".into());

@@ -6,7 +6,8 @@
 
 use super::jobs::{self, HasEnded};
 use super::{
-    Child, Filer, Job, JobError, Junction, LocationState, Next, Progress, ROOT_DIR, Role, State, VirtualDir, text,
+    Child, Filer, Job, JobError, Junction, LocationState, Next, OutOfSync, Progress, ROOT_DIR, Role, State, VirtualDir,
+    text,
 };
 use journal_format::event::{FilerFound, JobKind};
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, Time};
@@ -79,6 +80,15 @@ struct LocationDoc {
     root: String,
     role: RoleDoc,
     cursor: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    out_of_sync: Option<OutOfSyncDoc>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutOfSyncDoc {
+    from: u64,
+    since: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -272,6 +282,7 @@ fn location_doc((id, l): (&LocationId, &LocationState)) -> LocationDoc {
         root: text::hex(&l.root.0),
         role,
         cursor: l.cursor.0,
+        out_of_sync: l.out_of_sync.map(|o| OutOfSyncDoc { from: o.from.0, since: o.since.0 }),
     }
 }
 
@@ -370,6 +381,7 @@ fn read_location(l: &LocationDoc) -> Option<(LocationId, LocationState)> {
         root: Identity(text::unhex(&l.root)?),
         role,
         cursor: Lsn(l.cursor),
+        out_of_sync: l.out_of_sync.as_ref().map(|o| OutOfSync { from: Lsn(o.from), since: Time(o.since) }),
     };
     Some((LocationId(l.id), location))
 }

@@ -48,7 +48,8 @@ pub fn wanted(state: &State) -> Wanted {
         }
         let copying = match job.state {
             JobState::Stopped | JobState::Completed | JobState::Aborted => continue,
-            JobState::Moving => true,
+            // While the destination is out of sync nothing new is copied to it.
+            JobState::Moving => state.locations.get(&job.destination).is_some_and(|l| l.out_of_sync.is_none()),
             JobState::Transitioning => {
                 wanted.switches.push(*id);
                 false

@@ -233,6 +233,8 @@ pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         Event::CopyRange(e) => fields!(e; job, location, ranges),
         Event::CopyDone(e) => fields!(e; job, location, ranges, files_made, dirs_made, failed),
         Event::Cursor(e) => fields!(e; location, lsn),
+        Event::OutOfSync(e) => fields!(e; location, from),
+        Event::InSync(e) => fields!(e; location),
         Event::Durable(e) => fields!(e; stopped),
         // Its key opens every file handle.
         Event::JournalCreated(_) => vec![("handle_key", json!("(not shown)"))],

@@ -4,9 +4,9 @@
 //! is a new struct under the next version of its kind, and a conversion.
 
 use super::{
-    Adopt, CopyDone, CopyRange, Cursor, Durable, Event, Failed, FilerAdded, FilerRemoved, JobCreated, JobStateChanged,
-    JournalCreated, JunctionAdded, JunctionRemoved, JunctionSwitched, Link, ListBegin, Listed, Made, Make, Partial,
-    Remove, Rename, SetAttr, Write,
+    Adopt, CopyDone, CopyRange, Cursor, Durable, Event, Failed, FilerAdded, FilerRemoved, InSync, JobCreated,
+    JobStateChanged, JournalCreated, JunctionAdded, JunctionRemoved, JunctionSwitched, Link, ListBegin, Listed, Made,
+    Make, OutOfSync, Partial, Remove, Rename, SetAttr, Write,
 };
 use crate::ids::Identity;
 use rkyv::rancor;
@@ -131,6 +131,8 @@ table! {
     112, 1 => Cursor,
     113, 1 => Durable,
     114, 1 => JournalCreated,
+    115, 1 => OutOfSync,
+    116, 1 => InSync,
 }
 
 fn unknown(kind: u16, version: u16) -> Error {
@@ -210,6 +212,8 @@ fn check_bounds(event: &Event) -> Result<(), Error> {
         | Event::JobStateChanged(_)
         | Event::ListBegin(_)
         | Event::Cursor(_)
+        | Event::OutOfSync(_)
+        | Event::InSync(_)
         | Event::Durable(_)
         | Event::JournalCreated(_) => Ok(()),
     }

@@ -65,6 +65,10 @@ pub enum Event {
     CopyDone(CopyDone),
     /// A location has durably applied everything before `lsn`.
     Cursor(Cursor),
+    /// A secondary fell out of the journal's reach.
+    OutOfSync(OutOfSync),
+    /// It is back.
+    InSync(InSync),
     /// Everything before this record is durable: follows the last flush when the journal falls idle.
     Durable(Durable),
     /// The journal's key material and identity; first record of a journal.

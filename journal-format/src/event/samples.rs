@@ -171,6 +171,8 @@ fn facts() -> Vec<Event> {
         Event::Cursor(Cursor { location: LocationId(3), lsn: Lsn(65536) }),
         Event::Durable(Durable { stopped: false }),
         Event::JournalCreated(JournalCreated { handle_key: [0x5a; 32] }),
+        Event::OutOfSync(OutOfSync { location: LocationId(3), from: Lsn(61440) }),
+        Event::InSync(InSync { location: LocationId(3) }),
     ]
 }
 

@@ -55,7 +55,7 @@ pub fn fold(live: &Live, lsn: Lsn, time: Time, event: &Event) -> Result<Vec<Chan
         Event::Failed(_) | Event::Partial(_) | Event::Made(_) => {}
         Event::FilerAdded(_) | Event::FilerRemoved(_) | Event::JobCreated(_) | Event::JobStateChanged(_) => {}
         Event::ListBegin(_) | Event::Listed(_) | Event::CopyRange(_) | Event::CopyDone(_) => {}
-        Event::Cursor(_) | Event::Durable(_) | Event::JournalCreated(_) => {}
+        Event::Cursor(_) | Event::OutOfSync(_) | Event::InSync(_) | Event::Durable(_) | Event::JournalCreated(_) => {}
     }
     Ok(fold.changes.into_iter().collect())
 }

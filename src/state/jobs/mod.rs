@@ -110,6 +110,15 @@ pub(super) fn to(state: &State, id: JobId, to: JobState, reason: &str) -> Result
     if job.state == to && job.reason == reason {
         return Ok(Vec::new());
     }
+    // Not held against what was decided already: `OutOfSync` races with commands. What it keeps from a switch is that
+    // the job goes back to moving, and does not leave that.
+    let ahead = to == JobState::Transitioning || (to == JobState::Synchronized && job.state == JobState::Moving);
+    if ahead && is_out_of_sync(state, job) {
+        return Err(Refusal::new(
+            format!("job {id} cannot become {}: its destination is out of sync", name(to)),
+            "wait until what it lacks is copied",
+        ));
+    }
     check_step(job, to).map_err(|what| {
         Refusal::new(format!("job {id} cannot become {}: {what}", name(to)), "look at the job's state again")
     })?;
@@ -127,6 +136,10 @@ fn clip(text: &str) -> String {
 
 pub(super) fn changed_to(job: JobId, to: JobState, reason: &str) -> Event {
     Event::JobStateChanged(JobStateChanged { job, to, reason: reason.to_owned() })
+}
+
+fn is_out_of_sync(state: &State, job: &Job) -> bool {
+    state.locations.get(&job.destination).is_some_and(|l| l.out_of_sync.is_some())
 }
 
 /// What both `decide` and `apply` hold a step against.

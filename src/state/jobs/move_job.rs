@@ -118,6 +118,12 @@ pub(in super::super) fn switch(state: &State, id: JobId) -> Result<Vec<Event>, R
     if job.switched.is_some() {
         return Err(Refusal::new(format!("job {id} has switched its junction"), "complete the job"));
     }
+    if super::is_out_of_sync(state, job) {
+        return Err(Refusal::new(
+            format!("the destination of job {id} is out of sync"),
+            "wait until what it lacks is copied",
+        ));
+    }
     let Some(junction) = state.junctions.get(&job.junction) else {
         return Err(Refusal::new(format!("the junction of job {id} is not there"), "abort the job"));
     };

@@ -2,7 +2,8 @@
 
 use super::*;
 use journal_format::event::{
-    CopyDone, CopyFailed, Cursor, Durable, JobStateChanged, JournalCreated, JunctionSwitched, Listed, RangeDone,
+    CopyDone, CopyFailed, Cursor, Durable, InSync, JobStateChanged, JournalCreated, JunctionSwitched, Listed,
+    OutOfSync, RangeDone,
 };
 
 const OLD: LocationId = LocationId(1);
@@ -122,6 +123,32 @@ fn a_job_that_waits_pins_no_journal_and_its_cursor_jumps_when_it_starts() {
     assert!(positions::oldest_cursor(&w.state).unwrap() > created);
     w.does(&[action(1, JobAction::Start)]);
     assert_eq!(w.state.locations[&NEW].cursor, w.state.lsn);
+}
+
+#[test]
+fn a_destination_that_is_out_of_sync_is_copied_to_and_switched_to_only_when_it_is_back() {
+    let out = |from| Event::OutOfSync(OutOfSync { location: NEW, from: Lsn(from) });
+    let mut w = World::with_job(S::Moving);
+    w.push(out(10));
+    let since = w.events.last().unwrap().2;
+    let expected = Some(crate::state::OutOfSync { from: Lsn(10), since });
+    assert_eq!(w.state.locations[&NEW].out_of_sync, expected);
+    w.push(out(20));
+    assert_eq!(w.state.locations[&NEW].out_of_sync, expected, "since the first time");
+    assert!(!wanted(&w.state).replayers[&NEW].copying);
+    assert!(decide(&w.state, &to(1, S::Synchronized)).is_err());
+    let back = State::from_json(&w.state.to_json()).unwrap();
+    assert_eq!(back, w.state, "a snapshot keeps it");
+    w.push(Event::InSync(InSync { location: NEW }));
+    assert_eq!(w.state.locations[&NEW].out_of_sync, None);
+    assert!(wanted(&w.state).replayers[&NEW].copying);
+    w.does(&[to(1, S::Synchronized)]);
+    w.push(out(30));
+    assert!(decide(&w.state, &to(1, S::Transitioning)).is_err());
+    w.does(&[to(1, S::Moving)]);
+    // A primary has no dirty set, and one that is left has nobody who asks.
+    w.push(Event::OutOfSync(OutOfSync { location: OLD, from: Lsn(1) }));
+    assert_eq!(w.state.locations[&OLD].out_of_sync, None);
 }
 
 #[test]

@@ -1,0 +1,257 @@
+//! Working a dirty set off: bounded rounds, and what each of them clears.
+//!
+//! 1. **Names**, so many at a time, each with every node that may stand there; and with the dirty names of all the
+//!    directories on the way, since one that was not moved yet is not where the projection says. Other places of the
+//!    nodes may be in other rounds, so a round like this ([`Round::partial`]) throws nothing away that lives on: what
+//!    has no other name on the filer waits in the pen.
+//! 2. **What is gone**: out of the pen, where the names' rounds put directories, empty by now; identities forgotten.
+//! 3. **Bytes, attributes, times**, node by node, a large file in pieces.
+
+use super::super::copy::Source;
+use super::super::projection::{PEN, key_of, read_node};
+use super::super::round::{BYTES_MAX, DataOp, Origin, Renew, Round};
+use super::super::view::View;
+use super::super::{NAMES_TRIED_MAX, index_error};
+use super::record::Record;
+use super::{Dirty, parse_name};
+use crate::filer;
+use crate::index::store::Result;
+use journal_format::ids::NodeId;
+use std::collections::BTreeSet;
+
+/// Dirty names that a round begins with.
+const NAMES_MAX: usize = 512;
+/// Nodes of a round without names.
+const NODES_MAX: usize = 1024;
+/// Places of one node that are looked at.
+const PLACES_MAX: usize = 256;
+
+type Name = (NodeId, Vec<u8>);
+
+/// A round of the set, and what is cleared with it.
+#[derive(Default)]
+pub struct Step {
+    pub round: Round,
+    names: Vec<(Name, NodeId)>,
+    gone: Vec<NodeId>,
+    /// What is left of each node's record.
+    left: Vec<(NodeId, Record)>,
+}
+
+impl Dirty {
+    /// What is to be done next; `None` when nothing is dirty. The set must not change until it is cleared.
+    pub async fn next(&self, source: &Source) -> filer::Result<Option<Step>> {
+        if let Some(step) = self.names_step().map_err(index_error)? {
+            return Ok(Some(step));
+        }
+        if let Some(step) = self.gone_step().map_err(index_error)? {
+            return Ok(Some(step));
+        }
+        self.data_step(source).await
+    }
+
+    /// The step was carried out and is durable on the filer; `failed` are reported, and copied anew from the beginning
+    /// when somebody asks for it. To be committed before anything else.
+    pub fn clear(&self, step: &Step, failed: &BTreeSet<NodeId>) -> Result<()> {
+        let mut counts = self.counts()?;
+        for (name, node) in &step.names {
+            self.drop_name(name, *node, &mut counts);
+        }
+        if !step.names.is_empty() {
+            for node in step.round.makes.keys() {
+                self.edit(*node, &mut counts, |record| record.make = None)?;
+            }
+        }
+        for node in &step.gone {
+            self.set_gone(*node, None, &mut counts)?;
+        }
+        for (node, left) in &step.left {
+            self.edit(*node, &mut counts, |record| *record = left.clone())?;
+        }
+        for node in failed {
+            self.edit(*node, &mut counts, |record| *record = Record::default())?;
+        }
+        self.set_counts(counts);
+        Ok(())
+    }
+
+    fn names_step(&self) -> Result<Option<Step>> {
+        let found = self.projection.store.scan(b"DN", None, NAMES_MAX)?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let mut gather = Gather { dirty: self, step: Step::default(), seen: BTreeSet::new(), todo: Vec::new() };
+        gather.step.round.ask_filer = true;
+        gather.step.round.partial = true;
+        for (key, _) in found {
+            gather.todo.push(Todo::Name(parse_name(&key)?.0));
+        }
+        gather.run()?;
+        Ok(Some(gather.step))
+    }
+
+    fn gone_step(&self) -> Result<Option<Step>> {
+        let found = self.projection.store.scan(b"DG", None, NODES_MAX)?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let mut step = Step { round: Round::redo(), ..Step::default() };
+        for (key, _) in found {
+            let node = read_node(&key, 2)?;
+            if let Some(kind) = self.gone(node)? {
+                step.round.gone.insert(node, kind);
+            }
+            step.gone.push(node);
+        }
+        Ok(Some(step))
+    }
+
+    async fn data_step(&self, source: &Source) -> filer::Result<Option<Step>> {
+        let found = self.projection.store.scan(b"DS", None, NODES_MAX).map_err(index_error)?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let mut step = Step::default();
+        for (key, value) in found {
+            if step.round.bytes() >= BYTES_MAX {
+                break;
+            }
+            let node = read_node(&key, 2).map_err(index_error)?;
+            let mut record = Record::decode(&self.projection.store, &value).map_err(index_error)?;
+            if record.ranges.iter().any(|(_, end)| *end == u64::MAX) {
+                clip(&mut record, size(source, node).await?);
+            }
+            let (renew, left) = split(record.clone(), BYTES_MAX.saturating_sub(step.round.bytes()));
+            if renew != Renew::default() {
+                step.round.data(node, DataOp::Renew(renew));
+            }
+            step.round.times.remove(&node);
+            if left.is_empty() && record.times {
+                step.round.times.insert(node);
+            }
+            step.left.push((node, left));
+        }
+        Ok(Some(step))
+    }
+}
+
+/// Size of the source now; nothing when it has gone: its REMOVE comes.
+async fn size(source: &Source, node: NodeId) -> filer::Result<u64> {
+    match source.object(node).await {
+        Ok(Some(object)) => Ok(source.location.filer.stat(&object).await?.size),
+        Ok(None) => Ok(0),
+        // The renewal finds out, and reports.
+        Err(error) if error.kind == filer::ErrorKind::Stale => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+fn clip(record: &mut Record, size: u64) {
+    record.ranges.retain_mut(|(start, end)| {
+        *end = (*end).min(size);
+        start < end
+    });
+}
+
+/// So many bytes of a record for now, and what is left of it.
+fn split(record: Record, budget: u64) -> (Renew, Record) {
+    let mut renew = Renew { cut: record.cut, ..Renew::default() };
+    let mut left = Record::default();
+    let mut budget = budget.max(1);
+    for (start, end) in record.ranges {
+        let end_now = end.min(start.saturating_add(budget));
+        if end_now > start {
+            renew.ranges.push((start, end_now));
+            budget -= end_now - start;
+        }
+        if end_now < end {
+            left.ranges.push((end_now, end));
+        }
+    }
+    if left.ranges.is_empty() {
+        renew.attrs = record.attrs;
+    } else {
+        (left.attrs, left.times) = (record.attrs, record.times);
+    }
+    (renew, left)
+}
+
+enum Todo {
+    Name(Name),
+    /// A directory that must be found: the dirty names of it, and of what it is in.
+    Dir(NodeId),
+}
+
+struct Gather<'a> {
+    dirty: &'a Dirty,
+    step: Step,
+    seen: BTreeSet<NodeId>,
+    todo: Vec<Todo>,
+}
+
+impl Gather<'_> {
+    fn run(&mut self) -> Result<()> {
+        while let Some(todo) = self.todo.pop() {
+            match todo {
+                Todo::Name(name) => self.name(name)?,
+                Todo::Dir(dir) => self.dir(dir)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: Name) -> Result<()> {
+        if self.step.round.names.insert(name.clone(), None).is_some() {
+            return Ok(());
+        }
+        self.todo.push(Todo::Dir(name.0));
+        let prefix = super::prefix_name(&name);
+        for (key, _) in self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)? {
+            let node = read_node(&key, prefix.len())?;
+            self.step.round.placed(name.0, &name.1, node);
+            self.step.names.push((name.clone(), node));
+            self.node(node)?;
+        }
+        Ok(())
+    }
+
+    /// A node that may stand under one of the names: what is to become of it, and where else it may be.
+    fn node(&mut self, node: NodeId) -> Result<()> {
+        if let Some(kind) = self.dirty.gone(node)? {
+            self.step.round.gone.insert(node, kind);
+        } else if let Some((_, kind)) = self.dirty.record(node)?.and_then(|record| record.make) {
+            self.step.round.makes.insert(node, (kind, Origin::Source));
+        }
+        for (dir, name) in self.places(node)? {
+            self.todo.push(Todo::Dir(dir));
+            self.step.round.places_of.entry(node).or_default().insert((dir, name));
+        }
+        for (dir, _) in self.dirty.projection.names(node, NAMES_TRIED_MAX)? {
+            self.todo.push(Todo::Dir(dir));
+        }
+        Ok(())
+    }
+
+    fn dir(&mut self, dir: NodeId) -> Result<()> {
+        if dir == PEN || !self.seen.insert(dir) {
+            return Ok(());
+        }
+        for place in self.places(dir)? {
+            self.todo.push(Todo::Name(place));
+        }
+        for (parent, _) in self.dirty.projection.names(dir, 1)? {
+            self.todo.push(Todo::Dir(parent));
+        }
+        Ok(())
+    }
+
+    /// Dirty names of a node.
+    fn places(&self, node: NodeId) -> Result<Vec<Name>> {
+        let prefix = key_of(*b"DR", node);
+        let found = self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)?;
+        found
+            .into_iter()
+            .map(|(key, _)| Ok((read_node(&key, 10)?, key.get(18..).unwrap_or_default().to_vec())))
+            .collect()
+    }
+}
