@@ -3,6 +3,7 @@
 #![warn(missing_docs, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, reason = "a test fails by panicking"))]
 
+pub mod archive;
 pub mod event;
 mod fields;
 pub mod ids;
