@@ -348,7 +348,8 @@ pub fn unpack(file: &[u8], segment: &mut Vec<u8>) -> Result<Unpacked, BadArchive
     if header.content / 255 > file.len() as u64 {
         return Err(BadArchive::Contradiction("the content is longer than the file can hold"));
     }
-    let content = usize::try_from(header.content).map_err(|_| BadArchive::Contradiction("too long for this machine"))?;
+    let content =
+        usize::try_from(header.content).map_err(|_| BadArchive::Contradiction("too long for this machine"))?;
     segment.clear();
     segment.resize(content, 0);
     let (mut holes, mut offset, mut lost) = (Vec::new(), 0u64, None);
@@ -498,7 +499,7 @@ mod tests {
         let due = Listed { number: header.number, digest: header.digest };
         assert_eq!(manifest_lines(text.as_bytes()), [due.clone(), due.clone()]);
         for cut in line.len()..text.len() - 1 {
-            assert_eq!(manifest_lines(&text.as_bytes()[..cut]), [due.clone()]);
+            assert_eq!(manifest_lines(&text.as_bytes()[..cut]), std::slice::from_ref(&due));
         }
     }
 }

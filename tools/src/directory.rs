@@ -1,33 +1,32 @@
-//! A journal's directory as a tool sees it: nothing is locked, nothing is written, nothing is taken for granted.
+//! A journal as a tool sees it: its directory, archives of it, or both together. Nothing is locked, nothing is written,
+//! nothing is taken for granted.
 //!
 //! Segments are read with plain reads, one whole segment at a time (so much memory is needed), and not through maps: a
 //! sector that the disk cannot read is then an error with a place and not the end of the process. The service may be
-//! running: a segment that it began to use anew while it was read is said to be recycled and passed over.
+//! running: a segment that it began to use anew while it was read is looked for in the archives, and else said to be
+//! recycled and passed over.
 
+use crate::segment::SegmentFile;
 use anyhow::{Context, Result, bail};
-use journal_format::record::{ALIGN, KIND_SEGMENT_END};
+use journal_format::archive::{MANIFEST, manifest_lines};
+use journal_format::record::ALIGN;
+use journal_format::record::KIND_SEGMENT_END;
 use journal_format::scan::{Found, Place, RecordRef, record_at, search};
 use journal_format::segment::{BLOCK, SegmentHeader};
 use journal_format::snapshot::SnapshotHeader;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+#[derive(Default)]
 pub struct Directory {
-    /// Ascending by the number in the name.
+    /// Ascending by the number in the name; of one that is there several times the best copy.
     pub segments: Vec<SegmentFile>,
+    /// Ascending.
     pub snapshots: Vec<SnapshotFile>,
     pub spares: usize,
     /// Things a reader should know, and no damage: names that are not ours, unfinished files.
     pub notes: Vec<String>,
-}
-
-pub struct SegmentFile {
-    pub path: PathBuf,
-    pub number: u64,
-    pub len: u64,
-    pub header: Result<SegmentHeader, String>,
+    /// What the lists of archives name and is not there, or is another.
+    listed_wrongly: Vec<String>,
 }
 
 pub struct SnapshotFile {
@@ -47,9 +46,12 @@ pub enum Item<'a> {
         zeros: bool,
         resumes: Option<u64>,
     },
-    /// A whole segment that cannot be read.
+    /// A whole segment that cannot be read, or an archive that is not what it was: what can be read of it follows.
     Unreadable(String),
 }
+
+/// A segment's number, and something in it.
+pub type See<'a> = dyn FnMut(u64, Item<'_>) -> Result<()> + 'a;
 
 fn number_in(name: &str, family: &str) -> Option<u64> {
     let digits = name.strip_prefix(family).filter(|digits| digits.len() == 16)?;
@@ -57,32 +59,72 @@ fn number_in(name: &str, family: &str) -> Option<u64> {
 }
 
 impl Directory {
-    pub fn open(path: &Path) -> Result<Directory> {
-        let mut dir = Directory { segments: Vec::new(), snapshots: Vec::new(), spares: 0, notes: Vec::new() };
-        for entry in std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(number) = number_in(&name, "segment-") {
-                dir.segments.push(SegmentFile::look(entry.path(), number));
-            } else if let Some(lsn) = number_in(&name, "snapshot-") {
-                dir.snapshots.push(SnapshotFile::look(entry.path(), lsn));
-            } else if number_in(&name, "spare-").is_some() {
-                dir.spares += 1;
-            } else if name != "lock" {
-                dir.notes.push(format!("{name}: not a part of the journal"));
+    /// One journal, lying in these directories: its own, those of its archives.
+    pub fn open(paths: &[PathBuf]) -> Result<Directory> {
+        let mut dir = Directory::default();
+        let mut found = Vec::new();
+        for path in paths {
+            dir.list(path, &mut found)?;
+        }
+        if found.is_empty() {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            bail!("{} holds no journal: there is no segment and no archive in it", paths.join(", "));
+        }
+        found.sort_by_key(|segment: &SegmentFile| (segment.number, segment.header.is_err(), segment.is_archive()));
+        for segment in found {
+            match dir.segments.last_mut().filter(|last| last.number == segment.number) {
+                Some(last) => last.others.push(segment),
+                None => dir.segments.push(segment),
             }
         }
-        if dir.segments.is_empty() {
-            bail!("{} holds no journal: there is no segment in it", path.display());
-        }
-        dir.segments.sort_by_key(|segment| segment.number);
         dir.snapshots.sort_by_key(|snapshot| snapshot.lsn);
         Ok(dir)
     }
 
+    fn list(&mut self, path: &Path, found: &mut Vec<SegmentFile>) -> Result<()> {
+        let mut listed = Vec::new();
+        let first = found.len();
+        for entry in std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(number) = number_in(&name, "segment-") {
+                found.push(SegmentFile::look(entry.path(), number));
+            } else if let Some(number) = number_in(&name, "archive-") {
+                found.push(SegmentFile::look_archive(entry.path(), number));
+            } else if let Some(lsn) = number_in(&name, "snapshot-") {
+                self.snapshots.push(SnapshotFile::look(entry.path(), lsn));
+            } else if number_in(&name, "spare-").is_some() {
+                self.spares += 1;
+            } else if name == MANIFEST {
+                let text = std::fs::read(entry.path()).with_context(|| format!("cannot read {}", path.display()))?;
+                listed = manifest_lines(&text);
+            } else if name != "lock" {
+                self.notes.push(format!("{}: not a part of the journal", entry.path().display()));
+            }
+        }
+        for line in listed {
+            let there = found.iter().skip(first).find(|s| s.is_archive() && s.number == line.number.0);
+            let name = journal_format::archive::file_name(line.number);
+            let name = path.join(name).display().to_string();
+            match there.map(|segment| &segment.archive) {
+                None => self.listed_wrongly.push(format!("{name}: is in the list of archives, and not there")),
+                Some(Some(header)) if header.digest != line.digest => {
+                    self.listed_wrongly.push(format!("{name}: is not the one that the list of archives names"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The header of the first segment that has a whole one.
+    pub fn any_header(&self) -> Option<&SegmentHeader> {
+        self.segments.iter().find_map(|segment| segment.header.as_ref().ok())
+    }
+
     /// The journal's id, as the first readable segment has it.
     pub fn journal_id(&self) -> Option<[u8; 16]> {
-        self.segments.iter().find_map(|segment| segment.header.as_ref().ok()).map(|header| header.journal_id)
+        self.any_header().map(|header| header.journal_id)
     }
 
     /// Damage that needs no look at records.
@@ -90,20 +132,8 @@ impl Directory {
         let mut damage = Vec::new();
         let id = self.journal_id();
         for (i, segment) in self.segments.iter().enumerate() {
-            let name = segment.path.display();
-            match &segment.header {
-                Err(error) => damage.push(format!("{name}: {error}")),
-                Ok(header) => {
-                    if header.number.0 != segment.number {
-                        damage.push(format!("{name}: holds segment {}", header.number));
-                    }
-                    if Some(header.journal_id) != id {
-                        damage.push(format!("{name}: belongs to another journal"));
-                    }
-                    if header.size != segment.len {
-                        damage.push(format!("{name}: has {} bytes, its header says {}", segment.len, header.size));
-                    }
-                }
+            for copy in std::iter::once(segment).chain(&segment.others) {
+                copy.damage(id, &mut damage);
             }
             let before = i.checked_sub(1).and_then(|i| self.segments.get(i));
             if let Some(before) = before.filter(|before| before.number + 1 != segment.number) {
@@ -115,76 +145,92 @@ impl Directory {
                 damage.push(format!("{}: {error}", snapshot.path.display()));
             }
         }
+        damage.extend(self.listed_wrongly.iter().cloned());
         damage
     }
-}
 
-impl SegmentFile {
-    fn look(path: PathBuf, number: u64) -> SegmentFile {
-        let read = File::open(&path).and_then(|file| {
-            let mut block = Vec::new();
-            let len = file.metadata()?.len();
-            file.take(BLOCK).read_to_end(&mut block)?;
-            Ok((len, block))
-        });
-        match read {
-            Ok((len, block)) => {
-                let header = SegmentHeader::from_bytes(&block).map_err(|error| error.to_string());
-                SegmentFile { path, number, len, header }
-            }
-            Err(error) => SegmentFile { path, number, len: 0, header: Err(error.to_string()) },
-        }
-    }
-
-    /// All bytes of the segment, in the lap that `header` begins.
-    fn read(&self, header: &SegmentHeader) -> Result<Vec<u8>, String> {
-        let problem = |error: std::io::Error| error.to_string();
-        let file = File::open(&self.path).map_err(problem)?;
-        let mut bytes = vec![0; usize::try_from(header.size.min(self.len)).map_err(|error| error.to_string())?];
-        let mut at = 0;
-        for chunk in bytes.chunks_mut(1 << 20) {
-            file.read_exact_at(chunk, at).map_err(|error| format!("offset {at}: {error}"))?;
-            at += chunk.len() as u64;
-        }
-        let mut block = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
-        file.read_exact_at(&mut block, 0).map_err(problem)?;
-        if SegmentHeader::from_bytes(&block).as_ref() != Ok(header) {
-            return Err("was recycled while it was read".into());
-        }
-        Ok(bytes)
-    }
-
-    /// Everything in the segment, in order; goes on behind damage.
-    pub fn walk(&self, see: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result<()> {
-        let bytes_of = |header: &SegmentHeader| self.read(header).map(|bytes| (*header, bytes));
-        let (header, bytes) = match self.header.clone().and_then(|header| bytes_of(&header)) {
-            Ok(read) => read,
-            Err(error) => return see(Item::Unreadable(format!("{}: {error}", self.path.display()))),
-        };
-        let mut offset = BLOCK;
-        while offset < header.size {
-            let (place, what, zeros) = match record_at(&header, &bytes, offset) {
-                Found::Record(record) => {
-                    see(Item::Record(record))?;
-                    if record.header.kind == KIND_SEGMENT_END {
-                        return Ok(());
-                    }
-                    offset = record.end_offset();
-                    continue;
-                }
-                Found::Unwritten(place) => (place, "zeros".to_owned(), true),
-                Found::Bad(place, fault) => (place, fault.to_string(), false),
-                Found::End(place) => (place, "the file ends".to_owned(), false),
-            };
-            let resumes = search(&header, &bytes, offset + ALIGN).map(|record| record.offset);
-            see(Item::Gap { place, what, zeros, resumes })?;
-            match resumes {
-                Some(next) => offset = next,
-                None => return Ok(()),
+    /// Everything in the segments that hold an LSN of `from..to`, in order; goes on behind damage.
+    pub fn walk(&self, from: u64, to: u64, see: &mut See<'_>) -> Result<()> {
+        let mut buffer = Vec::new();
+        for segment in &self.segments {
+            let outside = |h: &SegmentHeader| h.end_lsn().0 <= from || h.first_lsn().0 >= to;
+            if !segment.header.as_ref().is_ok_and(outside) {
+                walk_segment(segment, &mut buffer, see)?;
             }
         }
         Ok(())
     }
+
+    /// The highest LSN that anything states to have been durable: a running service may not have made durable yet what
+    /// lies behind it. Looks at the last segments only: what is stated grows with the LSN.
+    pub fn stated_durable(&self) -> u64 {
+        let snapshots = self.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max();
+        let mut stated = snapshots.unwrap_or(0);
+        let mut buffer = Vec::new();
+        for segment in self.segments.iter().rev() {
+            let mut records = 0;
+            // The closure gives no error.
+            let _ = walk_segment(segment, &mut buffer, &mut |_, item| {
+                if let Item::Record(record) = item {
+                    stated = stated.max(record.header.durable.0);
+                    records += 1;
+                }
+                Ok(())
+            });
+            if records > 0 {
+                break;
+            }
+        }
+        stated
+    }
+}
+
+/// Everything in one segment, in order; goes on behind damage. `buffer` is used again and again.
+pub fn walk_segment(segment: &SegmentFile, buffer: &mut Vec<u8>, see: &mut See<'_>) -> Result<()> {
+    let number = segment.number;
+    let mut header = None;
+    for copy in std::iter::once(segment).chain(&segment.others) {
+        match copy.read(buffer) {
+            Ok((read, damage)) => {
+                for what in damage {
+                    see(number, Item::Unreadable(format!("{}: {what}", copy.path.display())))?;
+                }
+                header = Some(read);
+                break;
+            }
+            Err(error) => see(number, Item::Unreadable(format!("{}: {error}", copy.path.display())))?,
+        }
+    }
+    match header {
+        Some(header) => walk_bytes(number, &header, buffer, see),
+        None => Ok(()),
+    }
+}
+
+fn walk_bytes(number: u64, header: &SegmentHeader, bytes: &[u8], see: &mut See<'_>) -> Result<()> {
+    let mut offset = BLOCK;
+    while offset < header.size {
+        let (place, what, zeros) = match record_at(header, bytes, offset) {
+            Found::Record(record) => {
+                see(number, Item::Record(record))?;
+                if record.header.kind == KIND_SEGMENT_END {
+                    return Ok(());
+                }
+                offset = record.end_offset();
+                continue;
+            }
+            Found::Unwritten(place) => (place, "zeros".to_owned(), true),
+            Found::Bad(place, fault) => (place, fault.to_string(), false),
+            Found::End(place) => (place, "the file ends".to_owned(), false),
+        };
+        let resumes = search(header, bytes, offset + ALIGN).map(|record| record.offset);
+        see(number, Item::Gap { place, what, zeros, resumes })?;
+        match resumes {
+            Some(next) => offset = next,
+            None => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 impl SnapshotFile {
@@ -196,5 +242,12 @@ impl SnapshotFile {
             }
             Err(error) => SnapshotFile { path, lsn, len: 0, header: Err(error.to_string()) },
         }
+    }
+
+    /// The state in it, which is JSON whose inside belongs to the service: what is taken from it is taken if it is there.
+    pub fn state(&self) -> Option<serde_json::Value> {
+        let bytes = std::fs::read(&self.path).ok()?;
+        let (_, state) = SnapshotHeader::open(&bytes).ok()?;
+        serde_json::from_slice(state).ok()
     }
 }

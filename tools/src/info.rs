@@ -1,6 +1,8 @@
 //! `tain-journal info`: what is in a journal, at a glance.
 
-use crate::directory::{Directory, Item};
+use crate::directory::{Directory, Item, SnapshotFile};
+use crate::names::snapshot_path;
+use crate::segment::SegmentFile;
 use crate::show;
 use anyhow::Result;
 use clap::Args;
@@ -9,14 +11,14 @@ use journal_format::ids::Time;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Info {
-    /// The journals' directories
+    /// The journal's directory, archives of it, or both
     #[arg(required = true)]
     dirs: Vec<PathBuf>,
-    /// One JSON document a directory and line
+    /// One JSON document
     #[arg(long)]
     json: bool,
 }
@@ -24,6 +26,8 @@ pub struct Info {
 #[derive(Default)]
 struct Segment {
     number: u64,
+    /// It is read from an archive.
+    archived: bool,
     first_lsn: u64,
     end_lsn: u64,
     /// Behind the last record before the first gap.
@@ -40,6 +44,7 @@ struct Segment {
 struct Facts {
     kinds: BTreeMap<&'static str, u64>,
     unreadable: u64,
+    stated: u64,
     cursors: BTreeMap<u32, u64>,
     /// Path and location, by number.
     junctions: BTreeMap<u32, (String, u32)>,
@@ -48,38 +53,38 @@ struct Facts {
 }
 
 pub fn run(args: &Info, out: &mut dyn Write) -> Result<()> {
-    for path in &args.dirs {
-        let report = report(path)?;
-        match args.json {
-            true => writeln!(out, "{report}")?,
-            false => print(&report, out)?,
-        }
+    let report = report(&args.dirs)?;
+    match args.json {
+        true => writeln!(out, "{report}")?,
+        false => print(&report, out)?,
     }
     Ok(())
 }
 
-fn report(path: &Path) -> Result<Value> {
-    let dir = Directory::open(path)?;
-    let (mut segments, mut facts) = (Vec::new(), Facts::default());
-    for file in &dir.segments {
-        let mut segment = Segment { number: file.number, ..Segment::default() };
-        if let Ok(header) = &file.header {
-            (segment.first_lsn, segment.end_lsn) = (header.first_lsn().0, header.end_lsn().0);
-            segment.written_to = header.first_record().0;
-        }
-        file.walk(&mut |item| {
-            match item {
-                Item::Record(record) => {
-                    segment.record(&record);
-                    facts.event(record.event());
-                }
-                Item::Gap { resumes, .. } => segment.gaps += u64::from(resumes.is_some()),
-                Item::Unreadable(what) => segment.problem = Some(what),
-            }
-            Ok(())
-        })?;
-        segments.push(segment);
+fn report(paths: &[PathBuf]) -> Result<Value> {
+    let dir = Directory::open(paths)?;
+    let mut segments: BTreeMap<u64, Segment> =
+        dir.segments.iter().map(|file| (file.number, Segment::of(file))).collect();
+    let mut facts = Facts::default();
+    // The oldest: what records say later is younger.
+    if let Some(state) = dir.snapshots.iter().find_map(SnapshotFile::state) {
+        facts.seed(&state);
     }
+    dir.walk(0, u64::MAX, &mut |number, item| {
+        let segment = segments.entry(number).or_default();
+        match item {
+            Item::Record(record) => {
+                segment.record(&record);
+                facts.stated = facts.stated.max(record.header.durable.0);
+                facts.event(record.event());
+            }
+            Item::Gap { resumes, .. } => segment.gaps += u64::from(resumes.is_some()),
+            Item::Unreadable(what) => segment.problem = Some(what),
+        }
+        Ok(())
+    })?;
+    let stated = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max().unwrap_or(0);
+    let stated = stated.max(facts.stated);
     let snapshots: Vec<Value> =
         dir.snapshots.iter().map(|s| json!({ "lsn": s.lsn, "bytes": s.len, "whole": s.header.is_ok() })).collect();
     let junctions: Vec<Value> = facts
@@ -90,10 +95,14 @@ fn report(path: &Path) -> Result<Value> {
     let cursors: Vec<Value> =
         facts.cursors.iter().map(|(location, lsn)| json!({ "location": location, "lsn": lsn })).collect();
     Ok(json!({
-        "dir": path.display().to_string(),
+        "dirs": paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "journal_id": dir.journal_id().map(|id| show::hex(&id)),
-        "segment_size": dir.segments.iter().find_map(|s| s.header.as_ref().ok()).map(|header| header.size),
-        "segments": segments.iter().map(Segment::json).collect::<Vec<_>>(),
+        "segment_size": dir.any_header().map(|header| header.size),
+        "start_lsn": segments.values().find(|s| s.records > 0).map(|s| s.first_lsn),
+        "end_lsn": segments.values().filter(|s| s.records > 0).map(|s| s.written_to).max(),
+        "stated_durable_lsn": stated,
+        "bytes_in_files": dir.segments.iter().map(|s| s.len).sum::<u64>(),
+        "segments": segments.values().map(Segment::json).collect::<Vec<_>>(),
         "spares": dir.spares,
         "snapshots": snapshots,
         "stopped_in_order": facts.stopped,
@@ -107,6 +116,15 @@ fn report(path: &Path) -> Result<Value> {
 }
 
 impl Segment {
+    fn of(file: &SegmentFile) -> Segment {
+        let mut segment = Segment { number: file.number, archived: file.is_archive(), ..Segment::default() };
+        if let Ok(header) = &file.header {
+            (segment.first_lsn, segment.end_lsn) = (header.first_lsn().0, header.end_lsn().0);
+            segment.written_to = header.first_record().0;
+        }
+        segment
+    }
+
     fn record(&mut self, record: &journal_format::scan::RecordRef<'_>) {
         let time = record.header.time;
         let first = self.times.map_or(time, |(first, _)| first);
@@ -120,6 +138,7 @@ impl Segment {
     fn json(&self) -> Value {
         json!({
             "number": self.number,
+            "archived": self.archived,
             "first_lsn": self.first_lsn,
             "end_lsn": self.end_lsn,
             "written_to": self.written_to,
@@ -133,6 +152,23 @@ impl Segment {
 }
 
 impl Facts {
+    /// What a snapshot says, as far as it is there: its inside belongs to the service.
+    fn seed(&mut self, state: &Value) {
+        let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
+        let id = |value: &Value, name: &str| number(value, name).and_then(|n| u32::try_from(n).ok());
+        let list = |name: &str| state.get(name).and_then(Value::as_array).into_iter().flatten();
+        for location in list("locations") {
+            if let (Some(location), Some(lsn)) = (id(location, "id"), number(location, "cursor")) {
+                self.cursors.insert(location, lsn);
+            }
+        }
+        for junction in list("junctions") {
+            if let (Some(id), Some(primary)) = (id(junction, "id"), id(junction, "primary")) {
+                self.junctions.insert(id, (snapshot_path(junction.get("path")), primary));
+            }
+        }
+    }
+
     fn event(&mut self, event: Result<Option<Event>, journal_format::event::codec::Error>) {
         let event = match event {
             Ok(Some(event)) => event,
@@ -162,18 +198,23 @@ impl Facts {
 fn print(report: &Value, out: &mut dyn Write) -> Result<()> {
     let get = |value: &Value, name: &str| value.get(name).map(show::text).unwrap_or_default();
     let list = |name: &str| report.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    writeln!(out, "journal {} in {}", get(report, "journal_id"), get(report, "dir"))?;
+    let dirs: Vec<String> = list("dirs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    writeln!(out, "journal {} in {}", get(report, "journal_id"), dirs.join(", "))?;
     let stopped = if report.get("stopped_in_order") == Some(&json!(true)) {
         "stopped in order"
     } else {
         "in use, or not stopped in order"
     };
     writeln!(out, "segments of {} bytes, {} spare; {stopped}", get(report, "segment_size"), get(report, "spares"))?;
+    let (start, end, stated) = (get(report, "start_lsn"), get(report, "end_lsn"), get(report, "stated_durable_lsn"));
+    writeln!(out, "LSN {start} to {end}; everything before {stated} was stated durable")?;
     writeln!(out, "{:>8} {:>14} {:>14} {:>9}  last record", "segment", "first LSN", "written to", "records")?;
     for segment in list("segments") {
         let (number, first, to) = (get(&segment, "number"), get(&segment, "first_lsn"), get(&segment, "written_to"));
         let (records, time) = (get(&segment, "records"), get(&segment, "last_time"));
-        writeln!(out, "{number:>8} {first:>14} {to:>14} {records:>9}  {}", if time == "null" { "-" } else { &time })?;
+        let time = if time == "null" { "-" } else { &time };
+        let archived = if segment.get("archived") == Some(&json!(true)) { "  (archive)" } else { "" };
+        writeln!(out, "{number:>8} {first:>14} {to:>14} {records:>9}  {time}{archived}")?;
     }
     for snapshot in list("snapshots") {
         writeln!(out, "snapshot at LSN {}: {} bytes", get(&snapshot, "lsn"), get(&snapshot, "bytes"))?;

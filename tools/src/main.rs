@@ -1,10 +1,17 @@
-//! `tain-journal`: look into a journal, beside the running service or without it, whole or damaged. Reads only; needs
-//! nothing of the service, so that a journal can be read where the service does not even start.
+//! `tain-journal`: look into a journal and archives of it, beside the running service or without it, whole or damaged.
+//! Reads only, but for `archive` (which writes elsewhere) and `repair` (only when told to); all but `replay` need nothing
+//! of the service, so that a journal can be read where the service does not even build.
 
+mod archive;
 mod directory;
 mod dump;
+mod filter;
 mod info;
+mod names;
+mod position;
+mod segment;
 mod show;
+mod stats;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -25,16 +32,22 @@ enum Command {
     Info(info::Info),
     /// Every record, a line each
     Dump(dump::Dump),
+    /// Who did how much, where, and when
+    Stats(stats::Stats),
+    /// Put closed segments into a directory of archives
+    Archive(archive::Archive),
     /// Check every record; tells a torn tail from corruption (exit status 1)
     Verify(verify::Verify),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let done = match &cli.command {
         Command::Info(args) => info::run(args, &mut out).map(|()| true),
         Command::Dump(args) => dump::run(args, &mut out).map(|()| true),
+        Command::Stats(args) => stats::run(args, &mut out).map(|()| true),
+        Command::Archive(args) => archive::run(args, &mut out),
         Command::Verify(args) => verify::run(args, &mut out),
     };
     let done = done.and_then(|ok| {

@@ -1,17 +1,21 @@
 //! `tain-journal verify`: is everything that was durable still there, whole? Tells a torn tail from corruption.
 
-use crate::directory::{Directory, Item};
+use crate::directory::{Directory, Item, walk_segment};
+use crate::segment::SegmentFile;
 use anyhow::Result;
 use clap::Args;
 use journal_format::event::codec;
+use journal_format::record::KIND_SEGMENT_END;
+use journal_format::segment::SegmentHeader;
 use serde_json::json;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Verify {
-    /// The journal's directory
-    dir: PathBuf,
+    /// The journal's directory, archives of it, or both
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -47,18 +51,18 @@ struct Seen {
 
 /// True when nothing is wrong.
 pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
-    let mut seen = look(&args.dir)?;
+    let mut seen = look(&args.dirs)?;
     for _ in 1..TRIES {
         if seen.corruption().is_empty() {
             break;
         }
-        seen = look(&args.dir)?;
+        seen = look(&args.dirs)?;
     }
     let corruption = seen.corruption();
     let tail = seen.tail();
     if args.json {
         let report = json!({
-            "dir": args.dir.display().to_string(),
+            "dirs": args.dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>(),
             "ok": corruption.is_empty(),
             "records": seen.records,
             "bytes": seen.bytes,
@@ -87,14 +91,20 @@ pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
     Ok(corruption.is_empty())
 }
 
-fn look(path: &Path) -> Result<Seen> {
-    let dir = Directory::open(path)?;
+fn look(paths: &[PathBuf]) -> Result<Seen> {
+    let dir = Directory::open(paths)?;
     let mut seen = Seen { last_time: i64::MIN, damage: dir.damage(), ..Seen::default() };
     seen.stated = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max().unwrap_or(0);
+    let mut buffer = Vec::new();
     for segment in &dir.segments {
-        segment.walk(&mut |item| {
+        let header = segment.header.as_ref().ok();
+        // Only what was durable is archived.
+        if let Some(header) = header.filter(|_| segment.is_archive()) {
+            seen.stated = seen.stated.max(header.end_lsn().0);
+        }
+        walk_segment(segment, &mut buffer, &mut |_, item| {
             match item {
-                Item::Record(record) => seen.record(segment.number, &record),
+                Item::Record(record) => seen.record(segment.number, header, &record),
                 Item::Gap { place, what, zeros, resumes } => seen.gaps.push(Gap {
                     lsn: place.lsn.0,
                     segment: segment.number,
@@ -104,23 +114,50 @@ fn look(path: &Path) -> Result<Seen> {
                     records_behind: resumes.is_some(),
                 }),
                 // A bad header was told already.
-                Item::Unreadable(what) if segment.header.is_ok() => seen.damage.push(what),
+                Item::Unreadable(what) if header.is_some() => seen.damage.push(what),
                 Item::Unreadable(_) => {}
             }
             Ok(())
         })?;
+        for copy in &segment.others {
+            seen.copy(copy, &mut buffer)?;
+        }
     }
     Ok(seen)
 }
 
 impl Seen {
-    fn record(&mut self, segment: u64, record: &journal_format::scan::RecordRef<'_>) {
+    /// A further copy of a segment: an archive of it beside it. Every record of it, too.
+    fn copy(&mut self, copy: &SegmentFile, buffer: &mut Vec<u8>) -> Result<()> {
+        if copy.header.is_err() {
+            return Ok(());
+        }
+        walk_segment(copy, buffer, &mut |_, item| {
+            match item {
+                Item::Record(record) => self.bytes += u64::from(record.header.length),
+                Item::Gap { place, what, .. } if copy.is_archive() => {
+                    self.damage.push(format!("{}: offset {}: {what}", copy.path.display(), place.offset));
+                }
+                Item::Gap { .. } => {}
+                Item::Unreadable(what) => self.damage.push(what),
+            }
+            Ok(())
+        })
+    }
+
+    fn record(
+        &mut self,
+        segment: u64,
+        in_segment: Option<&SegmentHeader>,
+        record: &journal_format::scan::RecordRef<'_>,
+    ) {
         let header = &record.header;
         self.records += 1;
         self.bytes += u64::from(header.length);
         // What stands behind a gap is not the end of anything.
         if self.gaps.is_empty() {
-            self.end = header.end().0;
+            let next = in_segment.filter(|_| header.kind == KIND_SEGMENT_END).map(|segment| segment.end_lsn());
+            self.end = next.unwrap_or(header.end()).0;
         }
         self.stated = self.stated.max(header.durable.0);
         let place = format!("segment {segment}, offset {} (LSN {})", record.offset, header.lsn);

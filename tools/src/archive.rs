@@ -1,0 +1,195 @@
+//! `tain-journal archive`: closed segments into a directory of archives. May be run again and again, beside the service
+//! or without it: what is there already is left alone, and a run that was cut short is taken up where it stopped.
+//!
+//! Order for each: packed into a file of another name, synced, renamed, the directory synced; then its line is appended to
+//! the list, and the list synced.
+
+use crate::directory::Directory;
+use crate::segment::SegmentFile;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use journal_format::archive::{
+    ArchiveHeader, BLOCK_CONTENT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
+};
+use journal_format::segment::SegmentHeader;
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct Archive {
+    /// The journal's directory
+    dir: PathBuf,
+    /// The directory of archives; made, with mode 0700, when it is not there
+    to: PathBuf,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing of a segment is archived.
+enum Skipped {
+    /// It is still written to.
+    Open,
+    /// It cannot be, and should be.
+    Problem(String),
+}
+
+/// True when every closed segment is archived.
+pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
+    let dir = Directory::open(std::slice::from_ref(&args.dir))?;
+    let id = dir.journal_id().with_context(|| format!("{} holds no readable segment", args.dir.display()))?;
+    let target = Target::open(&args.to, id)?;
+    let (mut made, mut there, mut problems, mut bytes, mut stored) = (Vec::new(), 0u64, Vec::new(), 0, 0);
+    let last = dir.segments.iter().rposition(has_records).unwrap_or(0);
+    let mut buffer = Vec::new();
+    for segment in dir.segments.iter().take(last) {
+        if target.has(segment.number)? {
+            there += 1;
+            continue;
+        }
+        match target.archive(segment, id, &mut buffer)? {
+            Ok(header) => {
+                bytes += header.content;
+                stored += header.stored;
+                made.push(segment.number);
+            }
+            Err(Skipped::Open) => {}
+            Err(Skipped::Problem(what)) => problems.push(format!("{}: {what}", segment.path.display())),
+        }
+    }
+    if args.json {
+        let (from, to) = (args.dir.display().to_string(), args.to.display().to_string());
+        let report = json!({ "dir": from, "archive": to, "archived": made, "there_already": there,
+            "content_bytes": bytes, "stored_bytes": stored, "problems": problems });
+        writeln!(out, "{report}")?;
+        return Ok(problems.is_empty());
+    }
+    writeln!(out, "{} segments archived ({bytes} bytes into {stored}), {there} were there already", made.len())?;
+    for problem in &problems {
+        writeln!(out, "NOT ARCHIVED: {problem}")?;
+    }
+    Ok(problems.is_empty())
+}
+
+/// A batch is begun only when the one before is durable: records in a segment say that all before it is.
+fn has_records(segment: &SegmentFile) -> bool {
+    let Ok(header) = &segment.header else { return false };
+    let mut head = vec![0; 64 << 10];
+    let read = File::open(&segment.path).and_then(|file| file.read_at(&mut head, 0));
+    let Ok(len) = read else { return false };
+    let head = head.get(..len).unwrap_or_default();
+    // The first record may be longer than what was read: its place states its LSN all the same.
+    let first = head.get(4096..4112).map(journal_format::record::claimed_lsn);
+    first == Some(header.first_record())
+}
+
+struct Target {
+    dir: PathBuf,
+    listed: Vec<u64>,
+}
+
+impl Target {
+    fn open(dir: &Path, id: [u8; 16]) -> Result<Target> {
+        let at = || format!("{}", dir.display());
+        if !dir.exists() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(at)?;
+        }
+        for entry in std::fs::read_dir(dir).with_context(at)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let header = name.starts_with("archive-").then(|| archive_header(&path)).flatten();
+            if header.is_some_and(|header| header.journal_id != id) {
+                bail!("{} is the archive of another journal: give each journal a directory of its own", path.display());
+            }
+        }
+        let listed = match std::fs::read(dir.join(MANIFEST)) {
+            Ok(text) => manifest_lines(&text).iter().map(|line| line.number.0).collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).with_context(at),
+        };
+        Ok(Target { dir: dir.to_owned(), listed })
+    }
+
+    /// The archive is there, under its name, as long as it says. (Whether it is whole is `verify`'s to tell.)
+    fn has(&self, number: u64) -> Result<bool> {
+        let path = self.dir.join(file_name(journal_format::ids::SegmentNo(number)));
+        let Some(header) = archive_header(&path) else { return Ok(false) };
+        if !self.listed.contains(&number) {
+            self.list(&header)?;
+        }
+        Ok(true)
+    }
+
+    fn archive(
+        &self,
+        segment: &SegmentFile,
+        id: [u8; 16],
+        buffer: &mut Vec<u8>,
+    ) -> Result<Result<ArchiveHeader, Skipped>> {
+        let (header, damage) = match segment.read(buffer) {
+            Ok(read) => read,
+            // The service was faster, and has archived it by itself if it was told to.
+            Err(error) if error.contains("recycled") => return Ok(Err(Skipped::Open)),
+            Err(error) => return Ok(Err(Skipped::Problem(error))),
+        };
+        if header.journal_id != id || header.number.0 != segment.number {
+            return Ok(Err(Skipped::Problem("it is not the segment that its name says, of this journal".into())));
+        }
+        if let Some(what) = damage.into_iter().next() {
+            return Ok(Err(Skipped::Problem(what)));
+        }
+        self.write(&header, buffer)
+    }
+
+    fn write(&self, segment: &SegmentHeader, bytes: &[u8]) -> Result<Result<ArchiveHeader, Skipped>> {
+        let closed = match closed(segment, bytes) {
+            Ok(closed) => closed,
+            Err(error) => return Ok(Err(Skipped::Problem(error.to_string()))),
+        };
+        let name = file_name(segment.number);
+        let (path, tmp) = (self.dir.join(&name), self.dir.join(format!("{name}.tmp")));
+        let at = || format!("cannot write {}", path.display());
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp).with_context(at)?;
+        file.write_all(&[0; HEADER_LEN]).with_context(at)?;
+        let mut packer = Packer::new(segment, closed);
+        let content = bytes.get(..usize::try_from(closed.content)?).unwrap_or_default();
+        for part in content.chunks(BLOCK_CONTENT) {
+            file.write_all(&packer.block(part)).with_context(at)?;
+        }
+        let header = packer.finish().context("a segment changed while it was packed")?;
+        file.write_all_at(&header.to_bytes(), 0).and_then(|()| file.sync_all()).with_context(at)?;
+        std::fs::rename(&tmp, &path).with_context(at)?;
+        sync_dir(&self.dir)?;
+        self.list(&header)?;
+        Ok(Ok(header))
+    }
+
+    fn list(&self, header: &ArchiveHeader) -> Result<()> {
+        let path = self.dir.join(MANIFEST);
+        let at = || format!("cannot write {}", path.display());
+        let text = std::fs::read(&path).unwrap_or_default();
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).with_context(at)?;
+        // A line that a crash cut short is closed first: it stays void.
+        let line = manifest_line(header);
+        let line = if text.last().is_some_and(|byte| *byte != b'\n') { format!("\n{line}") } else { line };
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).with_context(at)?;
+        sync_dir(&self.dir)
+    }
+}
+
+/// The header of an archive that is as long as it says.
+fn archive_header(path: &Path) -> Option<ArchiveHeader> {
+    let file = File::open(path).ok()?;
+    let mut head = [0; HEADER_LEN];
+    file.read_exact_at(&mut head, 0).ok()?;
+    let header = ArchiveHeader::from_bytes(&head).ok()?;
+    (file.metadata().ok()?.len() == HEADER_LEN as u64 + header.stored).then_some(header)
+}
+
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|file| file.sync_all()).with_context(|| format!("cannot sync {}", dir.display()))
+}

@@ -1,0 +1,139 @@
+//! A segment's file, or the archive of one.
+
+use journal_format::archive::{self, ArchiveHeader, BLOCK_CONTENT, BLOCK_HEAD, Block, HEADER_LEN, Unpacked};
+use journal_format::segment::{BLOCK, SegmentHeader};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+pub struct SegmentFile {
+    pub path: PathBuf,
+    /// As its name has it.
+    pub number: u64,
+    /// Bytes of the file.
+    pub len: u64,
+    pub header: Result<SegmentHeader, String>,
+    /// It is an archive, with a whole header.
+    pub archive: Option<ArchiveHeader>,
+    packed: bool,
+    /// Further copies of the same segment.
+    pub others: Vec<SegmentFile>,
+}
+
+impl SegmentFile {
+    pub fn look(path: PathBuf, number: u64) -> SegmentFile {
+        let read = File::open(&path).and_then(|file| {
+            let mut block = Vec::new();
+            let len = file.metadata()?.len();
+            file.take(BLOCK).read_to_end(&mut block)?;
+            Ok((len, block))
+        });
+        let (len, header) = match read {
+            Ok((len, block)) => (len, SegmentHeader::from_bytes(&block).map_err(|error| error.to_string())),
+            Err(error) => (0, Err(error.to_string())),
+        };
+        SegmentFile { path, number, len, header, archive: None, packed: false, others: Vec::new() }
+    }
+
+    pub fn look_archive(path: PathBuf, number: u64) -> SegmentFile {
+        let read = File::open(&path).and_then(|file| {
+            let mut head = Vec::new();
+            let len = file.metadata()?.len();
+            file.take((HEADER_LEN + BLOCK_HEAD + archive::BLOCK_STORED_MAX) as u64).read_to_end(&mut head)?;
+            Ok((len, head))
+        });
+        let (len, found) = match read {
+            Ok((len, head)) => (len, headers(&head)),
+            Err(error) => (0, Err(error.to_string())),
+        };
+        let (archive, header) = match found {
+            Ok((archive, header)) => (Some(archive), header),
+            Err(error) => (None, Err(error)),
+        };
+        SegmentFile { path, number, len, header, archive, packed: true, others: Vec::new() }
+    }
+
+    pub fn is_archive(&self) -> bool {
+        self.packed
+    }
+
+    /// Damage that needs no look at records; `id` is the journal's.
+    pub fn damage(&self, id: Option<[u8; 16]>, damage: &mut Vec<String>) {
+        let name = self.path.display();
+        let header = match &self.header {
+            Ok(header) => header,
+            Err(error) => return damage.push(format!("{name}: {error}")),
+        };
+        if header.number.0 != self.number {
+            damage.push(format!("{name}: holds segment {}", header.number));
+        }
+        if Some(header.journal_id) != id {
+            damage.push(format!("{name}: belongs to another journal"));
+        }
+        if !self.packed && header.size != self.len {
+            damage.push(format!("{name}: has {} bytes, its header says {}", self.len, header.size));
+        }
+    }
+
+    /// All bytes of the segment into `into`, in the lap that the header begins; and damage met on the way.
+    pub fn read(&self, into: &mut Vec<u8>) -> Result<(SegmentHeader, Vec<String>), String> {
+        let header = self.header.clone()?;
+        if self.packed {
+            return self.unpack(&header, into).map(|damage| (header, damage));
+        }
+        let problem = |error: std::io::Error| error.to_string();
+        let file = File::open(&self.path).map_err(problem)?;
+        into.resize(usize::try_from(header.size.min(self.len)).map_err(|error| error.to_string())?, 0);
+        let (mut at, mut damage) = (0, Vec::new());
+        for chunk in into.chunks_mut(1 << 20) {
+            // A part that cannot be read is damage of its own: the rest can still be had.
+            if let Err(error) = file.read_exact_at(chunk, at) {
+                chunk.fill(0);
+                damage.push(format!("offset {at}: {error}"));
+            }
+            at += chunk.len() as u64;
+        }
+        let mut block = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
+        file.read_exact_at(&mut block, 0).map_err(problem)?;
+        if SegmentHeader::from_bytes(&block).as_ref() != Ok(&header) {
+            return Err("was recycled while it was read".into());
+        }
+        Ok((header, damage))
+    }
+
+    fn unpack(&self, header: &SegmentHeader, into: &mut Vec<u8>) -> Result<Vec<String>, String> {
+        let file = std::fs::read(&self.path).map_err(|error| error.to_string())?;
+        let Unpacked { holes, digest_holds, rest, .. } =
+            archive::unpack(&file, into).map_err(|error| error.to_string())?;
+        let mut damage: Vec<String> =
+            holes.iter().map(|hole| format!("offset {}: {}", hole.offset, hole.what)).collect();
+        if holes.is_empty() && !digest_holds {
+            damage.push("the digest over the whole content is wrong".into());
+        }
+        if rest != 0 {
+            damage.push(format!("{rest} bytes behind its end"));
+        }
+        into.resize(usize::try_from(header.size).map_err(|error| error.to_string())?, 0);
+        Ok(damage)
+    }
+}
+
+/// The header of an archive, and that of the segment in its first block.
+fn headers(head: &[u8]) -> Result<(ArchiveHeader, Result<SegmentHeader, String>), String> {
+    let archive = ArchiveHeader::from_bytes(head).map_err(|error| error.to_string())?;
+    let segment = first_block(&archive, head);
+    Ok((archive, segment))
+}
+
+fn first_block(archive: &ArchiveHeader, head: &[u8]) -> Result<SegmentHeader, String> {
+    let (block, _) = Block::split(head.get(HEADER_LEN..).unwrap_or_default()).map_err(|error| error.to_string())?;
+    let len = usize::try_from(archive.content).unwrap_or(BLOCK_CONTENT).min(BLOCK_CONTENT);
+    let mut first = vec![0; len];
+    block.unpack(&mut first).map_err(|error| error.to_string())?;
+    let header = SegmentHeader::from_bytes(&first).map_err(|error| error.to_string())?;
+    if (header.journal_id, header.number, header.size) != (archive.journal_id, archive.number, archive.size) {
+        return Err("the archive's header and the segment's differ".into());
+    }
+    Ok(header)
+}
