@@ -91,8 +91,5 @@ fn root_node(state: &State, at: &LocationState) -> Option<NodeId> {
 
 /// Run what touches a disk aside from the tasks that serve.
 pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(f).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::Other(error.to_string())),
-    }
+    crate::env::aside(f).await.unwrap_or_else(|stopping| Err(Error::Other(stopping.to_string())))
 }

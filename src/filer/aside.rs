@@ -25,11 +25,8 @@ pub async fn call<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + '
     if MAY_BLOCK.get() {
         return call();
     }
-    match tokio::task::spawn_blocking(call).await {
-        Ok(result) => result,
-        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        Err(_) => Err(Error::new(ErrorKind::Unknown, "call the system", "the service is stopping")),
-    }
+    let stopping = |s: crate::env::Stopping| Error::new(ErrorKind::Unknown, "call the system", s.to_string());
+    crate::env::aside(call).await.unwrap_or_else(|s| Err(stopping(s)))
 }
 
 /// Drive all of `work`, up to [`WORKERS`] at a time, and give the results in no order; after an error no further one

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 pub(super) struct Seat {
     id: u64,

@@ -4,6 +4,7 @@ use super::batch::{Batch, NoPlace, Part, buffer};
 use super::error::{Error, Result};
 use super::segments::{Refused, Segments, Target};
 use super::{Appended, clock};
+use crate::env::watch;
 use journal_format::event::codec::{self, Row};
 use journal_format::event::{Durable, Event};
 use journal_format::ids::{Lsn, Time};
@@ -11,8 +12,9 @@ use journal_format::record::Layout;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How long a client operation waits before it is told that the journal is at its hard limit, its turn included.
 const FULL_WAIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
@@ -64,6 +66,8 @@ pub struct Shared {
     pub open: Mutex<Open>,
     /// The writer waits here.
     pub work: Condvar,
+    /// The same for a writer that is a task.
+    pub bell: Notify,
     /// Appends wait here for the next batch or segment; as many as there are callers, who hold their own record.
     pub room: Arc<Notify>,
     pub progress: watch::Sender<Progress>,
@@ -145,7 +149,7 @@ impl Placed {
             _ => open.batch.hand_back(part),
         }
         drop(open);
-        self.shared.work.notify_one();
+        self.shared.ring();
     }
 }
 
@@ -153,7 +157,7 @@ impl Drop for Placed {
     fn drop(&mut self) {
         if self.part.is_some() {
             self.shared.broken.store(true, Ordering::Release);
-            self.shared.work.notify_one();
+            self.shared.ring();
         }
     }
 }
@@ -183,6 +187,7 @@ impl Shared {
             segments,
             open: Mutex::new(Open { batch, sealed: None, next_target: None, last_time, phase: Phase::Running }),
             work: Condvar::new(),
+            bell: Notify::new(),
             room,
             progress: watch::Sender::new(Progress { durable, failed: None, closed: false }),
             durable: Arc::new(AtomicU64::new(durable.0)),
@@ -196,6 +201,12 @@ impl Shared {
             #[cfg(test)]
             hold_writes: Mutex::new(()),
         }
+    }
+
+    /// Wake the writer.
+    pub fn ring(&self) {
+        self.work.notify_one();
+        self.bell.notify_one();
     }
 
     /// Nothing more is promised: everyone who waits, or comes, is told. Never taken back.
@@ -323,7 +334,7 @@ impl Shared {
             Room::NextBatch => return Ok(Try::Wait { full: false }),
             Room::NextSegment(refused) => {
                 drop(open);
-                self.work.notify_one();
+                self.ring();
                 return Ok(Try::Wait { full: refused == Some(Refused::Full) });
             }
         }
@@ -335,7 +346,7 @@ impl Shared {
         let at = at.take().expect("a record is placed once");
         let r = at(appended);
         drop(open);
-        self.work.notify_one();
+        self.ring();
         Ok(Try::Placed(placed, appended, r))
     }
 }

@@ -1,13 +1,13 @@
 //! The journal's directory: names, the lock, file systems, and files that are whole before they have their name.
 
 use super::error::{At, Error, Result};
+use crate::env::disk::{Disk, DiskFile, Lock, Open};
 use journal_format::ids::{Lsn, SegmentNo};
 use journal_format::segment::{BLOCK, SegmentHeader};
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::any::Any;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub const TMP: &str = ".tmp";
 
@@ -41,149 +41,146 @@ pub struct Listing {
     pub unfinished: Vec<PathBuf>,
 }
 
-pub fn list(dir: &Path) -> Result<Listing> {
-    let mut listing = Listing::default();
-    for entry in std::fs::read_dir(dir).at("list", dir)? {
-        let entry = entry.at("list", dir)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(TMP) {
-            listing.unfinished.push(entry.path());
-        } else if let Some(number) = number_in(&name, "segment-") {
-            listing.segments.push(SegmentNo(number));
-        } else if let Some(lsn) = number_in(&name, "snapshot-") {
-            listing.snapshots.push(Lsn(lsn));
-        } else if number_in(&name, "spare-").is_some() {
-            listing.spares.push(entry.path());
-        } else if name.starts_with("segment-") || name.starts_with("snapshot-") {
-            // A copy beside the original, a renamed one: which is true cannot be told from here.
-            let what = format!("{name} is not a name that tain gives; move it away");
-            return Err(Error::NotWhole { dir: dir.to_owned(), what });
+/// The journal's directory, on the disk that the options name.
+#[derive(Clone, Debug)]
+pub struct Dir {
+    pub disk: Arc<dyn Disk>,
+    pub path: PathBuf,
+}
+
+impl Dir {
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub fn make(&self) -> Result<()> {
+        self.disk.make_dir(&self.path).at("create", &self.path)
+    }
+
+    pub fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for name in self.disk.list(&self.path).at("list", &self.path)? {
+            if name.ends_with(TMP) {
+                listing.unfinished.push(self.join(&name));
+            } else if let Some(number) = number_in(&name, "segment-") {
+                listing.segments.push(SegmentNo(number));
+            } else if let Some(lsn) = number_in(&name, "snapshot-") {
+                listing.snapshots.push(Lsn(lsn));
+            } else if number_in(&name, "spare-").is_some() {
+                listing.spares.push(self.join(&name));
+            } else if name.starts_with("segment-") || name.starts_with("snapshot-") {
+                // A copy beside the original, a renamed one: which is true cannot be told from here.
+                let what = format!("{name} is not a name that tain gives; move it away");
+                return Err(Error::NotWhole { dir: self.path.clone(), what });
+            }
+        }
+        listing.segments.sort();
+        listing.snapshots.sort();
+        listing.spares.sort();
+        Ok(listing)
+    }
+
+    /// Make the directory itself durable: names that were given or taken in it.
+    pub fn sync(&self) -> Result<()> {
+        self.disk.sync_dir(&self.path).at("sync", &self.path)
+    }
+
+    pub fn rename(&self, from: &Path, to: &str) -> Result<PathBuf> {
+        let to = self.join(to);
+        self.disk.rename(from, &to).at("rename", from)?;
+        Ok(to)
+    }
+
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        self.disk.remove(path).at("remove", path)
+    }
+
+    /// Hold the directory until it is dropped.
+    pub fn lock(&self) -> Result<Box<dyn Any + Send + Sync>> {
+        let path = self.join("lock");
+        match self.disk.lock(&path).at("lock", &path)? {
+            Lock::Held(held) => Ok(held),
+            Lock::Other { pid } => Err(Error::Locked { path: self.path.clone(), pid }),
         }
     }
-    listing.segments.sort();
-    listing.snapshots.sort();
-    Ok(listing)
-}
 
-/// Make the directory itself durable: names that were given or taken in it.
-pub fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|file| file.sync_all()).at("sync", dir)
-}
-
-pub fn rename(dir: &Path, from: &Path, to: &str) -> Result<PathBuf> {
-    let to = dir.join(to);
-    std::fs::rename(from, &to).at("rename", from)?;
-    Ok(to)
-}
-
-/// Hold the directory until the file is dropped. The lock is the kernel's: it cannot outlive its process.
-pub fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .at("open", &path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            // The pid is a courtesy to the reader of the message; without it the refusal stands.
-            let pid = (&file).take(32).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(Error::Locked { path: dir.to_owned(), pid });
+    /// Refuse file systems where a preallocated page can still fail, or where a flush means little.
+    pub fn check_file_system(&self) -> Result<()> {
+        match self.disk.unsuitable(&self.path).at("look at the file system of", &self.path)? {
+            Some(kind) => Err(Error::UnsuitableFileSystem { dir: self.path.clone(), kind }),
+            None => Ok(()),
         }
-        Err(error) => return Err(error).at("lock", &path),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).at("write", &path)?;
-    Ok(file)
-}
 
-/// Refuse file systems where a preallocated page can still fail, or where a flush means little.
-pub fn check_file_system(dir: &Path) -> Result<()> {
-    let magic = rustix::fs::statfs(dir).at("look at the file system of", dir)?.f_type;
-    let kind = match u32::try_from(magic).unwrap_or_default() {
-        0x9123_683e => "btrfs",
-        0x0102_1994 => "tmpfs",
-        0x8584_58f6 => "ramfs",
-        0x6573_5546 => "a FUSE file system",
-        0x6969 => "NFS",
-        0xff53_4d42 | 0xfe53_4d42 | 0x517b => "SMB",
-        0x00c3_6400 => "Ceph",
-        0x0102_1997 => "9P",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        _ => return Ok(()),
-    };
-    Err(Error::UnsuitableFileSystem { dir: dir.to_owned(), kind })
-}
-
-pub fn open(path: &Path) -> Result<File> {
-    OpenOptions::new().read(true).write(true).open(path).at("open", path)
-}
-
-/// Open for writing past the page cache; `None` where the file system cannot.
-pub fn open_direct(path: &Path) -> Result<Option<File>> {
-    let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
-    match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(None),
-        Err(error) => Err(error).at("open", path),
+    pub fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn DiskFile>> {
+        self.disk.open(path, how).at("open", path)
     }
-}
 
-/// A new file of `size` zeros at `path`: allocated, written once (so that no extent is unwritten and an append changes
-/// no metadata) and synced; its name is not.
-pub fn create_zeroed(path: &Path, size: u64) -> Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .at("create", path)?;
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
-        // Where there is no such call the zeros below allocate as well, only less tidily.
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-        Err(error) => return Err(error).at("allocate", path),
+    /// Open for writing past the page cache; `None` where the file system cannot.
+    pub fn open_direct(&self, path: &Path) -> Result<Option<Arc<dyn DiskFile>>> {
+        match self.disk.open(path, Open::Direct) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error).at("open", path),
+        }
     }
-    zero(&file, path, 0, size)?;
-    file.sync_all().at("sync", path)?;
-    // The zeros are on the disk; in the page cache they would only stand in the way. Failing at that harms nothing.
-    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    Ok(file)
+
+    pub fn size(&self, path: &Path) -> Result<u64> {
+        self.open(path, Open::Read)?.size().at("look at", path)
+    }
+
+    /// All of a file that is known to be small.
+    pub fn read_whole(&self, path: &Path) -> Result<Vec<u8>> {
+        let file = self.open(path, Open::Read)?;
+        let size = file.size().at("look at", path)?;
+        let mut bytes = vec![0; super::batch::to_usize(size)];
+        file.read_at(&mut bytes, 0).at("read", path)?;
+        Ok(bytes)
+    }
+
+    /// A new file of `size` zeros at `path`: allocated, written once (so that no extent is unwritten and an append
+    /// changes no metadata) and synced; its name is not.
+    pub fn create_zeroed(&self, path: &Path, size: u64) -> Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(path, Open::Create).at("create", path)?;
+        match file.allocate(size) {
+            // Where there is no such call the zeros below allocate as well, only less tidily.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+            allocated => allocated.at("allocate", path)?,
+        }
+        zero(&*file, path, 0, size)?;
+        file.sync_all().at("sync", path)?;
+        // The zeros are on the disk; in the page cache they would only stand in the way.
+        file.forget_cached();
+        Ok(file)
+    }
 }
 
 /// Write zeros from `from` to `to`; not synced.
-pub fn zero(file: &File, path: &Path, from: u64, to: u64) -> Result<()> {
+pub fn zero(file: &dyn DiskFile, path: &Path, from: u64, to: u64) -> Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut at = from;
     while at < to {
         let step = usize::try_from(to - at).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_all_at(&zeros[..step], at).at("write", path)?;
+        file.write_at(&zeros[..step], at).at("write", path)?;
         at += step as u64;
     }
     Ok(())
 }
 
 /// Read a segment's header block, unjudged; a file that is too short gives what there is.
-pub fn read_block(file: &File, path: &Path) -> Result<Vec<u8>> {
-    let mut block = Vec::new();
-    file.take(BLOCK).read_to_end(&mut block).at("read", path)?;
+pub fn read_block(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>> {
+    let size = file.size().at("look at", path)?.min(BLOCK);
+    let mut block = vec![0; super::batch::to_usize(size)];
+    file.read_at(&mut block, 0).at("read", path)?;
     Ok(block)
 }
 
 /// Write and sync a segment's header.
-pub fn put_header(file: &File, path: &Path, header: &SegmentHeader) -> Result<()> {
-    file.write_all_at(&header.to_bytes(), 0).and_then(|()| file.sync_all()).at("write the header of", path)
+pub fn put_header(file: &dyn DiskFile, path: &Path, header: &SegmentHeader) -> Result<()> {
+    file.write_at(&header.to_bytes(), 0).and_then(|()| file.sync_all()).at("write the header of", path)
 }
 
 /// Random bytes from the kernel.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::other).at("read random bytes from", Path::new("the kernel"))?;
-    Ok(bytes)
+    crate::env::random().at("read random bytes from", Path::new("the kernel"))
 }

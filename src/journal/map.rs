@@ -17,48 +17,76 @@
 //! the write that filled it has returned, no block is written twice, and we never dirty pages of records by the cache
 //! while appending directly.
 
+use crate::env::disk::View;
 use bytes::Bytes;
 use journal_format::ids::Lsn;
-use memmap2::{MmapOptions, MmapRaw};
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub struct Map {
-    raw: MmapRaw,
+    view: View,
     first_lsn: Lsn,
     durable: Arc<AtomicU64>,
+    /// Of a copy: the durable LSN when it was taken.
+    copied_at: u64,
 }
 
 impl Map {
-    /// Map a whole segment. `durable` is the journal's durable LSN, now and later.
-    pub fn of(file: &File, first_lsn: Lsn, durable: Arc<AtomicU64>) -> io::Result<Map> {
-        Ok(Map { raw: MmapOptions::new().map_raw_read_only(file)?, first_lsn, durable })
+    /// A whole segment. `durable` is the journal's durable LSN, now and later; `look` gives the bytes, after that LSN
+    /// was read: a copy holds everything before it.
+    pub fn of<E>(first_lsn: Lsn, durable: Arc<AtomicU64>, look: impl FnOnce() -> Result<View, E>) -> Result<Map, E> {
+        let copied_at = durable.load(Ordering::Acquire);
+        Ok(Map { view: look()?, first_lsn, durable, copied_at })
+    }
+
+    fn len(&self) -> u64 {
+        match &self.view {
+            View::Mapped(raw) => raw.len() as u64,
+            View::Copied(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Everything of the segment that is durable now can be seen through it.
+    pub fn is_current(&self) -> bool {
+        match &self.view {
+            View::Mapped(_) => true,
+            View::Copied(_) => self.readable() == self.durable.load(Ordering::Acquire) || self.is_closed(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.copied_at >= self.first_lsn.0.saturating_add(self.len())
+    }
+
+    fn readable(&self) -> u64 {
+        match &self.view {
+            View::Mapped(_) => self.durable.load(Ordering::Acquire),
+            View::Copied(_) => self.copied_at,
+        }
     }
 
     /// Bytes of the segment that are durable: from its first byte, at most to its end.
     pub fn durable(&self) -> &[u8] {
-        let durable = self.durable.load(Ordering::Acquire).saturating_sub(self.first_lsn.0);
-        let len = durable.min(self.raw.len() as u64);
+        let len = self.readable().saturating_sub(self.first_lsn.0).min(self.len());
         self.slice(0..len).unwrap_or_default()
     }
 
     /// These bytes of the segment; `None` when they are not all durable or not all inside.
     pub fn slice(&self, range: Range<u64>) -> Option<&[u8]> {
-        let durable = self.durable.load(Ordering::Acquire);
-        if range.start > range.end || self.first_lsn.0.checked_add(range.end)? > durable {
+        if range.start > range.end || self.first_lsn.0.checked_add(range.end)? > self.readable() {
             return None;
         }
         let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
-        if end > self.raw.len() {
-            return None;
-        }
+        let raw = match &self.view {
+            View::Mapped(raw) if end <= raw.len() => raw,
+            View::Mapped(_) => return None,
+            View::Copied(bytes) => return bytes.get(start..end),
+        };
         // SAFETY: start <= end <= length of the mapping, which lives as long as `self`. The bytes are initialised
         // (they are a file's) and below the durable LSN, so nobody writes them while a map of this lap lives, and the
         // file does not shrink: see the head of this module.
-        Some(unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(start), end - start) })
+        Some(unsafe { std::slice::from_raw_parts(raw.as_ptr().add(start), end - start) })
     }
 }
 

@@ -40,6 +40,8 @@ mod map;
 mod reader;
 mod recover;
 mod segments;
+#[cfg(test)]
+mod sim_tests;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -49,15 +51,16 @@ pub use append::Progress;
 pub use error::{Error, Result};
 pub use reader::Reader;
 
+use crate::env::Disk;
 use append::{Phase, Shared};
 use bytes::Bytes;
 use error::At;
+use files::Dir;
 use journal_format::event::Event;
 use journal_format::ids::{Lsn, Time};
 use parking_lot::Mutex;
 use segments::{SEGMENTS_MIN, Segments};
-use std::fs::File;
-use std::os::unix::fs::DirBuilderExt;
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,6 +77,8 @@ pub struct Options {
     pub append: AppendMode,
     /// Accept btrfs, tmpfs, FUSE and network file systems.
     pub any_file_system: bool,
+    /// What the directory lies on: [`crate::env::RealDisk`], or a simulated one.
+    pub disk: Arc<dyn Disk>,
 }
 
 /// How batches are written. Both are durable when they return.
@@ -135,38 +140,40 @@ struct Inner {
 #[derive(Default)]
 struct Threads {
     running: Vec<JoinHandle<()>>,
-    lock: Option<File>,
+    lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Journal {
     /// Lock the directory, recover (or create), cut the tail, make it ready for appending. Blocking.
+    ///
+    /// In a simulated world there are no threads: batches are written and segments made by tasks of the runtime that
+    /// this is called on, in an order that is always the same, and time is the runtime's.
     pub fn open(options: Options) -> Result<Self> {
-        let dir = &options.dir;
         if options.hard_limit / options.segment_size.max(1) < SEGMENTS_MIN {
             let what = format!("hard_limit must have room for {SEGMENTS_MIN} segments");
             return Err(Error::Options(what));
         }
-        if !dir.exists() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
-            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                files::sync_dir(parent)?;
-            }
-        }
+        let dir = Dir { disk: Arc::clone(&options.disk), path: options.dir.clone() };
+        dir.make()?;
         if !options.any_file_system {
-            files::check_file_system(dir)?;
+            dir.check_file_system()?;
         }
-        let lock = files::lock(dir)?;
-        let found = recover::recover(&options)?;
+        let lock = dir.lock()?;
+        let found = recover::recover(&options, &dir)?;
         let room = Arc::new(tokio::sync::Notify::new());
-        let segments = Segments::new(&options, found.id, found.size, found.segments, found.spares, room);
+        let segments = Segments::new(&options, dir, found.id, found.size, found.segments, found.spares, room);
         let end = found.target.segment.header.first_lsn().plus(found.start);
         let shared = Arc::new(Shared::new(segments, found.target, found.start, found.last_time, end));
         let writer = writer::Writer::new(Arc::clone(&shared));
         let maker = Arc::clone(&shared);
-        let running = vec![
-            spawn("journal-writer", Arc::clone(&shared), move || writer.run())?,
-            spawn("journal-segments", Arc::clone(&shared), move || maker.segments.make_ahead())?,
-        ];
+        let mut running = Vec::new();
+        if crate::env::is_simulated() {
+            tokio::spawn(writer.run_inline());
+            tokio::spawn(async move { maker.segments.make_ahead_inline().await });
+        } else {
+            running.push(spawn("journal-writer", Arc::clone(&shared), move || writer.run())?);
+            running.push(spawn("journal-segments", Arc::clone(&shared), move || maker.segments.make_ahead())?);
+        }
         let inner = Inner {
             shared,
             threads: Mutex::new(Threads { running, lock: Some(lock) }),
@@ -222,7 +229,7 @@ impl Journal {
     }
 
     /// Wakes whenever the durable LSN has moved.
-    pub fn progress(&self) -> tokio::sync::watch::Receiver<Progress> {
+    pub fn progress(&self) -> crate::env::watch::Receiver<Progress> {
         self.inner.shared.progress.subscribe()
     }
 
@@ -293,9 +300,14 @@ impl Journal {
     /// Flush, write `Durable { stopped: true }`, stop the writer, release the lock. Appends that come later are refused.
     pub async fn close(&self) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        let ended = tokio::task::spawn_blocking(move || inner.end(Phase::Closing)).await;
-        if let Err(panic) = ended {
-            return Err(Error::FailStop(format!("closing the journal panicked: {panic}").into()));
+        if crate::env::is_simulated() {
+            inner.tell_end(Phase::Closing);
+            let mut progress = inner.shared.progress.subscribe();
+            // An error means that nobody is left who could write: the same as closed.
+            let _ = progress.wait_for(|p| p.closed || p.failed.is_some()).await;
+        }
+        if crate::env::aside(move || inner.end(Phase::Closing)).await.is_err() {
+            return Err(Error::Closed);
         }
         match &self.inner.shared.progress.borrow().failed {
             Some(why) => Err(Error::FailStop(Arc::clone(why))),
@@ -305,16 +317,20 @@ impl Journal {
 }
 
 impl Inner {
-    fn end(&self, phase: Phase) {
+    fn tell_end(&self, phase: Phase) {
         {
             let mut open = self.shared.open.lock();
             if open.phase == Phase::Running {
                 open.phase = phase;
             }
         }
-        self.shared.work.notify_all();
+        self.shared.ring();
         self.shared.room.notify_waiters();
         self.shared.segments.stop();
+    }
+
+    fn end(&self, phase: Phase) {
+        self.tell_end(phase);
         let mut threads = self.threads.lock();
         for thread in threads.running.drain(..) {
             if thread.join().is_err() {

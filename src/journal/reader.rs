@@ -83,7 +83,7 @@ impl Reader {
     /// Stand in the segment of the position; `false` when there is none yet.
     fn enter(&mut self) -> Result<bool> {
         let number = SegmentNo(self.position.0 / self.shared.segments.size);
-        if self.here.as_ref().is_some_and(|(segment, _)| segment.header.number == number) {
+        if self.here.as_ref().is_some_and(|(segment, map)| segment.header.number == number && map.is_current()) {
             return Ok(true);
         }
         self.here = None;

@@ -23,16 +23,16 @@
 //! be written. In another order a crash in between could bring a cut record back to life.
 
 use super::error::{At, Error, Result};
+use super::files::Dir;
 use super::map::Map;
 use super::segments::{Segment, Target, new_header};
 use super::{Options, clock, files, snapshot};
+use crate::env::disk::Open;
 use journal_format::event::{Durable, Event, JournalCreated, codec};
 use journal_format::ids::{Lsn, SegmentNo, Time};
 use journal_format::record::{self, HEADER_LEN, KIND_PADDING, KIND_SEGMENT_END, RecordHeader, filler};
 use journal_format::scan::{Fault, Found, record_at, search};
 use journal_format::segment::{BLOCK, BadSegment, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SegmentHeader};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -102,20 +102,19 @@ struct Tail {
 }
 
 /// Open the directory's journal, or make one where there is none. The directory is locked.
-pub fn recover(options: &Options) -> Result<Recovered> {
-    let dir = &options.dir;
-    let listing = files::list(dir)?;
+pub fn recover(options: &Options, dir: &Dir) -> Result<Recovered> {
+    let listing = dir.list()?;
     for unfinished in &listing.unfinished {
-        std::fs::remove_file(unfinished).at("remove", unfinished)?;
+        dir.remove(unfinished)?;
     }
     if listing.segments.is_empty() {
         if !listing.snapshots.is_empty() {
             return Err(not_whole(options, "there are snapshots but no segments"));
         }
-        create(options)?;
-        return recover(options);
+        create(options, dir)?;
+        return recover(options, dir);
     }
-    let mut segments = open_segments(options, &listing.segments)?;
+    let mut segments = open_segments(options, dir, &listing.segments)?;
     let (id, size) = segments.first().map(|s| (s.header.journal_id, s.header.size)).unwrap_or_default();
     if size != options.segment_size {
         tracing::warn!(size, asked = options.segment_size, "the journal keeps the segment size it was made with");
@@ -131,11 +130,12 @@ pub fn recover(options: &Options) -> Result<Recovered> {
     tracing::info!(?case, end = %tail.lsn, durable = %tail.stated, "the journal's end");
     refuse_corruption(&segments, &tail, case)?;
 
-    let mut spares = usable_spares(listing.spares, size)?;
+    let mut spares = usable_spares(dir, listing.spares, size)?;
+    // The last first and each made durable, so that a crash leaves no gap.
     for later in segments.drain(tail.index + 1..).rev() {
-        spares.push(files::rename(dir, later.path(), &files::spare_name(later.header.number.0))?);
+        spares.push(dir.rename(later.path(), &files::spare_name(later.header.number.0))?);
+        dir.sync()?;
     }
-    files::sync_dir(dir)?;
     let start = cut(&segments, &tail)?;
     let last = segments.last().ok_or_else(|| not_whole(options, "there are no segments"))?;
     let target = Target::open(Arc::clone(last), options.append)?;
@@ -152,7 +152,7 @@ fn corrupt(header: &SegmentHeader, offset: u64, what: String) -> Error {
 
 /// A new journal: its first segment gets its name when header and first record are durable, so that a journal without
 /// them never exists.
-fn create(options: &Options) -> Result<()> {
+fn create(options: &Options, dir: &Dir) -> Result<()> {
     let size = options.segment_size;
     if !(SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&size) || !size.is_multiple_of(BLOCK) {
         let what = format!(
@@ -183,21 +183,21 @@ fn create(options: &Options) -> Result<()> {
     batch.extend_from_slice(&padding);
 
     let name = files::segment_name(header.number);
-    let tmp = options.dir.join(format!("{name}{}", files::TMP));
-    let file = files::create_zeroed(&tmp, size)?;
-    file.write_all_at(&batch, BLOCK).at("write", &tmp)?;
-    files::put_header(&file, &tmp, &header)?;
-    files::rename(&options.dir, &tmp, &name)?;
-    files::sync_dir(&options.dir)
+    let tmp = dir.join(format!("{name}{}", files::TMP));
+    let file = dir.create_zeroed(&tmp, size)?;
+    file.write_at(&batch, BLOCK).at("write", &tmp)?;
+    files::put_header(&*file, &tmp, &header)?;
+    dir.rename(&tmp, &name)?;
+    dir.sync()
 }
 
 /// The segments' headers, each judged alone and all together.
-fn open_segments(options: &Options, numbers: &[SegmentNo]) -> Result<Vec<Arc<Segment>>> {
+fn open_segments(options: &Options, dir: &Dir, numbers: &[SegmentNo]) -> Result<Vec<Arc<Segment>>> {
     let mut segments: Vec<Arc<Segment>> = Vec::new();
     for number in numbers {
-        let path = options.dir.join(files::segment_name(*number));
-        let file = File::open(&path).at("open", &path)?;
-        let header = match SegmentHeader::from_bytes(&files::read_block(&file, &path)?) {
+        let path = dir.join(files::segment_name(*number));
+        let file = dir.open(&path, Open::Read)?;
+        let header = match SegmentHeader::from_bytes(&files::read_block(&*file, &path)?) {
             Ok(header) => header,
             Err(error @ BadSegment::NewerVersion(_)) => {
                 return Err(Error::NewerVersion { what: format!("{} {error}", path.display()) });
@@ -210,7 +210,7 @@ fn open_segments(options: &Options, numbers: &[SegmentNo]) -> Result<Vec<Arc<Seg
         if header.number != *number {
             return Err(not_whole(options, &format!("{} holds segment {}", path.display(), header.number)));
         }
-        let len = file.metadata().at("look at", &path)?.len();
+        let len = file.size().at("look at", &path)?;
         if len != header.size {
             return Err(not_whole(options, &format!("{} has {len} bytes, not {}", path.display(), header.size)));
         }
@@ -225,7 +225,7 @@ fn open_segments(options: &Options, numbers: &[SegmentNo]) -> Result<Vec<Arc<Seg
                 return Err(not_whole(options, &format!("segment {} is missing", before.number.0 + 1)));
             }
         }
-        segments.push(Segment::new(&options.dir, header));
+        segments.push(Segment::new(dir, header));
     }
     Ok(segments)
 }
@@ -273,8 +273,9 @@ fn scan_from(segments: &[Arc<Segment>], snapshot: Option<Lsn>) -> usize {
 
 /// Nobody writes while the journal is recovered: the whole segment may be looked at.
 fn map_all(segment: &Arc<Segment>) -> Result<Map> {
-    let file = File::open(segment.path()).at("open", segment.path())?;
-    Map::of(&file, segment.header.first_lsn(), Arc::new(AtomicU64::new(u64::MAX))).at("map", segment.path())
+    let file = segment.open(Open::Read)?;
+    let all = Arc::new(AtomicU64::new(u64::MAX));
+    Map::of(segment.header.first_lsn(), all, || file.view()).at("map", segment.path())
 }
 
 /// Records in order; `None` when they lead into the next segment.
@@ -330,13 +331,13 @@ fn refuse_corruption(segments: &[Arc<Segment>], tail: &Tail, case: Case) -> Resu
     })
 }
 
-fn usable_spares(found: Vec<PathBuf>, size: u64) -> Result<Vec<PathBuf>> {
+fn usable_spares(dir: &Dir, found: Vec<PathBuf>, size: u64) -> Result<Vec<PathBuf>> {
     let mut spares = Vec::new();
     for path in found {
-        if std::fs::metadata(&path).at("look at", &path)?.len() == size {
+        if dir.size(&path)? == size {
             spares.push(path);
         } else {
-            std::fs::remove_file(&path).at("remove", &path)?;
+            dir.remove(&path)?;
         }
     }
     Ok(spares)
@@ -348,8 +349,8 @@ fn cut(segments: &[Arc<Segment>], tail: &Tail) -> Result<u64> {
     let size = last.header.size;
     // Nothing was in flight behind an orderly stop.
     if tail.offset < size && (tail.records_behind || !tail.stopped) {
-        let file = files::open(last.path())?;
-        files::zero(&file, last.path(), tail.offset, size)?;
+        let file = last.open(Open::Write)?;
+        files::zero(&*file, last.path(), tail.offset, size)?;
         file.sync_data().at("sync", last.path())?;
     }
     for segment in segments.iter().filter(|segment| segment.header.end_lsn() > tail.stated) {
@@ -375,13 +376,13 @@ fn rewrite(segment: &Segment, tail: &Tail, end: u64) -> Result<()> {
     if from >= end {
         return Ok(());
     }
-    let file = files::open(segment.path())?;
+    let file = segment.open(Open::Write)?;
     let at_once = 1 << 20;
     let mut at = from;
     while at < end {
         let step = (end - at).min(at_once);
         let mut bytes = vec![0; super::batch::to_usize(step)];
-        file.read_exact_at(&mut bytes, at).at("read", segment.path())?;
+        file.read_at(&mut bytes, at).at("read", segment.path())?;
         if at + step == end {
             let lsn = header.first_lsn().plus(end);
             let length = u32::try_from(filler_len(end)).unwrap_or_default();
@@ -391,7 +392,7 @@ fn rewrite(segment: &Segment, tail: &Tail, end: u64) -> Result<()> {
                 bytes.extend(filler(kind, length, lsn, tail.last_time, tail.stated, header.salt));
             }
         }
-        file.write_all_at(&bytes, at).at("write", segment.path())?;
+        file.write_at(&bytes, at).at("write", segment.path())?;
         at += step;
     }
     file.sync_data().at("sync", segment.path())

@@ -14,17 +14,18 @@
 
 use super::AppendMode;
 use super::error::{At, Result};
-use super::files;
+use super::files::{self, Dir};
 use super::map::Map;
+use crate::env::disk::{DiskFile, Open};
 use journal_format::ids::{Lsn, SegmentNo};
 use journal_format::segment::SegmentHeader;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Segments that only records of the reserve may begin.
 pub const RESERVE_SEGMENTS: usize = 2;
@@ -36,14 +37,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A segment of the journal, in this lap.
 pub struct Segment {
     pub header: SegmentHeader,
+    dir: Dir,
     path: PathBuf,
     map: Mutex<Weak<Map>>,
 }
 
 impl Segment {
-    pub fn new(dir: &Path, header: SegmentHeader) -> Arc<Segment> {
+    pub fn new(dir: &Dir, header: SegmentHeader) -> Arc<Segment> {
         let path = dir.join(files::segment_name(header.number));
-        Arc::new(Segment { header, path, map: Mutex::new(Weak::new()) })
+        Arc::new(Segment { header, dir: dir.clone(), path, map: Mutex::new(Weak::new()) })
     }
 
     pub fn path(&self) -> &Path {
@@ -53,13 +55,18 @@ impl Segment {
     /// The mapping, shared by all who read the segment at the same time.
     pub fn map(&self, durable: &Arc<AtomicU64>) -> Result<Arc<Map>> {
         let mut shared = self.map.lock();
-        if let Some(map) = shared.upgrade() {
+        if let Some(map) = shared.upgrade().filter(|map| map.is_current()) {
             return Ok(map);
         }
-        let file = File::open(&self.path).at("open", &self.path)?;
-        let map = Arc::new(Map::of(&file, self.header.first_lsn(), Arc::clone(durable)).at("map", &self.path)?);
+        let file = self.open(Open::Read)?;
+        let map = Map::of(self.header.first_lsn(), Arc::clone(durable), || file.view());
+        let map = Arc::new(map.at("map", &self.path)?);
         *shared = Arc::downgrade(&map);
         Ok(map)
+    }
+
+    pub fn open(&self, how: Open) -> Result<Arc<dyn DiskFile>> {
+        self.dir.open(&self.path, how)
     }
 
     fn is_mapped(&self) -> bool {
@@ -70,7 +77,7 @@ impl Segment {
 /// A segment open for appending.
 pub struct Target {
     pub segment: Arc<Segment>,
-    pub file: File,
+    pub file: Arc<dyn DiskFile>,
     /// Writes go past the page cache.
     pub direct: bool,
 }
@@ -78,14 +85,14 @@ pub struct Target {
 impl Target {
     pub fn open(segment: Arc<Segment>, mode: AppendMode) -> Result<Arc<Target>> {
         if mode == AppendMode::Direct {
-            match files::open_direct(&segment.path)? {
+            match segment.dir.open_direct(&segment.path)? {
                 Some(file) => return Ok(Arc::new(Target { segment, file, direct: true })),
                 None => {
                     tracing::warn!(path = %segment.path.display(), "no direct I/O here: appending through the page cache")
                 }
             }
         }
-        let file = files::open(&segment.path)?;
+        let file = segment.open(Open::Write)?;
         Ok(Arc::new(Target { segment, file, direct: false }))
     }
 }
@@ -108,15 +115,17 @@ impl State {
 }
 
 pub struct Segments {
-    pub dir: PathBuf,
+    pub dir: Dir,
     pub id: [u8; 16],
     pub size: u64,
     pub max: usize,
     mode: AppendMode,
     state: Mutex<State>,
     work: Condvar,
+    /// The same without a thread.
+    bell: Notify,
     /// Appends that wait for a segment.
-    pub room: Arc<tokio::sync::Notify>,
+    pub room: Arc<Notify>,
     spare_serial: AtomicU64,
 }
 
@@ -139,11 +148,12 @@ enum Chore {
 impl Segments {
     pub fn new(
         options: &super::Options,
+        dir: Dir,
         id: [u8; 16],
         size: u64,
         in_use: Vec<Arc<Segment>>,
         spares: Vec<PathBuf>,
-        room: Arc<tokio::sync::Notify>,
+        room: Arc<Notify>,
     ) -> Segments {
         let state = State {
             in_use: in_use.into_iter().map(|segment| (segment.header.number, segment)).collect(),
@@ -154,13 +164,14 @@ impl Segments {
             stop: false,
         };
         Segments {
-            dir: options.dir.clone(),
+            dir,
             id,
             size,
             max: usize::try_from(options.hard_limit / size).unwrap_or(usize::MAX),
             mode: options.append,
             state: Mutex::new(state),
             work: Condvar::new(),
+            bell: Notify::new(),
             room,
             spare_serial: AtomicU64::new(1 << 63),
         }
@@ -194,7 +205,7 @@ impl Segments {
             return Err(Refused::NotReady);
         };
         state.in_use.insert(target.segment.header.number, Arc::clone(&target.segment));
-        self.work.notify_one();
+        self.ring();
         Ok(target)
     }
 
@@ -215,8 +226,10 @@ impl Segments {
                 }
             };
             // Oldest first and each made durable, so that a crash leaves no gap.
-            let renamed = files::rename(&self.dir, &oldest.path, &files::spare_name(oldest.header.number.0))
-                .and_then(|path| files::sync_dir(&self.dir).map(|()| path));
+            let renamed = self
+                .dir
+                .rename(&oldest.path, &files::spare_name(oldest.header.number.0))
+                .and_then(|path| self.dir.sync().map(|()| path));
             let mut state = self.state.lock();
             state.making -= 1;
             match renamed {
@@ -229,58 +242,87 @@ impl Segments {
             freed = true;
         }
         if freed {
-            self.work.notify_one();
+            self.ring();
             self.room.notify_waiters();
         }
         Ok(())
+    }
+
+    fn ring(&self) {
+        self.work.notify_one();
+        self.bell.notify_one();
     }
 
     /// End the thread; `make_ahead` returns soon after.
     pub fn stop(&self) {
         self.state.lock().stop = true;
         self.work.notify_all();
+        self.bell.notify_one();
     }
 
     /// The thread: keeps the next segment ready and one spare behind it, until told to stop.
     pub fn make_ahead(&self) {
         let mut complained = false;
         loop {
-            let mut state = self.state.lock();
-            if state.stop {
-                return;
+            match self.make_one(&mut complained) {
+                Step::Stop => return,
+                Step::Done => {}
+                Step::Wait(mut state) => drop(self.work.wait_for(&mut state, LOOK_AGAIN)),
             }
-            let chore = self.choose(&mut state);
-            if let Chore::Wait = chore {
-                self.work.wait_for(&mut state, LOOK_AGAIN);
-                continue;
-            }
-            let next = state.in_use.keys().next_back().map_or(SegmentNo(0), |last| SegmentNo(last.0 + 1));
-            state.making += 1;
-            drop(state);
-            let done = match chore {
-                Chore::Ready(spare) => self.make_ready(&spare, next).map_err(|error| (error, Some(spare))),
-                Chore::Create | Chore::Wait => self.create_spare().map_err(|error| (error, None)),
-            };
-            let mut state = self.state.lock();
-            state.making -= 1;
-            match done {
-                Ok(Made::Ready(target)) => state.ready = Some(target),
-                Ok(Made::Spare(path)) => state.spares.push(path),
-                Err((error, spare)) => {
-                    // Not a flush of the journal: nothing was promised on this file. Said once, tried again.
-                    if !complained {
-                        tracing::error!(%error, "cannot make the journal's next segment; trying again");
-                    }
-                    complained = true;
-                    state.spares.extend(spare.filter(|path| path.exists()));
-                    self.work.wait_for(&mut state, LOOK_AGAIN);
-                    continue;
-                }
-            }
-            drop(state);
-            complained = false;
-            self.room.notify_waiters();
         }
+    }
+
+    /// The same as a task.
+    pub async fn make_ahead_inline(&self) {
+        let mut complained = false;
+        loop {
+            let wait = match self.make_one(&mut complained) {
+                Step::Stop => return,
+                Step::Done => false,
+                Step::Wait(_) => true,
+            };
+            if wait {
+                // Whether it was rung or the time is up: look again.
+                let _ = tokio::time::timeout(LOOK_AGAIN, self.bell.notified()).await;
+            }
+        }
+    }
+
+    fn make_one(&self, complained: &mut bool) -> Step<'_> {
+        let mut state = self.state.lock();
+        if state.stop {
+            return Step::Stop;
+        }
+        let chore = self.choose(&mut state);
+        if let Chore::Wait = chore {
+            return Step::Wait(state);
+        }
+        let next = state.in_use.keys().next_back().map_or(SegmentNo(0), |last| SegmentNo(last.0 + 1));
+        state.making += 1;
+        drop(state);
+        let done = match chore {
+            Chore::Ready(spare) => self.make_ready(&spare, next).map_err(|error| (error, Some(spare))),
+            Chore::Create | Chore::Wait => self.create_spare().map_err(|error| (error, None)),
+        };
+        let mut state = self.state.lock();
+        state.making -= 1;
+        match done {
+            Ok(Made::Ready(target)) => state.ready = Some(target),
+            Ok(Made::Spare(path)) => state.spares.push(path),
+            Err((error, spare)) => {
+                // Not a flush of the journal: nothing was promised on this file. Said once, tried again.
+                if !*complained {
+                    tracing::error!(%error, "cannot make the journal's next segment; trying again");
+                }
+                *complained = true;
+                state.spares.extend(spare.filter(|path| self.dir.size(path).is_ok()));
+                return Step::Wait(state);
+            }
+        }
+        drop(state);
+        *complained = false;
+        self.room.notify_waiters();
+        Step::Done
     }
 
     fn choose(&self, state: &mut State) -> Chore {
@@ -301,26 +343,33 @@ impl Segments {
     fn create_spare(&self) -> Result<Made> {
         let serial = self.spare_serial.fetch_add(1, Ordering::Relaxed);
         let tmp = self.dir.join(files::spare_name(serial) + files::TMP);
-        let made = files::create_zeroed(&tmp, self.size).and_then(|_| {
-            let path = files::rename(&self.dir, &tmp, &files::spare_name(serial))?;
-            files::sync_dir(&self.dir)?;
+        let made = self.dir.create_zeroed(&tmp, self.size).and_then(|_| {
+            let path = self.dir.rename(&tmp, &files::spare_name(serial))?;
+            self.dir.sync()?;
             Ok(Made::Spare(path))
         });
         if made.is_err() {
             // Give the space back; the next try begins anew, on another file.
-            let _ = std::fs::remove_file(&tmp);
+            let _ = self.dir.remove(&tmp);
         }
         made
     }
 
     fn make_ready(&self, spare: &Path, number: SegmentNo) -> Result<Made> {
         let header = new_header(self.id, number, self.size)?;
-        files::put_header(&files::open(spare)?, spare, &header)?;
+        files::put_header(&*self.dir.open(spare, Open::Write)?, spare, &header)?;
         let segment = Segment::new(&self.dir, header);
-        files::rename(&self.dir, spare, &files::segment_name(number))?;
-        files::sync_dir(&self.dir)?;
+        self.dir.rename(spare, &files::segment_name(number))?;
+        self.dir.sync()?;
         Ok(Made::Ready(Target::open(segment, self.mode)?))
     }
+}
+
+/// What the thread did, or is to do.
+enum Step<'a> {
+    Stop,
+    Done,
+    Wait(MutexGuard<'a, State>),
 }
 
 enum Made {

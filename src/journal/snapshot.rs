@@ -4,43 +4,36 @@
 //! kept; when rot has met the newest, the older one serves as long as the segments reach back to it.
 
 use super::error::{At, Error, Result};
-use super::files;
+use super::files::{self, Dir};
+use crate::env::disk::Open;
 use journal_format::ids::Lsn;
 use journal_format::snapshot::{BadSnapshot, SnapshotHeader};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 /// How many are kept.
 const KEPT: usize = 2;
 
-pub fn write(dir: &Path, id: [u8; 16], lsn: Lsn, state: &[u8]) -> Result<()> {
+pub fn write(dir: &Dir, id: [u8; 16], lsn: Lsn, state: &[u8]) -> Result<()> {
     let name = files::snapshot_name(lsn);
     let tmp = dir.join(format!("{name}{}", files::TMP));
-    let header = SnapshotHeader::of(id, lsn, state);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&tmp).at("create", &tmp)?;
-    file.write_all(&header.to_bytes())
-        .and_then(|()| file.write_all(state))
+    let header = SnapshotHeader::of(id, lsn, state).to_bytes();
+    let file = dir.disk.open(&tmp, Open::Create).at("create", &tmp)?;
+    file.write_at(&header, 0)
+        .and_then(|()| file.write_at(state, header.len() as u64))
         .and_then(|()| file.sync_all())
         .at("write", &tmp)?;
-    files::rename(dir, &tmp, &name)?;
-    files::sync_dir(dir)?;
-    let all = files::list(dir)?.snapshots;
-    for old in all.iter().rev().skip(KEPT) {
-        let path = dir.join(files::snapshot_name(*old));
-        std::fs::remove_file(&path).at("remove", &path)?;
+    dir.rename(&tmp, &name)?;
+    dir.sync()?;
+    for old in dir.list()?.snapshots.iter().rev().skip(KEPT) {
+        dir.remove(&dir.join(files::snapshot_name(*old)))?;
     }
     Ok(())
 }
 
 /// The newest whole snapshot that is not before `start`, where the journal begins.
-pub fn newest(dir: &Path, id: [u8; 16], start: Lsn) -> Result<Option<(Lsn, Vec<u8>)>> {
-    for lsn in files::list(dir)?.snapshots.into_iter().rev() {
+pub fn newest(dir: &Dir, id: [u8; 16], start: Lsn) -> Result<Option<(Lsn, Vec<u8>)>> {
+    for lsn in dir.list()?.snapshots.into_iter().rev() {
         let path = dir.join(files::snapshot_name(lsn));
-        let mut file = std::fs::read(&path).at("read", &path)?;
+        let mut file = dir.read_whole(&path)?;
         match SnapshotHeader::open(&file).map(|(header, _)| header) {
             Ok(header) if header.journal_id != id => return Err(Error::Foreign { path }),
             Ok(header) if header.lsn != lsn => {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use super::*;
+use crate::env::RealDisk;
 use journal_format::event::{Cursor, Durable, Write, samples};
 use journal_format::ids::{JunctionId, LocationId, NodeId, SegmentNo};
 use journal_format::scan::{Found, record_at};
@@ -19,6 +20,7 @@ fn options(dir: &Path) -> Options {
         hard_limit: 8 * SEGMENT,
         append: AppendMode::Direct,
         any_file_system: true,
+        disk: Arc::new(RealDisk),
     }
 }
 
@@ -71,6 +73,10 @@ async fn idle(journal: &Journal) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+fn listing(dir: &Path) -> files::Listing {
+    Dir { disk: Arc::new(RealDisk), path: dir.to_owned() }.list().unwrap()
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -389,7 +395,7 @@ async fn at_the_hard_limit_operations_wait_the_reserve_goes_on_and_recycling_fre
     assert!(journal.start_lsn() > Lsn(4096));
     let at = tokio::time::timeout(Duration::from_secs(20), writer).await.unwrap().unwrap();
     assert!(at.lsn >= before);
-    let files = files::list(dir.path()).unwrap();
+    let files = listing(dir.path());
     assert!(files.segments.len() + files.spares.len() <= 8, "{files:?}");
     let old = journal.reader(Lsn(4096));
     assert!(matches!(old, Err(Error::Recycled { .. })));
@@ -420,7 +426,7 @@ async fn recycled_segments_are_used_again_for_laps_and_the_journal_opens_at_each
         journal.close().await.unwrap();
     }
     assert!(kept.0 > 8 * SEGMENT, "more than one lap");
-    let listing = files::list(dir.path()).unwrap();
+    let listing = listing(dir.path());
     assert!(listing.segments.len() + listing.spares.len() <= 8);
     assert_eq!(listing.snapshots.len(), 2);
 }
@@ -456,7 +462,7 @@ async fn a_damaged_newest_snapshot_falls_back_to_the_one_before() {
     let ahead = journal.write_snapshot(Lsn(journal.durable_lsn().0 + 16), b"no");
     assert!(matches!(ahead, Err(Error::NotDurable { .. })));
     drop(journal);
-    assert_eq!(files::list(dir.path()).unwrap().snapshots, lsns[1..]);
+    assert_eq!(listing(dir.path()).snapshots, lsns[1..]);
     let newest = dir.path().join(files::snapshot_name(lsns[2]));
     let mut bytes = std::fs::read(&newest).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -519,7 +525,7 @@ async fn the_last_segments_loss_is_noticed_when_a_snapshot_knows_of_it() {
     }
     journal.write_snapshot(journal.durable_lsn(), b"").unwrap();
     journal.close().await.unwrap();
-    let segments = files::list(dir.path()).unwrap().segments;
+    let segments = listing(dir.path()).segments;
     let last = SegmentNo(journal.durable_lsn().0 / SEGMENT);
     for gone in segments.iter().filter(|number| **number >= last) {
         std::fs::remove_file(dir.path().join(files::segment_name(*gone))).unwrap();

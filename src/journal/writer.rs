@@ -7,12 +7,11 @@ use super::segments::Target;
 use bytes::BytesMut;
 use journal_format::ids::Lsn;
 use parking_lot::MutexGuard;
-use rustix::io::ReadWriteFlags;
-use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Idle so long, the journal says that everything before is durable.
 const IDLE: Duration = Duration::from_millis(50);
@@ -30,6 +29,16 @@ pub struct Writer {
 enum Next<'a> {
     /// Write the open batch.
     Batch(MutexGuard<'a, Open>),
+    /// Until the bell rings, or so long.
+    Wait(MutexGuard<'a, Open>, Option<Duration>),
+    Stop,
+}
+
+/// What a writer that is a task did, or waits for.
+enum Turn {
+    Written,
+    Sleep(Duration),
+    Wait(Option<Duration>),
     Stop,
 }
 
@@ -42,17 +51,61 @@ impl Writer {
     /// Until the journal is closed, or fails.
     pub fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        let mut idle = false;
         let ended = loop {
-            match self.wait(&shared) {
+            match self.next(&shared, idle) {
                 Ok(Next::Batch(open)) => {
+                    idle = false;
                     if let Err(why) = self.write_next(open) {
                         break Err(why);
                     }
                 }
+                Ok(Next::Wait(mut open, None)) => shared.work.wait(&mut open),
+                Ok(Next::Wait(mut open, Some(time))) => idle = shared.work.wait_for(&mut open, time).timed_out(),
                 Ok(Next::Stop) => break Ok(()),
                 Err(why) => break Err(why),
             }
         };
+        Self::end(&shared, ended);
+    }
+
+    /// The same as a task, where there are no threads. A write takes the time that the disk says, in which more comes.
+    pub async fn run_inline(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let (mut idle, mut slept) = (false, false);
+        let ended = loop {
+            match self.turn(&shared, idle, slept) {
+                Ok(Turn::Written) => (idle, slept) = (false, false),
+                Ok(Turn::Sleep(time)) => {
+                    tokio::time::sleep(time).await;
+                    slept = true;
+                }
+                Ok(Turn::Wait(None)) => shared.bell.notified().await,
+                Ok(Turn::Wait(Some(time))) => {
+                    idle = tokio::time::timeout(time, shared.bell.notified()).await.is_err();
+                }
+                Ok(Turn::Stop) => break Ok(()),
+                Err(why) => break Err(why),
+            }
+        };
+        Self::end(&shared, ended);
+    }
+
+    fn turn(&mut self, shared: &Arc<Shared>, idle: bool, slept: bool) -> Result<Turn, String> {
+        match self.next(shared, idle)? {
+            Next::Batch(open) => match shared.segments.dir.disk.write_takes() {
+                Some(time) if !slept => {
+                    drop(open);
+                    Ok(Turn::Sleep(time))
+                }
+                _ => self.write_next(open).map(|()| Turn::Written),
+            },
+            Next::Wait(_, time) => Ok(Turn::Wait(time)),
+            Next::Stop => Ok(Turn::Stop),
+        }
+    }
+
+    fn end(shared: &Shared, ended: Result<(), String>) {
         match ended {
             Ok(()) => {
                 shared.open.lock().phase = Phase::Ended;
@@ -63,10 +116,10 @@ impl Writer {
         }
     }
 
-    fn wait<'a>(&mut self, shared: &'a Arc<Shared>) -> Result<Next<'a>, String> {
-        let mut idle = false;
+    fn next<'a>(&mut self, shared: &'a Arc<Shared>, idle: bool) -> Result<Next<'a>, String> {
+        let mut idle = idle;
         loop {
-            let mut open = shared.open.lock();
+            let open = shared.open.lock();
             if shared.broken.load(Ordering::Acquire) {
                 return Err("a record was given a place and never came".into());
             }
@@ -83,8 +136,7 @@ impl Writer {
                     self.unsaid = !shared.append_durable(false).map_err(|error| error.to_string())?;
                     idle = false;
                 }
-                Phase::Running if self.unsaid => idle = shared.work.wait_for(&mut open, IDLE).timed_out(),
-                Phase::Running => shared.work.wait(&mut open),
+                Phase::Running => return Ok(Next::Wait(open, self.unsaid.then_some(IDLE))),
                 Phase::Closing => {
                     drop(open);
                     let said = shared.append_durable(true).map_err(|error| error.to_string())?;
@@ -157,15 +209,15 @@ impl Writer {
         if self.shared.fail_writes.load(Ordering::Acquire) {
             return Err(io::Error::other("a test wants this write to fail"));
         }
-        let written = if target.direct {
-            debug_assert!(bytes.as_ptr().align_offset(4096) == 0);
-            rustix::io::pwritev2(&target.file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC)?
-        } else {
-            target.file.write_at(bytes, offset)?
-        };
+        if !target.direct {
+            target.file.write_at(bytes, offset)?;
+            return target.file.sync_data();
+        }
+        debug_assert!(bytes.as_ptr().align_offset(4096) == 0);
+        let written = target.file.write_durably(bytes, offset)?;
         if written != bytes.len() {
             return Err(io::Error::new(io::ErrorKind::WriteZero, format!("only {written} bytes were written")));
         }
-        if target.direct { Ok(()) } else { target.file.sync_data() }
+        Ok(())
     }
 }

@@ -72,7 +72,7 @@ pub async fn redo(journal: &Journal, live: &Live, location: &Location, cursor: L
     let Collected { round, operations, made_by } = {
         let journal = journal.clone();
         let (objects, id) = (location.objects.clone(), location.id);
-        tokio::task::spawn_blocking(move || collect(&journal, &objects, id, cursor))
+        crate::env::aside(move || collect(&journal, &objects, id, cursor))
             .await
             .map_err(|e| filer::Error::new(filer::ErrorKind::Io, "redo", e.to_string()))??
     };

@@ -410,8 +410,6 @@ fn concerns(event: &Event, junction: JunctionId, location: LocationId) -> bool {
 }
 
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(f).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::Filer(filer::Error::new(ErrorKind::Io, "replay", error.to_string()))),
-    }
+    let stopping = |s: crate::env::Stopping| Error::Filer(filer::Error::new(ErrorKind::Io, "replay", s.to_string()));
+    crate::env::aside(f).await.unwrap_or_else(|s| Err(stopping(s)))
 }

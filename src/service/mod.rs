@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoints;
 use crate::config::{Append, Config};
 use crate::control::Api;
 use crate::core::{Core, LIVE_CACHE, LIVE_STORE, blocking};
+use crate::env::RealDisk;
 use crate::filer::registry::Registry;
 use crate::gateway::{Backend, Drc, Gateway, Identity, Limits};
 use crate::index::live::Live;
@@ -28,10 +29,11 @@ use anyhow::{Context, Result};
 use port::ServicePort;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Exit status after the journal failed.
 const EXIT_FAIL_STOP: i32 = 70;
@@ -137,6 +139,7 @@ async fn open_journal(config: &Config) -> Result<Journal> {
         hard_limit: config.journal.hard_limit,
         append,
         any_file_system: config.journal.any_file_system,
+        disk: Arc::new(RealDisk),
     };
     blocking(move || Ok(Journal::open(options)?)).await.context("the journal cannot be opened")
 }

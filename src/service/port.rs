@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use journal_format::ids::{Identity, LocationId, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a location may take to fall out of use.
 const QUIESCE_MAX: Duration = Duration::from_secs(20);

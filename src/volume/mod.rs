@@ -62,7 +62,7 @@ use journal_format::ids::{JunctionId, NodeId, Time};
 use locks::{Guard, Key, Locks, Mode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How long a client's operation waits for its locks.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -162,8 +162,7 @@ fn fsid_of(journal: &[u8; 16], junction: JunctionId) -> u64 {
 
 /// "The server's time" of a SETATTR; every other time is its record's.
 fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    Time(crate::env::wall_nanos())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The real service killed with SIGKILL, again and again, while it moves data and clients work.
-
+#![allow(clippy::disallowed_methods, reason = "tests outside the service time what they see")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "../support/mod.rs"]

@@ -3,6 +3,7 @@
 //! Two guests: one mounts `/` and crosses into the junction, the other mounts the junction. Each kind of command runs
 //! again and again beside the others; before and after each it makes a name whose event in the journal says where it
 //! began and ended, so that a command that spans a switch is known by LSNs.
+#![allow(clippy::disallowed_methods, reason = "tests outside the service time what they see")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod left;

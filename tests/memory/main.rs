@@ -1,4 +1,5 @@
 //! How much memory the service takes while it moves very many files (I11).
+#![allow(clippy::disallowed_methods, reason = "tests outside the service time what they see")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "../support/mod.rs"]

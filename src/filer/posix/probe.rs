@@ -79,9 +79,8 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn start(dir: &'a OwnedFd) -> Result<Self> {
-        let mut random = [0; 8];
-        let no_entropy = |e: getrandom::Error| Error::new(ErrorKind::Io, "probe", e.to_string());
-        getrandom::fill(&mut random).map_err(no_entropy)?;
+        let no_entropy = |e: std::io::Error| Error::new(ErrorKind::Io, "probe", e.to_string());
+        let random = crate::env::random().map_err(no_entropy)?;
         let name = format!(".tain-probe-{:016x}", u64::from_le_bytes(random));
         let file = create(dir, name.as_bytes()).map_err(fail("probe"))?;
         Ok(Self { dir, name, file })

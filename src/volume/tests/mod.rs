@@ -58,6 +58,7 @@ async fn world_of(filer: Memory) -> World {
         hard_limit: 64 << 20,
         append: AppendMode::Buffered,
         any_file_system: true,
+        disk: Arc::new(crate::env::RealDisk),
     };
     let journal = Journal::open(options).unwrap();
     let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));

@@ -1,0 +1,214 @@
+//! The journal on a simulated disk: no threads, the same calls give the same bytes, and what was durable survives.
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
+use super::*;
+use crate::env::simulated::{Faults, Nth, SimDisk};
+use crate::env::{World, enter};
+use journal_format::event::Write;
+use journal_format::ids::{JunctionId, LocationId, NodeId};
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub const DIR: &str = "/journal";
+pub const SEGMENT: u64 = 64 << 10;
+
+pub struct Seeded {
+    seed: Cell<u64>,
+    began: tokio::time::Instant,
+}
+
+impl World for Seeded {
+    fn wall_nanos(&self) -> i64 {
+        let since = i64::try_from(self.began.elapsed().as_nanos()).unwrap();
+        1_700_000_000_000_000_000 + since
+    }
+
+    fn fill(&self, bytes: &mut [u8]) {
+        for byte in bytes {
+            self.seed
+                .set(self.seed.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+            *byte = (self.seed.get() >> 56) as u8;
+        }
+    }
+}
+
+/// Run in a world of its own: one thread, paused time.
+pub fn world<F: Future<Output = T>, T>(seed: u64, body: impl FnOnce() -> F) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let _entered = enter(Rc::new(Seeded { seed: Cell::new(seed), began: tokio::time::Instant::now() }));
+        body().await
+    })
+}
+
+pub fn options(disk: &SimDisk) -> Options {
+    Options {
+        dir: DIR.into(),
+        segment_size: SEGMENT,
+        hard_limit: 64 * SEGMENT,
+        append: AppendMode::Direct,
+        any_file_system: false,
+        disk: Arc::new(disk.clone()),
+    }
+}
+
+pub fn event(node: u64, bulk: &[u8]) -> Event {
+    Event::Write(Write {
+        junction: JunctionId(1),
+        location: LocationId(1),
+        node: NodeId(node),
+        offset: 0,
+        len: u32::try_from(bulk.len()).unwrap(),
+        mode: None,
+        caller: Default::default(),
+    })
+}
+
+pub async fn append(journal: &Journal, node: u64, bulk: &[u8]) -> Result<Appended> {
+    let (at, ()) = journal.append_with(&event(node, bulk), bulk, |_| ()).await?;
+    journal.wait_durable(at.end).await?;
+    Ok(at)
+}
+
+/// Nodes of all writes from the start, in order.
+pub fn nodes(journal: &Journal) -> Vec<u64> {
+    let mut reader = journal.reader(journal.start_lsn()).unwrap();
+    let mut nodes = Vec::new();
+    while let Some(record) = reader.next(Lsn(u64::MAX)).unwrap() {
+        if let Event::Write(write) = &record.event {
+            assert!(record.bulk.iter().all(|byte| u64::from(*byte) == write.node.0 % 251));
+            nodes.push(write.node.0);
+        }
+    }
+    nodes
+}
+
+fn bulk(node: u64) -> Vec<u8> {
+    vec![(node % 251) as u8; (node * 977 % 9000) as usize]
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_all_in_a_batch_share_its_write() {
+    let run = || {
+        world(11, || async {
+            let disk = SimDisk::new(11);
+            disk.set_faults(Faults { write_takes: Some(Duration::from_millis(1)), ..Faults::default() });
+            let journal = Journal::open(options(&disk)).unwrap();
+            let callers: Vec<_> = (0..8)
+                .map(|caller| {
+                    let journal = journal.clone();
+                    tokio::spawn(async move {
+                        for i in 0..5 {
+                            append(&journal, caller * 100 + i, &bulk(caller * 100 + i)).await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for caller in callers {
+                caller.await.unwrap();
+            }
+            let stats = journal.stats();
+            journal.close().await.unwrap();
+            assert!(stats.batches * 2 < stats.records, "{stats:?}");
+            let names = disk.list(Path::new(DIR)).unwrap();
+            let bytes: Vec<_> = names.iter().map(|n| disk.contents(&Path::new(DIR).join(n)).unwrap()).collect();
+            (names, bytes)
+        })
+    };
+    assert!(run() == run());
+}
+
+#[test]
+fn power_cuts_at_every_change_keep_what_was_durable_and_at_most_what_was_asked_for() {
+    let (mut cuts, mut kept_more, mut lost) = (0, 0, 0);
+    for at in 1..=200 {
+        let disk = SimDisk::new(at);
+        let answered = world(at, || async {
+            disk.set_faults(Faults { power_goes_at: Some(at), ..Faults::default() });
+            let Ok(journal) = Journal::open(options(&disk)) else { return Vec::new() };
+            let mut answered = Vec::new();
+            for node in 0..60 {
+                if append(&journal, node, &bulk(node)).await.is_err() {
+                    break;
+                }
+                answered.push(node);
+                if node % 20 == 19 {
+                    let _ = journal.write_snapshot(journal.durable_lsn(), &node.to_le_bytes());
+                }
+            }
+            answered
+        });
+        cuts += u64::from(disk.is_off());
+        disk.cut_power();
+        disk.set_faults(Faults::default());
+        world(at, || async {
+            let journal = Journal::open(options(&disk)).unwrap_or_else(|error| panic!("cut at {at}: {error}"));
+            let found = nodes(&journal);
+            assert!(found.starts_with(&answered) && found.len() <= answered.len() + 1, "cut at {at}: {found:?}");
+            kept_more += u64::from(found.len() > answered.len());
+            lost += u64::from(found.len() == answered.len());
+            append(&journal, 99, &bulk(99)).await.unwrap();
+        });
+        disk.cut_power();
+        world(at, || async {
+            let journal = Journal::open(options(&disk)).unwrap();
+            assert_eq!(nodes(&journal).last(), Some(&99), "cut at {at}");
+        });
+    }
+    println!("{cuts} cuts: the operation in flight was there {kept_more} times, gone {lost} times");
+    assert!(cuts > 120 && kept_more > 5 && lost > 50, "{cuts} {kept_more} {lost}");
+}
+
+#[test]
+fn a_failed_flush_is_final_and_what_was_answered_is_there_at_the_next_start() {
+    let mut fired = 0;
+    for n in 1..=200 {
+        for nth in [Nth::Once(n), Nth::FromThenOn(n)] {
+            let disk = SimDisk::new(n);
+            let answered = world(n, || async {
+                let journal = Journal::open(options(&disk)).unwrap();
+                disk.set_faults(Faults { flush_fails: Some(nth), ..Faults::default() });
+                let mut answered = Vec::new();
+                let mut refused = 0;
+                for node in 0..220 {
+                    match append(&journal, node, &bulk(node % 9)).await {
+                        Ok(_) if refused > 0 => panic!("answered after a failed flush"),
+                        Ok(_) => answered.push(node),
+                        Err(Error::FailStop(_)) => refused += 1,
+                        // The flushes that make the next segment fail too, with nothing promised on them: appends wait.
+                        Err(Error::Full { .. }) if matches!(nth, Nth::FromThenOn(_)) => refused += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                    if refused > 3 {
+                        break;
+                    }
+                }
+                answered
+            });
+            fired += u64::from(disk.fired().flushes_failed > 0);
+            disk.cut_power();
+            disk.set_faults(Faults::default());
+            world(n, || async {
+                let journal = Journal::open(options(&disk)).unwrap_or_else(|error| panic!("{nth:?}: {error}"));
+                let found = nodes_of(&journal);
+                assert!(found.starts_with(&answered), "{nth:?}");
+                assert!(found.len() <= answered.len() + 1, "{nth:?}");
+            });
+        }
+    }
+    println!("{fired} of 400 runs met a failed flush");
+    assert!(fired >= 395, "{fired}");
+}
+
+fn nodes_of(journal: &Journal) -> Vec<u64> {
+    let mut reader = journal.reader(journal.start_lsn()).unwrap();
+    let mut nodes = Vec::new();
+    while let Some(record) = reader.next(Lsn(u64::MAX)).unwrap() {
+        if let Event::Write(write) = &record.event {
+            nodes.push(write.node.0);
+        }
+    }
+    nodes
+}
