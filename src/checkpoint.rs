@@ -8,12 +8,13 @@ use crate::core::{Core, Error, Result, blocking};
 use crate::location::Location;
 use crate::location::carry_out::put_times;
 use crate::service::recovery::CALLS_BYTES;
-use crate::state::{Role, State};
+use crate::state::{State, positions};
 use journal_format::event::{Cursor, Event};
 use journal_format::ids::{JunctionId, LocationId, Lsn};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// How often the service looks whether a checkpoint is due.
 const TICK: Duration = Duration::from_millis(500);
@@ -24,12 +25,19 @@ const BYTES_MAX: u64 = 256 << 20;
 /// or when so many nodes wait for their times.
 const TOUCHED_MAX: usize = 16384;
 
+/// Past the journal's soft limit one is due so often: whoever let go of the journal frees it at once.
+const PRESSED: Duration = Duration::from_secs(1);
+/// How long a checkpoint waits for a primary that hangs. It goes on without it, and takes what that says later.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the last checkpoint saw.
 #[derive(Default)]
 pub struct Checkpoints {
     at: Lsn,
     activity: u64,
     snapshot: Lsn,
+    /// Primaries that are being synced, one try each.
+    syncing: BTreeMap<LocationId, JoinHandle<Result<Lsn>>>,
 }
 
 impl Checkpoints {
@@ -41,7 +49,10 @@ impl Checkpoints {
             let bytes = core.ledger.journal.end_lsn().0.saturating_sub(self.at.0);
             let touched = primaries(&core).values().map(|l| l.touched()).max().unwrap_or(0);
             let due = since.elapsed() >= TIME_MAX && core.ledger.activity() != self.activity;
-            if !(due || bytes >= BYTES_MAX || touched >= TOUCHED_MAX) {
+            let journal = &core.ledger.journal;
+            let pressed = journal.used_bytes() > journal.soft_limit() && since.elapsed() >= PRESSED;
+            let bytes_max = BYTES_MAX.min(journal.soft_limit() / 4);
+            if !(due || pressed || bytes >= bytes_max || touched >= TOUCHED_MAX) {
                 continue;
             }
             since = tokio::time::Instant::now();
@@ -58,16 +69,7 @@ impl Checkpoints {
     pub async fn take(&mut self, core: &Core) -> Result<()> {
         let activity = core.ledger.activity();
         let settled = core.ledger.settled_all_lsn();
-        let mut cursors = Vec::new();
-        for (junction, location) in primaries(core) {
-            match primary(core, junction, &location).await {
-                Ok(lsn) => cursors.push(Cursor { location: location.id, lsn }),
-                Err(error @ Error::Journal(_)) => return Err(error),
-                Err(error) => {
-                    tracing::error!(location = %location.id, %error, "the primary could not be synced: its cursor stays")
-                }
-            }
-        }
+        let cursors = self.sync(core).await?;
         let live = core.live.store.clone();
         blocking(move || Ok(live.commit(settled)?)).await?;
         let state = core.ledger.state();
@@ -81,14 +83,44 @@ impl Checkpoints {
             core.ledger.wait_durable(at.end).await?;
             self.snapshot(core, at.end, &state).await?;
         }
-        let floor = floor(&core.ledger.state()).unwrap_or(settled).min(settled).min(self.snapshot);
+        let floor = positions::oldest_cursor(&core.ledger.state()).unwrap_or(settled).min(settled).min(self.snapshot);
         // Calls of this part may be repeated after a restart, and get their first answer.
-        let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(CALLS_BYTES));
+        let kept = CALLS_BYTES.min(core.ledger.journal.soft_limit() / 4);
+        let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));
         let (journal, floor) = (core.ledger.journal.clone(), floor.min(calls));
         blocking(move || Ok(journal.recycle(floor)?)).await?;
         self.at = core.ledger.journal.end_lsn();
         self.activity = activity;
         Ok(())
+    }
+
+    /// Sync every primary, side by side: one that hangs holds up nothing but its own cursor.
+    async fn sync(&mut self, core: &Core) -> Result<Vec<Cursor>> {
+        for (junction, location) in primaries(core) {
+            let core = core.clone();
+            self.syncing
+                .entry(location.id)
+                .or_insert_with(|| tokio::spawn(async move { primary(&core, junction, &location).await }));
+        }
+        let until = tokio::time::Instant::now() + PATIENCE;
+        let mut cursors = Vec::new();
+        for (id, mut task) in std::mem::take(&mut self.syncing) {
+            match tokio::time::timeout_at(until, &mut task).await {
+                Ok(Ok(Ok(lsn))) => cursors.push(Cursor { location: id, lsn }),
+                Ok(Ok(Err(error @ Error::Journal(_)))) => return Err(error),
+                Ok(Ok(Err(error))) => {
+                    tracing::error!(location = %id, %error, "the primary could not be synced: its cursor stays");
+                }
+                Ok(Err(panic)) => {
+                    tracing::error!(location = %id, %panic, "syncing the primary panicked: its cursor stays")
+                }
+                Err(_) => {
+                    tracing::warn!(location = %id, "the primary hangs: its cursor stays, and others go on");
+                    self.syncing.insert(id, task);
+                }
+            }
+        }
+        Ok(cursors)
     }
 
     async fn snapshot(&mut self, core: &Core, lsn: Lsn, state: &Arc<State>) -> Result<()> {
@@ -99,19 +131,26 @@ impl Checkpoints {
     }
 }
 
-/// The earliest cursor of a location that is still in use.
-fn floor(state: &State) -> Option<Lsn> {
-    state.locations.values().filter(|l| l.role != Role::Left).map(|l| l.cursor).min()
-}
-
 fn primaries(core: &Core) -> BTreeMap<JunctionId, Arc<Location>> {
     let state = core.ledger.state();
     let open = |id: LocationId| core.locations.get(id);
     state.junctions.iter().filter_map(|(id, junction)| Some((*id, open(junction.primary)?))).collect()
 }
 
-/// Everything before the returned position is durable on the primary.
-pub async fn primary(core: &Core, junction: JunctionId, location: &Location) -> Result<Lsn> {
+/// Everything before the returned position is durable on the primary. Whoever does not wait for the end of it loses
+/// nothing: it has a task of its own, and what it has in hand is not dropped half way.
+pub async fn primary(core: &Core, junction: JunctionId, location: &Arc<Location>) -> Result<Lsn> {
+    let (core, location) = (core.clone(), location.clone());
+    let task = tokio::spawn(async move {
+        // One at a time: a younger one must not pass what an older one still has in hand.
+        let turn = tokio::time::timeout(2 * PATIENCE, location.syncing.lock()).await;
+        let Ok(_turn) = turn else { return Err(Error::Other("an earlier sync of it hangs".into())) };
+        sync_primary(&core, junction, &location).await
+    });
+    task.await.unwrap_or_else(|error| Err(Error::Other(error.to_string())))
+}
+
+async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) -> Result<Lsn> {
     // The position first: what is done after this line may or may not be in the sync.
     let retired = location.take_retired();
     let settled = core.ledger.settled_lsn(junction).min(core.ledger.journal.durable_lsn());

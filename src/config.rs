@@ -146,15 +146,24 @@ fn journal(section: &Section<'_>) -> Result<Journal, Error> {
     }
     // A limit that is not given follows the ones that are, so that setting one is enough.
     let least = segment_size.saturating_mul(SEGMENTS_MIN);
+    // Between the limits there is room for the segment being filled, and for those that end what has begun.
+    let apart = least - segment_size;
     let hard = section.size("hard_limit")?;
     let soft = section.size("soft_limit")?;
-    let hard_limit = hard.unwrap_or_else(|| soft.map_or(16 * GIB, |soft| soft.saturating_mul(2)).max(least));
+    let hard_limit = hard.unwrap_or_else(|| {
+        soft.map_or(16 * GIB, |soft| soft.saturating_mul(2).max(soft.saturating_add(apart))).max(least)
+    });
     if hard_limit < least {
         return Err(section.bad("hard_limit", &format!("at least {SEGMENTS_MIN} segments, which is {least}")));
     }
-    let soft_limit = soft.unwrap_or(hard_limit / 2);
-    if soft_limit >= hard_limit || soft_limit < segment_size {
-        return Err(section.bad("soft_limit", &format!("at least a segment, and below hard_limit, {hard_limit}")));
+    let soft_max = hard_limit - apart;
+    let soft_limit = soft.unwrap_or((hard_limit / 2).min(soft_max));
+    if soft_limit > soft_max || soft_limit < segment_size {
+        let most = format!(
+            "at least a segment, {segment_size}, and {} segments below hard_limit, {soft_max}",
+            SEGMENTS_MIN - 1
+        );
+        return Err(section.bad("soft_limit", &most));
     }
     let append = match section.text("append")? {
         None => None,
@@ -336,7 +345,7 @@ mod tests {
         };
         assert_eq!(limits("journal.hard_limit = \"2 GiB\""), (1024, 2048));
         assert_eq!(limits("journal.soft_limit = \"1 GiB\""), (1024, 2048));
-        assert_eq!(limits("journal.segment_size = \"8 GiB\""), (16384, 32768));
+        assert_eq!(limits("journal.segment_size = \"8 GiB\""), (8192, 32768));
     }
 
     #[test]
@@ -351,7 +360,10 @@ mod tests {
             ("journal.segment_size = 1048576", "journal.segment_size = 1048576: expected 8 MiB to 16 GiB"),
             ("journal.segment_size = 16777217", "a multiple of 4 KiB"),
             ("journal.hard_limit = \"512 MiB\"", "journal.hard_limit = \"512 MiB\": expected at least 4 segments"),
-            ("journal.soft_limit = \"2 GiB\"\njournal.hard_limit = \"1 GiB\"", "below hard_limit, 1073741824"),
+            (
+                "journal.soft_limit = \"2 GiB\"\njournal.hard_limit = \"1 GiB\"",
+                "3 segments below hard_limit, 268435456",
+            ),
             ("journal.append = \"mmap\"", "journal.append = \"mmap\": expected \"direct\" or \"buffered\""),
             ("journal.any_file_system = 1", "expected true or false"),
             ("journal.dir = \"here\"", "journal.dir = \"here\": expected an absolute path"),

@@ -1,5 +1,6 @@
 //! What the long-running tasks share: the ledger, the index, the locations that are open.
 
+use crate::filer::fence::{Fenced, Reached};
 use crate::filer::registry::Filers;
 use crate::index::live::Live;
 use crate::index::objects::Objects;
@@ -8,7 +9,7 @@ use crate::ledger::Ledger;
 use crate::location::{Location, Locations};
 use crate::state::{LocationState, Role, State};
 use crate::volume::Volume;
-use crate::{filer, index, journal, location};
+use crate::{filer, index, journal, location, state};
 use journal_format::ids::{LocationId, NodeId};
 use std::sync::Arc;
 
@@ -64,19 +65,44 @@ pub fn store_name(id: LocationId) -> String {
 
 /// Reach a location: its filer answers, its root is the one that was added, its store is open.
 pub async fn open_location(core: &Core, state: &State, id: LocationId) -> Result<Arc<Location>> {
-    let Some(at) = state.locations.get(&id) else { return Err(Error::Other(format!("location {id} is not known"))) };
-    let Some(filer) = state.filers.get(&at.filer) else {
-        return Err(Error::Other(format!("location {id} is on a filer that is not known")));
-    };
-    let root = root_node(state, at).ok_or_else(|| Error::Other(format!("location {id} has no role")))?;
+    let (at, filer) = place(state, id)?;
     let reached = core.filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
+    let (root, objects) = open_objects(core, state, id).await?;
+    Ok(Arc::new(match at.role {
+        Role::Destination(_) => Location::fenced(id, root, Arc::new(Fenced::new(reached)), objects),
+        Role::Primary(_) | Role::Left => Location::new(id, root, reached, objects),
+    }))
+}
+
+/// A destination whose filer does not answer: its store is open, the filer is reached when it can be.
+pub async fn open_later(core: &Core, state: &State, id: LocationId) -> Result<Arc<Location>> {
+    let (at, filer) = place(state, id)?;
+    let (filers, filer, at) = (core.filers.clone(), filer.clone(), at.clone());
+    let reach = move || -> Reached {
+        let (filers, filer, at) = (filers.clone(), filer.clone(), at.clone());
+        Box::pin(async move { filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await })
+    };
+    let (root, objects) = open_objects(core, state, id).await?;
+    Ok(Arc::new(Location::fenced(id, root, Arc::new(Fenced::later(Box::new(reach))), objects)))
+}
+
+async fn open_objects(core: &Core, state: &State, id: LocationId) -> Result<(NodeId, Objects)> {
+    let (at, _) = place(state, id)?;
+    let root = root_node(state, at).ok_or_else(|| Error::Other(format!("location {id} has no role")))?;
     let exact = matches!(at.role, Role::Destination(_));
     let stores = core.stores.clone();
     let store = blocking(move || Ok(stores.open(&store_name(id), LOCATION_CACHE, exact)?)).await?;
     let objects = Objects::new(Arc::new(store));
     objects.store.write(objects.put(root, &at.root)?);
-    let location = if exact { Location::fenced } else { Location::new };
-    Ok(Arc::new(location(id, root, reached, objects)))
+    Ok((root, objects))
+}
+
+fn place(state: &State, id: LocationId) -> Result<(&LocationState, &state::Filer)> {
+    let Some(at) = state.locations.get(&id) else { return Err(Error::Other(format!("location {id} is not known"))) };
+    let Some(filer) = state.filers.get(&at.filer) else {
+        return Err(Error::Other(format!("location {id} is on a filer that is not known")));
+    };
+    Ok((at, filer))
 }
 
 /// The node of a location's root directory: its junction's, which is the same on all of a junction's locations.

@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod index;
 pub mod journal;
 pub mod ledger;
+pub mod limits;
 pub mod location;
 pub mod replayer;
 pub mod semantics;

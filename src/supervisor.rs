@@ -6,9 +6,10 @@
 
 use crate::checkpoint;
 use crate::copier::{Copier, Directories};
-use crate::core::{Core, Error, Result, open_location};
+use crate::core::{Core, Error, Result, open_later, open_location};
 use crate::filer::ErrorKind;
 use crate::ledger::CommandError;
+use crate::limits::{self, Pin};
 use crate::location::copy::Source;
 use crate::location::projection::Projection;
 use crate::location::redo::{self, Redone};
@@ -18,7 +19,7 @@ use crate::state::{self, Command, Job, wanted};
 use crate::switch::Switch;
 use crate::volume::Status as NfsStatus;
 use async_trait::async_trait;
-use journal_format::event::{Event, Failed, JobState, Made, Remove};
+use journal_format::event::{Event, Failed, JobState, Made, OutOfSync, Remove};
 use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,10 @@ use tokio::time::Instant;
 /// How often a location that is down is tried again, and jobs are looked at without State having moved.
 const RETRY: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a destination's filer may take to be reached.
+const OPEN_MAX: Duration = Duration::from_secs(5);
+/// A secondary that is to let go of the journal is told so again.
+const PRESS_AGAIN: Duration = Duration::from_secs(1);
 /// A job pauses past so many file errors (design §7).
 const ERRORS_MAX: usize = 200;
 /// A switch that was put off is tried again so much later.
@@ -45,6 +50,7 @@ struct Running {
     replayer: JoinHandle<()>,
     copier: Option<JoinHandle<()>>,
     switch_after: Instant,
+    press_after: Instant,
 }
 
 impl Running {
@@ -140,6 +146,7 @@ impl Supervisor {
         for wanted in wanted.replayers.values() {
             self.keep_running(wanted, &primaries).await?;
         }
+        self.let_go().await?;
         for job in wanted.finishes {
             self.to(job, JobState::Completed, "").await?;
         }
@@ -216,7 +223,15 @@ impl Supervisor {
 
     async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
         let state = self.core.ledger.state();
-        let location = open_location(&self.core, &state, wanted.location).await?;
+        let opened = tokio::time::timeout(OPEN_MAX, open_location(&self.core, &state, wanted.location)).await;
+        let is_out = state.locations.get(&wanted.location).is_some_and(|l| l.out_of_sync.is_some());
+        let location = match opened {
+            Ok(Ok(location)) => location,
+            // The journal must not wait for it: its backlog goes to the dirty set, and its filer is reached when it can be.
+            Ok(Err(Error::Filer(_))) | Err(_) if is_out => open_later(&self.core, &state, wanted.location).await?,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::Other(format!("its filer does not answer within {OPEN_MAX:?}"))),
+        };
         let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
         let projection = Projection {
             store: location.objects.store.clone(),
@@ -230,8 +245,39 @@ impl Supervisor {
             Replayer::new(self.core.ledger.clone(), location.clone(), projection.clone(), from, wanted.job, start);
         let handle = replayer.handle();
         let replayer = tokio::spawn(replayer.run());
-        let switch_after = Instant::now();
-        Ok(Running { wanted: *wanted, location, source, projection, handle, replayer, copier: None, switch_after })
+        let now = Instant::now();
+        let (copier, switch_after, press_after) = (None, now, now);
+        Ok(Running {
+            wanted: *wanted,
+            location,
+            source,
+            projection,
+            handle,
+            replayer,
+            copier,
+            switch_after,
+            press_after,
+        })
+    }
+
+    /// The soft limit: a secondary whose backlog has passed it goes out of sync and lets go of the journal.
+    async fn let_go(&mut self) -> Result<()> {
+        let ledger = &self.core.ledger;
+        let (state, soft_limit) = (ledger.state(), ledger.journal.soft_limit());
+        let settled = |junction| ledger.settled_lsn(junction).min(ledger.journal.durable_lsn());
+        for Pin { location, cursor, bytes, .. } in limits::to_let_go(&state, settled, soft_limit) {
+            if state.locations.get(&location).is_some_and(|l| l.out_of_sync.is_none()) {
+                tracing::warn!(%location, %cursor, bytes, "the journal's soft limit: the secondary goes out of sync");
+                ledger.record(&Event::OutOfSync(OutOfSync { location, from: cursor })).await?;
+            }
+            if let Some(running) = self.running.get_mut(&location)
+                && running.press_after <= Instant::now()
+            {
+                running.press_after = Instant::now() + PRESS_AGAIN;
+                running.handle.press();
+            }
+        }
+        Ok(())
     }
 
     /// Take each job a step further, when it is time.
@@ -268,7 +314,7 @@ impl Supervisor {
             return self.to(id, JobState::Paused, &reason).await;
         }
         let pending = status.pending;
-        if status.error.is_some() || pending.dirs + pending.files > 0 {
+        if self.is_out_of_sync(running.wanted.location) || status.error.is_some() || pending.dirs + pending.files > 0 {
             return Ok(());
         }
         // Nothing is queued by what is committed; what was appended since must be seen as well.
@@ -287,8 +333,15 @@ impl Supervisor {
         self.to(id, JobState::Synchronized, "").await
     }
 
+    fn is_out_of_sync(&self, location: LocationId) -> bool {
+        self.core.ledger.state().locations.get(&location).is_some_and(|l| l.out_of_sync.is_some())
+    }
+
     async fn synchronized(&mut self, location: LocationId) -> Result<()> {
         let Some(running) = self.running.get(&location) else { return Ok(()) };
+        if self.is_out_of_sync(location) {
+            return self.to(running.wanted.job, JobState::Moving, "the destination is out of sync").await;
+        }
         if running.switch_after > Instant::now() {
             return Ok(());
         }

@@ -59,6 +59,9 @@ impl Switch {
         drained?;
         // From here on nothing but the flush decides.
         stop_replayer().await;
+        if self.destination.fence.is_closed() {
+            return Err(Error::Other("the destination's replayer had something under way".into()));
+        }
         self.destination.objects.store.set_exact(false);
         core.locations.insert(self.destination.clone());
         if let Err(error) = core.ledger.command(&Command::SwitchJunction { job: self.job }).await {

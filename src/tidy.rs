@@ -24,6 +24,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("copier", BELOW_VOLUME),
     ("control", BELOW_VOLUME),
     ("core", &["env", "state", "journal", "index", "filer", "location", "ledger", "volume"]),
+    ("limits", &["state"]),
     ("checkpoint", &["state", "journal", "index", "filer", "location", "ledger", "volume", "core"]),
     ("switch", BELOW_SUPERVISOR),
     ("supervisor", BELOW_SUPERVISOR),
@@ -56,6 +57,7 @@ const BELOW_SUPERVISOR: &[&str] = &[
     "copier",
     "core",
     "checkpoint",
+    "limits",
     "switch",
 ];
 /// May import anything.

@@ -204,7 +204,7 @@ fn show(job: &Value) -> String {
     let mut out = fields(job, &keys);
     let p = |key| number(job, "progress", key);
     out += &format!("copied       {} files, {} directories, {}\n", p("files"), p("dirs"), size(p("bytes")));
-    out += &fields(job, &["errors", "lag_bytes", "waits_for", "notes"]);
+    out += &fields(job, &["errors", "lag_bytes", "out_of_sync", "waits_for", "notes"]);
     out
 }
 

@@ -75,6 +75,12 @@ fn lines(status: &Value) -> String {
     let journal = |key: &str| part("journal").get(key).and_then(Value::as_u64).unwrap_or(0);
     let (used, limit) = (size(journal("bytes")), size(journal("limit_bytes")));
     out += &format!("journal {used} of {limit}, durable to {}\n", journal("durable_lsn"));
+    for pin in items(part("journal").get("pins").unwrap_or(&null)) {
+        let bytes = pin.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+        if bytes > 0 {
+            out += &format!("  {} of it kept for {}\n", size(bytes), field(pin, "location"));
+        }
+    }
     for problem in items(part("problems")).iter().filter_map(Value::as_str) {
         out += &format!("problem: {problem}\n");
     }

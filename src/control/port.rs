@@ -62,8 +62,22 @@ pub struct ServiceStatus {
     /// Bytes that the journal takes, and may take.
     pub journal_bytes: u64,
     pub journal_limit_bytes: u64,
+    /// From here on whoever lags lets go of the journal.
+    pub journal_soft_limit_bytes: u64,
+    /// How often a client was told to come again because the journal was full.
+    pub journal_refusals: u64,
+    /// Who keeps how much of the journal, the most first.
+    pub pins: Vec<JournalPin>,
     /// What is wrong now, one sentence each ("junction /a: its primary is down: …").
     pub problems: Vec<String>,
+}
+
+/// A location's cursor keeps the journal from there on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalPin {
+    pub location: LocationId,
+    pub cursor: Lsn,
+    pub bytes: u64,
 }
 
 /// How a secondary keeps up.
@@ -71,6 +85,8 @@ pub struct ServiceStatus {
 pub struct ReplayerStatus {
     /// Journal bytes that it has not carried out.
     pub lag_bytes: u64,
+    /// While it is out of sync: files and others, names, and bytes (as far as they can be told) that it lacks.
+    pub dirty: Option<(u64, u64, u64)>,
     /// What it waits for, when it does not get on ("the destination is full").
     pub waits_for: Option<String>,
 }

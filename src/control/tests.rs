@@ -85,11 +85,14 @@ impl Port for Double {
             end_lsn: Lsn(20),
             journal_bytes: 20,
             journal_limit_bytes: 100,
+            journal_soft_limit_bytes: 50,
+            journal_refusals: 0,
+            pins: Vec::new(),
             problems: self.problems.lock().clone(),
         }
     }
     fn replayer(&self, _: LocationId) -> Option<ReplayerStatus> {
-        Some(ReplayerStatus { lag_bytes: 5, waits_for: None })
+        Some(ReplayerStatus { lag_bytes: 5, ..ReplayerStatus::default() })
     }
     async fn quiesce(&self, location: LocationId) -> std::result::Result<(), String> {
         self.quiesced.lock().push(location);

@@ -1,7 +1,7 @@
 //! State as JSON with stable field names.
 
 use super::commands::users;
-use super::{Port, ReplayerStatus};
+use super::{JournalPin, Port, ReplayerStatus};
 use crate::state::jobs::{self, HasEnded};
 use crate::state::{Filer, Job, Junction, State, text};
 use journal_format::event::JobState;
@@ -53,7 +53,31 @@ pub(super) fn job(state: &State, id: JobId, it: &Job, replayer: Option<ReplayerS
         "progress": it.progress,
         "errors": it.errors.len(),
         "lag_bytes": replayer.as_ref().map(|r| r.lag_bytes),
+        "out_of_sync": out_of_sync(state, it, replayer.as_ref()),
         "waits_for": replayer.and_then(|r| r.waits_for),
+    })
+}
+
+/// Since when the destination is out of sync, and how much it lacks; the counts only while its replayer runs.
+fn out_of_sync(state: &State, it: &Job, replayer: Option<&ReplayerStatus>) -> Value {
+    let Some(out) = state.locations.get(&it.destination).and_then(|l| l.out_of_sync) else { return Value::Null };
+    let dirty = replayer.and_then(|r| r.dirty);
+    json!({
+        "since": time(out.since),
+        "from_lsn": out.from.0,
+        "dirty_nodes": dirty.map(|(nodes, _, _)| nodes),
+        "dirty_names": dirty.map(|(_, names, _)| names),
+        "dirty_bytes": dirty.map(|(_, _, bytes)| bytes),
+    })
+}
+
+fn pin(state: &State, pin: &JournalPin) -> Value {
+    let out = state.locations.get(&pin.location).and_then(|l| l.out_of_sync);
+    json!({
+        "location": state.location_name(pin.location),
+        "cursor_lsn": pin.cursor.0,
+        "bytes": pin.bytes,
+        "out_of_sync_since": out.map(|out| time(out.since)),
     })
 }
 
@@ -105,7 +129,10 @@ pub(super) fn status(port: &dyn Port) -> Value {
             "durable_lsn": service.durable_lsn.0,
             "end_lsn": service.end_lsn.0,
             "bytes": service.journal_bytes,
+            "soft_limit_bytes": service.journal_soft_limit_bytes,
             "limit_bytes": service.journal_limit_bytes,
+            "refusals": service.journal_refusals,
+            "pins": service.pins.iter().map(|pin| self::pin(&state, pin)).collect::<Vec<_>>(),
         },
         "filers": filers(&state),
         "junctions": junctions(&state, service.nfs),

@@ -1,8 +1,12 @@
-//! A gate in front of a filer, for whoever must be sure that nothing of a former attempt comes late.
+//! A gate in front of a filer, for whoever must be sure that nothing of a former attempt comes late, and who must get
+//! on while the filer cannot be reached at all.
 //!
 //! A call that hangs cannot be taken back: its thread waits in the kernel, and when the filer answers, the work it was
 //! part of would go on, with data that is old by then. Closed, a fence lets no further call begin; the one that hangs
 //! ends when it ends. Whoever closed it waits for the work to end, and opens it again.
+//!
+//! A filer behind a fence may be reached later than it is asked for ([`Fenced::later`]): until its root was found every
+//! call says that it is down.
 
 use super::{
     Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result, Stat,
@@ -11,49 +15,127 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use journal_format::event::What;
 use journal_format::ids::Identity;
+use parking_lot::RwLock;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[derive(Default)]
+struct Gate {
+    closed: AtomicBool,
+    #[cfg(test)]
+    hung: AtomicBool,
+    #[cfg(test)]
+    goes_on: tokio::sync::Notify,
+}
+
 /// Clones are the same fence.
 #[derive(Clone, Default)]
-pub struct Fence(Arc<AtomicBool>);
+pub struct Fence(Arc<Gate>);
 
 impl Fence {
     pub fn close(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.closed.store(true, Ordering::Release);
     }
     pub fn open(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.closed.store(false, Ordering::Release);
+    }
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
     fn check(&self, op: &'static str) -> Result<()> {
-        if self.0.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(Error::new(ErrorKind::Down, op, "an earlier call has not come back; nothing is begun before"));
         }
         Ok(())
     }
+
+    /// For tests: calls that are let through hang behind the fence, until told otherwise.
+    #[cfg(test)]
+    pub fn hang(&self, hung: bool) {
+        self.0.hung.store(hung, Ordering::Release);
+        self.0.goes_on.notify_waiters();
+    }
+
+    #[cfg(test)]
+    async fn while_hung(&self) {
+        loop {
+            let goes_on = self.0.goes_on.notified();
+            tokio::pin!(goes_on);
+            goes_on.as_mut().enable();
+            if !self.0.hung.load(Ordering::Acquire) {
+                return;
+            }
+            goes_on.await;
+        }
+    }
 }
+
+/// A filer on its way.
+pub type Reached = Pin<Box<dyn Future<Output = Result<Arc<dyn CoreFiler>>> + Send>>;
+/// How a filer is reached.
+pub type Reach = Box<dyn Fn() -> Reached + Send + Sync>;
 
 /// A filer behind a fence.
 pub struct Fenced {
-    pub inner: Arc<dyn CoreFiler>,
     pub fence: Fence,
+    inner: RwLock<Option<Arc<dyn CoreFiler>>>,
+    reach: Option<Reach>,
 }
+
+impl Fenced {
+    #[must_use]
+    pub fn new(inner: Arc<dyn CoreFiler>) -> Self {
+        Self { fence: Fence::default(), inner: RwLock::new(Some(inner)), reach: None }
+    }
+
+    /// Reached when its root is asked for.
+    #[must_use]
+    pub fn later(reach: Reach) -> Self {
+        Self { fence: Fence::default(), inner: RwLock::new(None), reach: Some(reach) }
+    }
+
+    async fn pass(&self, op: &'static str) -> Result<Arc<dyn CoreFiler>> {
+        self.fence.check(op)?;
+        #[cfg(test)]
+        self.fence.while_hung().await;
+        let reached = self.inner.read().clone();
+        match (reached, &self.reach) {
+            (Some(inner), _) => Ok(inner),
+            (None, Some(reach)) if op == "root" => {
+                let inner = reach().await?;
+                *self.inner.write() = Some(inner.clone());
+                Ok(inner)
+            }
+            (None, _) => Err(Error::new(ErrorKind::Down, op, "the filer has not been reached yet")),
+        }
+    }
+}
+
+/// What a filer can do that has not been reached: nothing is asked of it before its root is.
+const NOTHING: Capabilities = Capabilities {
+    hard_links: false,
+    special_files: false,
+    holes: false,
+    xattrs: false,
+    open_by_identity: false,
+    chown: false,
+};
 
 macro_rules! forward {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         #[async_trait]
         impl CoreFiler for Fenced {
             fn capabilities(&self) -> Capabilities {
-                self.inner.capabilities()
+                self.inner.read().as_ref().map_or(NOTHING, |inner| inner.capabilities())
             }
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$out> {
-                self.fence.check(stringify!($name))?;
-                self.inner.$name($($arg),*).await
+                self.pass(stringify!($name)).await?.$name($($arg),*).await
             })*
         }
     };
 }
-
 forward! {
     root() -> Object;
     by_identity(id: &Identity) -> Option<Object>;
@@ -89,13 +171,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_fence_lets_nothing_begin_and_an_open_one_everything() {
-        let fence = Fence::default();
-        let filer = Fenced { inner: Arc::new(Memory::new(Options::default())), fence: fence.clone() };
+        let filer = Fenced::new(Arc::new(Memory::new(Options::default())));
+        let fence = filer.fence.clone();
         let root = filer.root().await.unwrap();
         fence.close();
         assert_eq!(filer.sync().await.unwrap_err().kind, ErrorKind::Down);
         assert_eq!(filer.stat(&root).await.unwrap_err().kind, ErrorKind::Down);
         fence.open();
         filer.sync().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_filer_that_is_reached_later_is_down_until_its_root_was_found() {
+        let memory = Memory::new(Options::default());
+        let there = Arc::new(AtomicBool::new(false));
+        let (of, is_there) = (memory.clone(), there.clone());
+        let reach: Reach = Box::new(move || {
+            let reached: Result<Arc<dyn CoreFiler>> = match is_there.load(Ordering::Acquire) {
+                true => Ok(Arc::new(of.clone())),
+                false => Err(Error::new(ErrorKind::Down, "reach", "not there")),
+            };
+            Box::pin(std::future::ready(reached))
+        });
+        let filer = Fenced::later(reach);
+        assert_eq!(filer.root().await.err().map(|e| e.kind), Some(ErrorKind::Down));
+        there.store(true, Ordering::Release);
+        assert_eq!(filer.sync().await.unwrap_err().kind, ErrorKind::Down, "its root comes first");
+        let root = filer.root().await.unwrap();
+        filer.stat(&root).await.unwrap();
+        assert_eq!(filer.capabilities(), memory.capabilities());
     }
 }

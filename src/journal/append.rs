@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, NoPlace, Part, buffer};
 use super::error::{Error, Result};
+use super::limits::Class;
 use super::segments::{Refused, Segments, Target};
 use super::{Appended, clock};
 use crate::env::watch;
@@ -58,6 +59,8 @@ pub struct Counters {
     pub records: AtomicU64,
     pub bytes: AtomicU64,
     pub flush_nanos: AtomicU64,
+    /// Appends that were told that the journal is full.
+    pub refusals: AtomicU64,
 }
 
 /// What handles, the writer and readers share.
@@ -75,8 +78,8 @@ pub struct Shared {
     pub durable: Arc<AtomicU64>,
     pub counters: Counters,
     /// First in, first out among those who found no place: for client operations, and for the reserve.
-    gates: [tokio::sync::Mutex<()>; 2],
-    waiting: [AtomicUsize; 2],
+    gates: [tokio::sync::Mutex<()>; 3],
+    waiting: [AtomicUsize; 3],
     /// A caller lost its way between reserving and filling: the batch can never be whole.
     pub broken: AtomicBool,
     said_full: AtomicBool,
@@ -86,43 +89,11 @@ pub struct Shared {
     pub hold_writes: Mutex<()>,
 }
 
-/// Records that may use the reserve: they end operations, or move what frees segments.
-pub fn uses_reserve(event: &Event) -> bool {
-    match event {
-        Event::Failed(_)
-        | Event::Partial(_)
-        | Event::Made(_)
-        | Event::CopyDone(_)
-        | Event::Cursor(_)
-        | Event::OutOfSync(_)
-        | Event::InSync(_)
-        | Event::Durable(_)
-        | Event::JunctionSwitched(_)
-        | Event::JobStateChanged(_) => true,
-        Event::Write(_)
-        | Event::SetAttr(_)
-        | Event::Make(_)
-        | Event::Remove(_)
-        | Event::Rename(_)
-        | Event::Link(_)
-        | Event::Adopt(_)
-        | Event::FilerAdded(_)
-        | Event::FilerRemoved(_)
-        | Event::JunctionAdded(_)
-        | Event::JunctionRemoved(_)
-        | Event::JobCreated(_)
-        | Event::ListBegin(_)
-        | Event::Listed(_)
-        | Event::CopyRange(_)
-        | Event::JournalCreated(_) => false,
-    }
-}
-
 /// A record on its way in.
 struct Incoming {
     layout: Layout,
     row: Row,
-    reserved: bool,
+    class: Class,
     /// The writer's own: nothing else may come behind `Durable { stopped: true }`.
     writers: bool,
 }
@@ -233,7 +204,7 @@ impl Shared {
     ) -> Result<(Appended, R)> {
         let mut archive = Vec::new();
         let incoming = self.prepare(event, bulk, &mut archive)?;
-        let class = usize::from(incoming.reserved);
+        let class = incoming.class as usize;
         let mut at = Some(at);
         let mut turn = None;
         let began = Instant::now();
@@ -245,7 +216,7 @@ impl Shared {
             let full = match self.try_place(&incoming, turn.is_some(), &mut at)? {
                 Try::Placed(placed, appended, r) => {
                     placed.fill(&archive, bulk);
-                    if !incoming.reserved {
+                    if incoming.class == Class::Operation {
                         self.said_full.store(false, Ordering::Release);
                     }
                     return Ok((appended, r));
@@ -253,7 +224,10 @@ impl Shared {
                 Try::Wait { full } => full,
             };
             self.note_full(full);
-            let patience = if incoming.reserved { Duration::MAX } else { FULL_WAIT.saturating_sub(began.elapsed()) };
+            let patience = match incoming.class {
+                Class::Operation => FULL_WAIT.saturating_sub(began.elapsed()),
+                Class::Upkeep | Class::End => Duration::MAX,
+            };
             let in_vain = if turn.is_none() {
                 let waiting = Waiting::new(&self.waiting[class]);
                 let gate = within(patience, self.gates[class].lock()).await;
@@ -264,6 +238,7 @@ impl Shared {
             };
             if in_vain {
                 // Full, or so slow that it is the same to a client: it is told, and comes again. Nobody waits for ever.
+                self.counters.refusals.fetch_add(1, Ordering::Relaxed);
                 return Err(Error::Full { limit: self.limit() });
             }
         }
@@ -301,7 +276,7 @@ impl Shared {
         let lengths = (u32::try_from(archive.len()), u32::try_from(bulk.len()));
         let layout = if let (Ok(archived), Ok(bulk)) = lengths { Layout::of(archived, bulk) } else { None };
         match layout.filter(|layout| u64::from(layout.length) <= max) {
-            Some(layout) => Ok(Incoming { layout, row: event.row(), reserved: uses_reserve(event), writers: false }),
+            Some(layout) => Ok(Incoming { layout, row: event.row(), class: Class::of(event), writers: false }),
             None => Err(Error::TooLarge { length: (archive.len() + bulk.len()) as u64, max }),
         }
     }
@@ -312,8 +287,8 @@ impl Shared {
         my_turn: bool,
         at: &mut Option<impl FnOnce(Appended) -> R>,
     ) -> Result<Try<R>> {
-        let reserved = incoming.reserved;
-        let others = self.waiting[usize::from(reserved)].load(Ordering::Acquire);
+        let class = incoming.class;
+        let others = self.waiting[class as usize].load(Ordering::Acquire);
         if !my_turn && others > 0 {
             return Ok(Try::Wait { full: false });
         }
@@ -326,10 +301,10 @@ impl Shared {
             drop(open);
             return Err(self.ended());
         }
-        if !reserved && !self.segments.has_room_for_ops() {
+        if class == Class::Operation && !self.segments.has_room_for_ops() {
             return Ok(Try::Wait { full: true });
         }
-        match open.room(length, &self.segments, reserved) {
+        match open.room(length, &self.segments, class) {
             Room::Here => {}
             Room::NextBatch => return Ok(Try::Wait { full: false }),
             Room::NextSegment(refused) => {
@@ -368,7 +343,7 @@ enum Room {
 }
 
 impl Open {
-    fn room(&mut self, length: u64, segments: &Segments, reserved: bool) -> Room {
+    fn room(&mut self, length: u64, segments: &Segments, class: Class) -> Room {
         if self.next_target.is_some() {
             return Room::NextBatch;
         }
@@ -377,7 +352,7 @@ impl Open {
             Err(NoPlace::Batch) => return Room::NextBatch,
             Err(NoPlace::Segment) => {}
         }
-        let target = match segments.take_next(reserved) {
+        let target = match segments.take_next(class) {
             Ok(target) => target,
             Err(refused) => return Room::NextSegment(Some(refused)),
         };

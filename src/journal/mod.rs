@@ -36,6 +36,7 @@ mod batch;
 mod clock;
 mod error;
 mod files;
+mod limits;
 mod map;
 mod reader;
 mod recover;
@@ -120,6 +121,8 @@ pub struct Stats {
     pub flush_nanos: u64,
     pub segments_in_use: u64,
     pub segments_max: u64,
+    /// Appends that were told that the journal is full.
+    pub refusals: u64,
 }
 
 /// A handle on the journal; clones share it. When the last one is dropped the writer ends and the lock is released.
@@ -134,6 +137,7 @@ struct Inner {
     /// LSN of the newest snapshot: segments from there on are never recycled. 0 is none.
     snapshot_lsn: AtomicU64,
     snapshots: Mutex<()>,
+    soft_limit: AtomicU64,
 }
 
 /// Dropped last: the lock is held as long as a thread may write.
@@ -179,6 +183,7 @@ impl Journal {
             threads: Mutex::new(Threads { running, lock: Some(lock) }),
             snapshot_lsn: AtomicU64::new(found.snapshot.unwrap_or_default().0),
             snapshots: Mutex::new(()),
+            soft_limit: AtomicU64::new(options.hard_limit / 2),
         };
         Ok(Journal { inner: Arc::new(inner) })
     }
@@ -248,6 +253,27 @@ impl Journal {
         self.inner.shared.segments.start_lsn()
     }
 
+    /// Bytes from which on whoever lags has to let go of the journal. Half of the hard limit, unless set.
+    pub fn soft_limit(&self) -> u64 {
+        self.inner.soft_limit.load(Ordering::Relaxed)
+    }
+
+    pub fn set_soft_limit(&self, bytes: u64) {
+        self.inner.soft_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that all segment files together may take.
+    pub fn hard_limit(&self) -> u64 {
+        let segments = &self.inner.shared.segments;
+        segments.size.saturating_mul(segments.max as u64)
+    }
+
+    /// Bytes of the segments in use.
+    pub fn used_bytes(&self) -> u64 {
+        let segments = &self.inner.shared.segments;
+        segments.size.saturating_mul(segments.in_use() as u64)
+    }
+
     /// The hard limit is near: client operations will have to wait for [`Journal::recycle`].
     pub fn is_full(&self) -> bool {
         !self.inner.shared.segments.has_room_for_ops()
@@ -262,6 +288,7 @@ impl Journal {
             flush_nanos: counters.flush_nanos.load(Ordering::Relaxed),
             segments_in_use: segments.in_use() as u64,
             segments_max: segments.max as u64,
+            refusals: counters.refusals.load(Ordering::Relaxed),
         }
     }
 

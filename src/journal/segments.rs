@@ -10,11 +10,13 @@
 //!
 //! Every arrow is synced, with the directory, before the next one begins. All files together are at most `hard_limit /
 //! segment_size`: when they are all in use, appends wait for [`Segments::recycle`]. Client operations wait two segments
-//! earlier, so that what ends operations and moves cursors (and so frees segments) always has room.
+//! earlier, upkeep one ([`Class`]), so that what ends operations and moves cursors (and so frees segments) always has
+//! room.
 
 use super::AppendMode;
 use super::error::{At, Result};
 use super::files::{self, Dir};
+use super::limits::Class;
 use super::map::Map;
 use crate::env::disk::{DiskFile, Open};
 use journal_format::ids::{Lsn, SegmentNo};
@@ -27,8 +29,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Segments that only records of the reserve may begin.
-pub const RESERVE_SEGMENTS: usize = 2;
 /// Fewest segments a hard limit must have room for: one filled, one ready, and the reserve.
 pub const SEGMENTS_MIN: u64 = 4;
 /// How often a problem (no space) or a map that is still in use is looked at again.
@@ -191,13 +191,13 @@ impl Segments {
 
     /// Client operations may append: the reserve has not been begun.
     pub fn has_room_for_ops(&self) -> bool {
-        self.state.lock().in_use.len() <= self.max.saturating_sub(RESERVE_SEGMENTS)
+        self.state.lock().in_use.len() <= self.max.saturating_sub(Class::Operation.keeps_free())
     }
 
     /// The next segment, if it is ready and may be used. Never blocks on I/O.
-    pub fn take_next(&self, reserved: bool) -> std::result::Result<Arc<Target>, Refused> {
+    pub fn take_next(&self, class: Class) -> std::result::Result<Arc<Target>, Refused> {
         let mut state = self.state.lock();
-        let limit = if reserved { self.max } else { self.max.saturating_sub(RESERVE_SEGMENTS) };
+        let limit = self.max.saturating_sub(class.keeps_free());
         if state.in_use.len() >= limit {
             return Err(Refused::Full);
         }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::env::RealDisk;
-use journal_format::event::{Cursor, Durable, Write, samples};
+use journal_format::event::{Cursor, Durable, Failed, Write, samples};
 use journal_format::ids::{JunctionId, LocationId, NodeId, SegmentNo};
 use journal_format::scan::{Found, record_at};
 use journal_format::segment::{BLOCK, SegmentHeader};
@@ -381,6 +381,16 @@ async fn at_the_hard_limit_operations_wait_the_reserve_goes_on_and_recycling_fre
     let cursor = Event::Cursor(Cursor { location: LocationId(1), lsn: Lsn(4096) });
     for _ in 0..10 {
         append_durably(&journal, &cursor, b"").await;
+    }
+    let mut upkeep = 10;
+    while tokio::time::timeout(Duration::from_millis(500), append_durably(&journal, &cursor, b"")).await.is_ok() {
+        upkeep += 1;
+        assert!(upkeep < 64, "upkeep must leave the last segment to ends");
+    }
+    let failed = Event::Failed(Failed { op: Lsn(4096), status: 5 });
+    for _ in 0..10 {
+        let ends = tokio::time::timeout(Duration::from_secs(20), append_durably(&journal, &failed, b"")).await;
+        assert!(ends.is_ok(), "an operation that was begun can end");
     }
     let writer = {
         let (journal, bulk) = (journal.clone(), bulk.clone());

@@ -8,7 +8,8 @@
 //! * Commands are decided and appended one at a time, so that no decision is made on a State that another decision is
 //!   about to change.
 //!
-//! Bound: unsettled operations are as many as the gateway lets be in flight.
+//! Bound: unsettled operations are as many as the gateway lets be in flight, and as have room for their ends in the
+//! journal's reserve.
 
 use crate::env::watch;
 use crate::journal::{Appended, Journal, Result};
@@ -19,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 #[derive(Clone)]
 pub struct Ledger {
@@ -38,7 +40,14 @@ struct Inner {
     commands: tokio::sync::Mutex<()>,
     moved: watch::Sender<u64>,
     activity: AtomicU64,
+    /// Room in the journal's last segment for the ends of operations that are under way.
+    ends: Arc<Semaphore>,
 }
+
+/// What an end takes, with the filler of a batch of its own.
+const END_BYTES_MAX: u64 = 8192;
+/// Small segments are for tests, which fill no reserve.
+const ENDS_MIN: u64 = 512;
 
 /// A client operation that was appended and has not ended: while one is alive, its junction's settled LSN stays
 /// at or before it. It must be given back to [`Ledger::done`] or [`Ledger::ended`]; one that is lost on the way (a
@@ -48,11 +57,14 @@ struct Inner {
 pub struct Op {
     pub at: Appended,
     junction: JunctionId,
+    /// Room for its end.
+    _end: OwnedSemaphorePermit,
 }
 
 impl Ledger {
     #[must_use]
     pub fn new(journal: Journal, state: State, told: Told) -> Self {
+        let ends = (journal.segment_size() / END_BYTES_MAX).max(ENDS_MIN);
         let inner = Inner {
             told,
             state: RwLock::new(Arc::new(state)),
@@ -60,6 +72,7 @@ impl Ledger {
             commands: tokio::sync::Mutex::new(()),
             moved: watch::Sender::new(0),
             activity: AtomicU64::new(0),
+            ends: Arc::new(Semaphore::new(usize::try_from(ends).unwrap_or(Semaphore::MAX_PERMITS))),
         };
         Self { journal, inner: Arc::new(inner) }
     }
@@ -67,6 +80,8 @@ impl Ledger {
     /// Append a client operation and wait until it is durable. From the moment it has an LSN it is unsettled.
     pub async fn begin(&self, junction: JunctionId, event: &Event, bulk: &[u8]) -> Result<Op> {
         self.inner.activity.fetch_add(1, Ordering::Relaxed);
+        // There are always some that can end: those that cannot are fewer (the volume bounds them).
+        let end = self.inner.ends.clone().acquire_owned().await.map_err(|_| crate::journal::Error::Closed)?;
         let unsettled = &self.inner.unsettled;
         let (at, ()) = self
             .journal
@@ -76,7 +91,7 @@ impl Ledger {
             .await?;
         // On a failure the process stops (I8); the operation stays unsettled, as it must.
         self.journal.wait_durable(at.end).await?;
-        Ok(Op { at, junction })
+        Ok(Op { at, junction, _end: end })
     }
 
     /// The operation was carried out whole.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub use view::View;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Objects kept at hand per location; beyond it the ones not used for longest go. Each may hold a descriptor.
 const OBJECTS_KEPT_MAX: usize = 1024;
@@ -45,6 +45,8 @@ pub struct Location {
     /// In front of `filer`, where one was asked for: see [`Location::fenced`].
     pub fence: Fence,
     pub objects: Objects,
+    /// Held while it is synced for a checkpoint.
+    pub syncing: tokio::sync::Mutex<()>,
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
     touched: Mutex<BTreeSet<NodeId>>,
@@ -58,15 +60,14 @@ impl Location {
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
         let cache = Mutex::new(Cache::new(OBJECTS_KEPT_MAX));
         let fence = Fence::default();
-        Self { id, root, filer, fence, objects, cache, touched: Mutex::default(), retired: Mutex::default() }
+        let (touched, retired, syncing) = Default::default();
+        Self { id, root, filer, fence, objects, syncing, cache, touched, retired }
     }
 
     /// With a fence in front of its filer: for a secondary, whose replayer gives up a round that hangs.
     #[must_use]
-    pub fn fenced(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
-        let fence = Fence::default();
-        let filer = Arc::new(Fenced { inner: filer, fence: fence.clone() });
-        Self { fence, ..Self::new(id, root, filer, objects) }
+    pub fn fenced(id: LocationId, root: NodeId, filer: Arc<Fenced>, objects: Objects) -> Self {
+        Self { fence: filer.fence.clone(), ..Self::new(id, root, filer, objects) }
     }
 
     /// The node's object: remembered, by identity, or by walking `view`'s names and checking identities.

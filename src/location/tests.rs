@@ -370,7 +370,7 @@ impl World {
 }
 
 /// What a tree looks like from outside.
-async fn picture(location: &Location) -> BTreeMap<Vec<u8>, String> {
+pub(crate) async fn picture(location: &Location) -> BTreeMap<Vec<u8>, String> {
     let filer = &location.filer;
     let mut seen = BTreeMap::new();
     let mut todo = vec![(Vec::new(), filer.root().await.unwrap())];

@@ -17,6 +17,8 @@
 mod batch;
 mod outage;
 mod prescan;
+#[cfg(test)]
+mod tests;
 
 use crate::env::watch;
 use crate::filer::{self, ErrorKind};

@@ -141,7 +141,9 @@ async fn open_journal(config: &Config) -> Result<Journal> {
         any_file_system: config.journal.any_file_system,
         disk: Arc::new(RealDisk),
     };
-    blocking(move || Ok(Journal::open(options)?)).await.context("the journal cannot be opened")
+    let journal = blocking(move || Ok(Journal::open(options)?)).await.context("the journal cannot be opened")?;
+    journal.set_soft_limit(config.journal.soft_limit);
+    Ok(journal)
 }
 
 /// The supervisor brings primaries up; clients come when each is, or is known to be down.

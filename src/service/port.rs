@@ -1,6 +1,6 @@
 //! The running service as control sees it.
 
-use crate::control::{Port, ReplayerStatus, ServiceStatus};
+use crate::control::{JournalPin, Port, ReplayerStatus, ServiceStatus};
 use crate::core::Core;
 use crate::filer::{self, CoreFiler, Probe, registry};
 use crate::journal::Appended;
@@ -9,7 +9,7 @@ use crate::state::{Command, Role, State};
 use crate::supervisor::Board;
 use crate::volume::NodeIds;
 use async_trait::async_trait;
-use journal_format::ids::{Identity, LocationId, NodeId};
+use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +86,9 @@ impl Port for ServicePort {
             end_lsn,
             journal_bytes: end_lsn.0.saturating_sub(start_lsn.0),
             journal_limit_bytes: self.hard_limit,
+            journal_soft_limit_bytes: journal.soft_limit(),
+            journal_refusals: journal.stats().refusals,
+            pins: self.pins(end_lsn),
             problems: self.problems(),
         }
     }
@@ -93,7 +96,8 @@ impl Port for ServicePort {
     fn replayer(&self, location: LocationId) -> Option<ReplayerStatus> {
         let status = self.board.replayer(location)?;
         let lag_bytes = self.core.ledger.journal.durable_lsn().0.saturating_sub(status.committed.0);
-        Some(ReplayerStatus { lag_bytes, waits_for: status.error.map(|trouble| trouble.text) })
+        let dirty = status.dirty.map(|dirty| (dirty.nodes, dirty.names, dirty.bytes));
+        Some(ReplayerStatus { lag_bytes, dirty, waits_for: status.error.map(|trouble| trouble.text) })
     }
 
     async fn quiesce(&self, location: LocationId) -> Result<(), String> {
@@ -112,6 +116,13 @@ impl Port for ServicePort {
 }
 
 impl ServicePort {
+    fn pins(&self, end: Lsn) -> Vec<JournalPin> {
+        let pins = crate::limits::pins(&self.core.ledger.state(), end);
+        pins.into_iter()
+            .map(|pin| JournalPin { location: pin.location, cursor: pin.cursor, bytes: pin.bytes })
+            .collect()
+    }
+
     fn problems(&self) -> Vec<String> {
         let state = self.core.ledger.state();
         let mut problems = Vec::new();
@@ -126,8 +137,23 @@ impl ServicePort {
             };
             problems.push(format!("{who} ({}) is down: {why}", state.location_name(id)));
         }
+        for (id, job) in &state.jobs {
+            if let Some(location) = state.locations.get(&job.destination)
+                && location.out_of_sync.is_some()
+            {
+                problems.push(format!(
+                    "job {id}: its destination ({}) is out of sync",
+                    state.location_name(job.destination)
+                ));
+            }
+        }
         if self.core.ledger.journal.is_full() {
-            problems.push("the journal is full: client changes wait until there is room".into());
+            let most = self.pins(self.core.ledger.journal.end_lsn());
+            let by = most.first().map_or_else(String::new, |pin| {
+                format!("; {} keeps {} bytes of it", state.location_name(pin.location), pin.bytes)
+            });
+            problems
+                .push(format!("the journal is full: client changes are told to come again until there is room{by}"));
         }
         problems
     }

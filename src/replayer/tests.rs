@@ -1,0 +1,334 @@
+//! A replayer whose filer hangs: the backlog leaves the journal, clients go on, and when the filer answers again both
+//! sides become equal by themselves.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::filer::fence::{Fence, Fenced};
+use crate::filer::{CoreFiler, MakeAttrs, memory::Memory};
+use crate::index::live::Live;
+use crate::index::objects::Objects;
+use crate::index::store::Store;
+use crate::journal::{AppendMode, Options};
+use crate::limits;
+use crate::location::carry_out::put_times;
+use crate::location::tests::picture;
+use crate::state::State;
+use bytes::Bytes;
+use journal_format::event::*;
+use journal_format::ids::*;
+use std::collections::BTreeSet;
+
+const JUNCTION: JunctionId = JunctionId(1);
+const FROM: LocationId = LocationId(1);
+const TO: LocationId = LocationId(2);
+const ROOT: NodeId = NodeId(100);
+const SOFT: u64 = 512 << 10;
+const LONG: Duration = Duration::from_secs(120);
+
+struct World {
+    ledger: Ledger,
+    live: Arc<Live>,
+    source: Arc<Location>,
+    dest: Arc<Location>,
+    fence: Fence,
+    handle: Handle,
+    next: u64,
+    touched: BTreeSet<NodeId>,
+    _dir: tempfile::TempDir,
+}
+
+async fn objects(filer: &dyn CoreFiler, store: Store) -> Objects {
+    let objects = Objects::new(Arc::new(store));
+    objects.store.write(objects.put(ROOT, &filer.root().await.unwrap().id).unwrap());
+    objects
+}
+
+fn spec(location: LocationId, root: &Identity) -> LocationSpec {
+    LocationSpec { location, filer: FilerId(location.0), subdir: vec![], root: root.clone() }
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: dir.path().join("journal"),
+            segment_size: 128 << 10,
+            hard_limit: 32 * (128 << 10),
+            append: AppendMode::Buffered,
+            any_file_system: true,
+            disk: Arc::new(crate::env::RealDisk),
+        };
+        let journal = Journal::open(options).unwrap();
+        journal.set_soft_limit(SOFT);
+        let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
+        let ledger = Ledger::new(journal, State::default(), Box::new(|_, _| ()));
+        let from = Arc::new(Memory::new(Default::default()));
+        let to = Arc::new(Fenced::new(Arc::new(Memory::new(Default::default()))));
+        let (a, b) = (from.root().await.unwrap().id, to.root().await.unwrap().id);
+        let begin = [
+            Event::JournalCreated(JournalCreated { handle_key: [1; 32] }),
+            filer(1),
+            filer(2),
+            Event::JunctionAdded(JunctionAdded {
+                junction: JUNCTION,
+                path: vec![b"j".to_vec()],
+                location: spec(FROM, &a),
+                root: ROOT,
+                mtime: Time(1),
+                ctime: Time(1),
+            }),
+            Event::JobCreated(JobCreated {
+                job: JobId(1),
+                kind: JobKind::Move,
+                junction: JUNCTION,
+                source: FROM,
+                destination: spec(TO, &b),
+                notes: String::new(),
+            }),
+            state(JobState::Starting),
+            state(JobState::Moving),
+        ];
+        for event in &begin {
+            let at = ledger.record(event).await.unwrap();
+            live.apply(at.lsn, at.time, event).unwrap();
+        }
+        let source = objects(from.as_ref(), Store::open(&dir.path().join("from"), 1 << 20).unwrap()).await;
+        let source = Arc::new(Location::new(FROM, ROOT, from, source));
+        let dest = objects(to.as_ref(), Store::open_exact(&dir.path().join("to"), 1 << 20).unwrap()).await;
+        let fence = to.fence.clone();
+        let dest = Arc::new(Location::fenced(TO, ROOT, to, dest));
+        let start = ledger.state().locations[&TO].cursor;
+        let projection = Projection {
+            store: dest.objects.store.clone(),
+            objects: dest.objects.clone(),
+            location: TO,
+            junction: JUNCTION,
+        };
+        projection.begin(ROOT, start).unwrap();
+        let from = Source { location: source.clone(), live: live.clone() };
+        let replayer = Replayer::new(ledger.clone(), dest.clone(), projection, from, JobId(1), start);
+        let handle = replayer.handle();
+        tokio::spawn(replayer.run());
+        let touched = BTreeSet::from([ROOT]);
+        let world = Self { ledger, live, source, dest, fence, handle, next: 101, touched, _dir: dir };
+        let (job, location, dir) = (JobId(1), TO, ROOT);
+        world.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
+        let listed = Listed { job, location, dir, entries: vec![], last: true };
+        world.ledger.record(&Event::Listed(listed)).await.unwrap();
+        world
+    }
+
+    async fn operate(&mut self, event: Event, bulk: Bytes, act: impl AsyncFnOnce(&Location, &Live)) {
+        let op = self.ledger.begin(JUNCTION, &event, &bulk).await.unwrap();
+        act(&self.source, &self.live).await;
+        self.live.apply(op.at.lsn, op.at.time, &event).unwrap();
+        self.ledger.done(op);
+    }
+
+    async fn make(&mut self, dir: NodeId, name: &str, what: What) -> NodeId {
+        let node = NodeId(self.next);
+        self.next += 1;
+        self.touched.insert(node);
+        let event = Event::Make(Make {
+            junction: JUNCTION,
+            location: FROM,
+            dir,
+            name: name.into(),
+            node,
+            what: what.clone(),
+            mode: 0o750,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            atime: None,
+            mtime: None,
+            verifier: None,
+            caller: Caller::default(),
+        });
+        self.operate(event, Bytes::new(), async |source, live| {
+            let at = source.object(live, dir).await.unwrap();
+            let attrs = MakeAttrs { mode: 0o750, uid: 0, gid: 0 };
+            let made = source.filer.make(&at, name.as_bytes(), &what, attrs).await.unwrap();
+            source.objects.store.write(source.objects.put(node, &made.id).unwrap());
+        })
+        .await;
+        node
+    }
+
+    async fn write(&mut self, node: NodeId, offset: u64, fill: u8, len: usize) {
+        let data = Bytes::from(vec![fill; len]);
+        let event = Event::Write(Write {
+            junction: JUNCTION,
+            location: FROM,
+            node,
+            offset,
+            len: u32::try_from(len).unwrap(),
+            mode: None,
+            caller: Caller::default(),
+        });
+        self.operate(event, data.clone(), async |source, live| {
+            let object = source.object(live, node).await.unwrap();
+            source.filer.write(&object, offset, data).await.unwrap();
+        })
+        .await;
+    }
+
+    async fn rename(&mut self, node: NodeId, kind: Kind, from: (NodeId, &str), to: (NodeId, &str)) {
+        let event = Event::Rename(Rename {
+            junction: JUNCTION,
+            location: FROM,
+            from_dir: from.0,
+            from_name: from.1.into(),
+            to_dir: to.0,
+            to_name: to.1.into(),
+            node,
+            kind,
+            replaced: None,
+            caller: Caller::default(),
+        });
+        self.operate(event, Bytes::new(), async |source, live| {
+            let (a, b) = (source.object(live, from.0).await.unwrap(), source.object(live, to.0).await.unwrap());
+            source.filer.rename(&a, from.1.as_bytes(), &b, to.1.as_bytes()).await.unwrap();
+        })
+        .await;
+    }
+
+    async fn remove(&mut self, dir: NodeId, name: &str, node: NodeId) {
+        let event = Event::Remove(Remove {
+            junction: JUNCTION,
+            location: FROM,
+            dir,
+            name: name.into(),
+            node,
+            kind: Kind::File,
+            last: true,
+            caller: Caller::default(),
+        });
+        self.operate(event, Bytes::new(), async |source, live| {
+            let at = source.object(live, dir).await.unwrap();
+            source.filer.remove(&at, name.as_bytes()).await.unwrap();
+        })
+        .await;
+    }
+
+    fn to_let_go(&self) -> Vec<limits::Pin> {
+        let journal = &self.ledger.journal;
+        limits::to_let_go(&self.ledger.state(), |junction| self.ledger.settled_lsn(junction), journal.soft_limit())
+    }
+
+    /// What the supervisor does at the soft limit.
+    async fn let_go(&self) {
+        for pin in self.to_let_go() {
+            let event = Event::OutOfSync(OutOfSync { location: pin.location, from: pin.cursor });
+            self.ledger.record(&event).await.unwrap();
+            self.handle.press();
+        }
+    }
+
+    /// What a checkpoint does of it.
+    fn recycle(&self) {
+        let journal = &self.ledger.journal;
+        let state = self.ledger.state();
+        let lsn = journal.durable_lsn();
+        journal.write_snapshot(lsn, &state.to_json()).unwrap();
+        journal.recycle(state.locations[&TO].cursor).unwrap();
+    }
+
+    fn is_out_of_sync(&self) -> bool {
+        self.ledger.state().locations[&TO].out_of_sync.is_some()
+    }
+
+    async fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
+        let begin = Instant::now();
+        while !reached(self) {
+            assert!(begin.elapsed() < LONG, "{what}: {:?}", self.handle.status.borrow());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn assert_equal(&self) {
+        assert!(self.handle.commit(self.ledger.journal.end_lsn(), LONG).await);
+        put_times(&self.source, self.live.as_ref(), &self.live, &self.touched).await.unwrap();
+        let (a, b) = (picture(&self.source).await, picture(&self.dest).await);
+        assert_eq!(a, b);
+    }
+}
+
+fn filer(n: u32) -> Event {
+    let (filer, name, url) = (FilerId(n), format!("f{n}"), format!("posix:///f{n}"));
+    Event::FilerAdded(FilerAdded { filer, name, url, root: vec![1], found: FilerFound::default() })
+}
+
+fn state(to: JobState) -> Event {
+    Event::JobStateChanged(JobStateChanged { job: JobId(1), to, reason: String::new() })
+}
+
+#[tokio::test]
+async fn a_secondary_that_hangs_lets_go_of_the_journal_and_comes_back_by_itself() {
+    let mut w = World::new().await;
+    let dir = w.make(ROOT, "dir", What::Dir).await;
+    let mut files = Vec::new();
+    for n in 0..12 {
+        let file = w.make(ROOT, &format!("f{n}"), What::File).await;
+        w.write(file, 0, n, 9000).await;
+        files.push(file);
+    }
+    w.assert_equal().await;
+    w.fence.hang(true);
+    let mut rounds = 0_u64;
+    // Three times what the journal may hold for it: without letting go the operations would come to a stand.
+    for round in 0..3_u8 {
+        w.rename(files[usize::from(round)], Kind::File, (ROOT, &format!("f{round}")), (dir, &format!("g{round}")))
+            .await;
+        let new = w.make(dir, &format!("n{round}"), What::File).await;
+        let gone = w.make(ROOT, "passing", What::File).await;
+        w.write(gone, 0, 9, 5000).await;
+        w.remove(ROOT, "passing", gone).await;
+        while w.to_let_go().is_empty() {
+            rounds += 1;
+            w.write(files[5], (rounds % 7) * 10_000, round + 1, 20_000).await;
+            w.write(new, 0, round + 20, 3000).await;
+        }
+        w.let_go().await;
+        assert!(w.is_out_of_sync());
+        let end = w.ledger.journal.durable_lsn();
+        w.until("its backlog goes to the dirty set", |w| w.handle.status.borrow().committed >= end).await;
+        w.until("its cursor says so", |w| w.ledger.state().locations[&TO].cursor >= end).await;
+        w.recycle();
+        assert!(w.ledger.journal.used_bytes() <= SOFT, "{} bytes are still in use", w.ledger.journal.used_bytes());
+    }
+    let dirty = w.handle.status.borrow().dirty.unwrap();
+    assert!(dirty.nodes > 0 && dirty.names > 0 && dirty.bytes > 0, "{dirty:?}");
+    assert!(dirty.nodes < 16 && dirty.names < 16, "what came and went leaves no trace: {dirty:?}");
+    w.remove(ROOT, "f11", files[11]).await;
+    w.fence.hang(false);
+    w.until("in sync again", |w| !w.is_out_of_sync()).await;
+    w.assert_equal().await;
+    assert_eq!(w.handle.status.borrow().dirty, None);
+    w.write(files[0], 3, 77, 100).await;
+    w.assert_equal().await;
+}
+
+#[tokio::test]
+async fn one_that_hangs_again_while_it_is_worked_off_lets_go_again() {
+    let mut w = World::new().await;
+    let file = w.make(ROOT, "f", What::File).await;
+    w.assert_equal().await;
+    for again in 0..3 {
+        w.fence.hang(true);
+        while w.to_let_go().is_empty() {
+            w.write(file, 1000 * again, u8::try_from(again).unwrap() + 1, 20_000).await;
+        }
+        w.let_go().await;
+        let end = w.ledger.journal.durable_lsn();
+        w.until("let go", |w| w.handle.status.borrow().committed >= end).await;
+        if again < 2 {
+            // It answers for a moment, and hangs in the middle.
+            w.fence.hang(false);
+            tokio::task::yield_now().await;
+        }
+    }
+    w.fence.hang(false);
+    w.until("in sync again", |w| !w.is_out_of_sync()).await;
+    w.assert_equal().await;
+}
