@@ -195,7 +195,10 @@ impl<'a> Site<'a> {
     async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
         let changes = match self.round.makes.get(&node) {
             Some((_, Origin::Event(e))) => {
-                Changes { uid: Some(e.uid), gid: Some(e.gid), mode: Some(e.mode), ..Changes::default() }
+                // The size that it was made with; nothing else in the journal says it.
+                let size = Some(e.size).filter(|size| *size > 0);
+                let (uid, gid, mode) = (Some(e.uid), Some(e.gid), Some(e.mode));
+                Changes { uid, gid, mode, size, atime: e.atime, mtime: None }
             }
             Some((kind, Origin::Source)) => {
                 let Some(source) = self.source else { return Ok(()) };
