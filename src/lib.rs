@@ -27,6 +27,8 @@ pub mod location;
 pub mod replayer;
 pub mod semantics;
 pub mod service;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
 pub mod state;
 pub mod supervisor;
 pub mod switch;

@@ -20,8 +20,29 @@ static LOG: LazyLock<Option<Mutex<File>>> = LazyLock::new(|| {
     }
 });
 
+/// Told of each step that is carried out on this thread.
+#[cfg(any(test, feature = "simulation"))]
+pub type Watcher = Box<dyn Fn(LocationId, &RangeDone)>;
+
+#[cfg(any(test, feature = "simulation"))]
+thread_local! {
+    static WATCHER: std::cell::RefCell<Option<Watcher>> = const { std::cell::RefCell::new(None) };
+}
+
+/// For the simulation: `watcher` is told from here on, instead of who was before.
+#[cfg(any(test, feature = "simulation"))]
+pub fn watch(watcher: Option<Watcher>) {
+    WATCHER.with_borrow_mut(|now| *now = watcher);
+}
+
 /// One step was carried out, and ended as `done` says.
 pub fn copied(location: LocationId, record: Lsn, done: &RangeDone) {
+    #[cfg(any(test, feature = "simulation"))]
+    WATCHER.with_borrow(|watcher| {
+        if let Some(watcher) = watcher {
+            watcher(location, done);
+        }
+    });
     if let Some(file) = LOG.as_ref() {
         let line = format!(
             "{} {} {} {} {} {}\n",

@@ -110,13 +110,15 @@ impl Log {
         self.changes.len()
     }
 
-    /// The pages of `offset..end` as they are in `live` now, and its size.
+    /// The pages of `offset..end` as they are in `live` now, its size, and when they were written.
     pub fn push_bytes(&mut self, live: &Image, ino: Ino, offset: u64, end: u64) {
         let Ok(inode) = live.get(ino) else { return };
         for page in offset / PAGE..end.div_ceil(PAGE) {
             self.push(Change::Page { ino, page, bytes: inode.content.page_at(page) });
         }
         self.push(Change::Size { ino, size: inode.content.size });
+        let (changes, now) = (Changes { mtime: Some(inode.stat.mtime), ..Changes::default() }, inode.stat.ctime);
+        self.push(Change::Set { ino, changes, now });
     }
 
     /// Carry over what `keep` says, and forget the rest.

@@ -409,7 +409,9 @@ impl CoreFiler for Memory {
             if let Some(size) = changes.size {
                 world.log.push(Change::Size { ino, size });
             }
-            world.log.push(Change::Set { ino, changes: Changes { size: None, ..changes }, now });
+            // A new size sets the time as well.
+            let mtime = changes.mtime.or(changes.size.map(|_| now));
+            world.log.push(Change::Set { ino, changes: Changes { size: None, mtime, ..changes }, now });
             Ok(())
         });
         set.await

@@ -1,0 +1,571 @@
+//! One seed: its filers, its lives, its judgement.
+
+use super::actor::{Pool, Shared};
+use super::fate::{Fired, Weather, count};
+use super::judge::differences;
+use super::life::{Ground, Life, PATIENCE, Versions};
+use super::model::{Model, Node, Nr, ROOT};
+use super::rng::Rng;
+use super::scribe::Scribe;
+use crate::env;
+use crate::env::simulated::{Faults, Nth, SimDisk};
+use crate::filer::memory::{Found, Memory, named};
+use crate::filer::{Changes, CoreFiler, MakeAttrs, Object};
+use crate::location::steplog;
+use crate::volume::{Call, NodeRef, Status};
+use bytes::Bytes;
+use journal_format::event::{Event, What};
+use journal_format::ids::NodeId;
+use parking_lot::Mutex;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What came of a seed.
+pub struct Outcome {
+    pub seed: u64,
+    /// Of the whole stream of events and answers, and the trees at the end; no wall time in it.
+    pub digest: String,
+    pub fired: Fired,
+    /// What the judge has to say; nothing, when all is well.
+    pub wrong: Vec<String>,
+    pub records: usize,
+    pub answers: usize,
+}
+
+/// Clock and entropy of a world.
+struct Sky {
+    base: Cell<i64>,
+    begin: Cell<Option<Instant>>,
+    rng: RefCell<Rng>,
+}
+
+impl env::World for Sky {
+    fn wall_nanos(&self) -> i64 {
+        let since = match self.begin.get() {
+            Some(begin) if tokio::runtime::Handle::try_current().is_ok() => begin.elapsed(),
+            _ => Duration::ZERO,
+        };
+        self.base.get() + i64::try_from(since.as_nanos()).unwrap_or(0)
+    }
+
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut rng = self.rng.borrow_mut();
+        for byte in bytes {
+            *byte = rng.draw().to_le_bytes()[0];
+        }
+    }
+}
+
+/// How a life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Stopped,
+    Killed,
+    PowerCut,
+}
+
+struct World {
+    ground: Ground,
+    base: Model,
+    rng: Rng,
+    fired: Fired,
+}
+
+/// Run a world from its beginning to its judgement.
+#[must_use]
+pub fn run(seed: u64) -> Outcome {
+    named::clear();
+    let mut rng = Rng::new(seed);
+    let sky = Rc::new(Sky {
+        base: Cell::new(1_790_000_000_000_000_000),
+        begin: Cell::new(None),
+        rng: RefCell::new(rng.fork()),
+    });
+    let _entered = env::enter(sky.clone());
+    let shared = Shared {
+        scribe: Arc::new(Mutex::new(Scribe::default())),
+        pool: Arc::new(Mutex::new(Pool::default())),
+        reads: Arc::default(),
+        xids: Arc::default(),
+        digest: Arc::new(Mutex::new(blake3::Hasher::new())),
+        wrong: Arc::default(),
+    };
+    let ground = Ground::new(SimDisk::new(rng.draw()), shared.clone());
+    let mut world = World { ground, base: Model::new(Vec::new()), rng, fired: Fired::new() };
+    let lives = world.rng.between(1, 5);
+    for life in 0..=lives {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                shared.accuse(format!("no runtime: {error}"));
+                break;
+            }
+        };
+        runtime.block_on(async {
+            sky.begin.set(Some(Instant::now()));
+            if let Err(what) = world.life(life == 0, life == lives).await {
+                shared.accuse(format!("life {life}: {what}"));
+            }
+            let elapsed = sky.begin.get().map_or(Duration::ZERO, |begin| begin.elapsed());
+            sky.base.set(sky.base.get() + i64::try_from(elapsed.as_nanos()).unwrap_or(0));
+            // Clocks are set while a service is down.
+            if world.rng.percent(15) {
+                let hours = i64::try_from(world.rng.below(49)).unwrap_or(0) - 24;
+                sky.base.set(sky.base.get() + hours * 3_600_000_000_000);
+                count(&mut world.fired, "clock set");
+            }
+            sky.begin.set(None);
+        });
+        drop(runtime);
+        if !shared.wrong.lock().is_empty() {
+            break;
+        }
+    }
+    steplog::watch(None);
+    world.outcome(seed)
+}
+
+impl World {
+    async fn life(&mut self, first: bool, last: bool) -> Result<(), String> {
+        if first {
+            let memory = Memory::default();
+            people(&memory, &mut self.rng).await.map_err(|e| e.to_string())?;
+            self.base = base_of(&memory.tree());
+            let rng = self.rng.fork();
+            self.ground.add_place(memory, rng);
+        }
+        self.watch_steps();
+        self.set_disk_faults(last);
+        let mut life = Life::start(&self.ground)?;
+        self.take_down(&life)?;
+        if !life.is_set_up() {
+            self.ground.weather(Weather::Fair);
+            let place = self.ground.places.lock()[0].clone();
+            life.set_up(&place).await?;
+        }
+        self.ground.redoing(true);
+        if last {
+            self.ground.weather(Weather::Fair);
+            return self.last(life).await;
+        }
+        let until = Duration::from_millis(self.rng.between(20, 6000));
+        let rngs = (self.rng.fork(), self.rng.fork(), self.rng.fork());
+        let journal = life.core.ledger.journal.clone();
+        let failed = tokio::select! {
+            biased;
+            () = tokio::time::sleep(until) => None,
+            error = journal.failed() => Some(error.to_string()),
+            wrong = self.run(&mut life, rngs) => return Err(wrong),
+        };
+        let end = match self.rng.below(20) {
+            _ if self.ground.disk.is_off() => End::PowerCut,
+            0..9 => End::PowerCut,
+            9..18 => End::Killed,
+            _ if failed.is_none() => End::Stopped,
+            _ => End::Killed,
+        };
+        self.ground.shared.note(&format!("{end:?} {failed:?}"));
+        self.end(life, end, failed.is_some()).await
+    }
+
+    /// Clients, operator and weather, until cancelled; or what is wrong.
+    async fn run(&self, life: &mut Life, (mut clients, operator, weather): (Rng, Rng, Rng)) -> String {
+        let up = {
+            let weather = life.weather(weather.clone());
+            tokio::select! {
+                biased;
+                up = life.primary_is_up() => up,
+                () = weather => Ok(()),
+            }
+        };
+        if let Err(what) = up.and_then(|()| self.check_primary(life, "after recovery")) {
+            return what;
+        }
+        self.ground.redoing(false);
+        let several = clients.between(1, 5);
+        life.start_clients(several, &mut clients);
+        let journal = life.core.ledger.journal.clone();
+        let (operator, weather) = (life.operate(operator), life.weather(weather));
+        let write_down = async {
+            // Before segments are recycled.
+            loop {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                if let Err(what) = self.ground.shared.scribe.lock().read(&journal) {
+                    // The disk's power may have gone; otherwise it is an accusation.
+                    if !self.ground.disk.is_off() {
+                        return what;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            what = write_down => what,
+            () = operator => "the operator went home".into(),
+            () = weather => "there is no weather any more".into(),
+        }
+    }
+
+    async fn end(&mut self, mut life: Life, end: End, failed: bool) -> Result<(), String> {
+        let journal = life.core.ledger.journal.clone();
+        if end == End::Stopped {
+            self.ground.weather(Weather::Fair);
+            life.stop_clients().await;
+            life.settled().await?;
+            self.ground.shared.scribe.lock().read(&journal)?;
+            count(&mut self.fired, "stop");
+            let stopped = life.stop().await;
+            self.ground.disk.kill();
+            return stopped;
+        }
+        if !self.ground.disk.is_off() && !failed {
+            self.ground.shared.scribe.lock().read(&journal)?;
+        }
+        if failed {
+            count(&mut self.fired, "journal failed");
+        }
+        // All at one instant, before anything of the life is dropped.
+        if end == End::PowerCut {
+            self.cut_power();
+        } else {
+            count(&mut self.fired, "kill");
+            self.ground.disk.kill();
+            self.ground.stores.kill();
+            for place in self.ground.places.lock().iter() {
+                place.memory.kill();
+            }
+        }
+        Ok(())
+    }
+
+    fn cut_power(&mut self) {
+        count(&mut self.fired, "power cut");
+        self.ground.disk.cut_power();
+        let _lost = self.ground.stores.cut_power(&mut self.rng);
+        let places = self.ground.places.lock().clone();
+        for place in places {
+            let chance = [0, 100, 50, 90, 10][self.rng.index(5)];
+            let rng = &mut self.rng;
+            let mut lost = 0;
+            place.memory.power_cut(|| {
+                let keep = rng.percent(chance);
+                lost += u64::from(!keep);
+                keep
+            });
+            if lost > 0 {
+                *self.fired.entry("changes lost").or_default() += lost;
+            }
+        }
+    }
+
+    fn set_disk_faults(&mut self, last: bool) {
+        let mut faults = Faults { write_takes: Some(Duration::from_micros(self.rng.below(400))), ..Faults::default() };
+        if !last {
+            match self.rng.below(8) {
+                0 => faults.power_goes_at = Some(self.rng.between(20, 3000)),
+                1 => faults.flush_fails = Some(Nth::Once(self.rng.between(20, 1500))),
+                2 => faults.write_fails = Some(Nth::Once(self.rng.between(20, 1500))),
+                _ => {}
+            }
+        }
+        self.ground.disk.set_faults(faults);
+    }
+
+    /// I4: a step that the journal calls done is not carried out again.
+    fn watch_steps(&self) {
+        let mut done = BTreeSet::new();
+        let mut given_up = BTreeSet::new();
+        for rec in &self.ground.shared.scribe.lock().recs {
+            let Event::CopyDone(e) = &rec.event else { continue };
+            given_up.extend(e.failed.iter().map(|failed| (e.location, failed.node)));
+            done.extend(e.ranges.iter().filter(|r| !r.void).map(|r| (e.location, r.node, r.offset)));
+        }
+        let shared = self.ground.shared.clone();
+        steplog::watch(Some(Box::new(move |location, step| {
+            let again = done.contains(&(location, step.node, step.offset)) && !step.void;
+            if again && !given_up.contains(&(location, step.node)) {
+                shared.accuse(format!("I4: the step {} at {} was done in an earlier life", step.node, step.offset));
+            }
+        })));
+    }
+
+    /// What the journal says at a start: everything that was durable, and what clients were told.
+    fn take_down(&self, life: &Life) -> Result<(), String> {
+        let mut scribe = self.ground.shared.scribe.lock();
+        scribe.read(&life.core.ledger.journal)?;
+        for rec in &scribe.recs {
+            if !matches!(rec.event, Event::JunctionSwitched(_)) {
+                self.ground.told(rec.lsn, &rec.event);
+            }
+        }
+        match scribe.check_answers().into_iter().next() {
+            Some(wrong) => Err(wrong),
+            None => Ok(()),
+        }
+    }
+
+    fn check_primary(&self, life: &Life, when: &str) -> Result<(), String> {
+        let mut scribe = self.ground.shared.scribe.lock();
+        scribe.read(&life.core.ledger.journal)?;
+        let model = scribe.fold(&self.base, scribe.upto())?;
+        let state = life.core.ledger.state();
+        let primary = state.junctions.get(&super::life::JUNCTION).map(|j| j.primary).ok_or("there is no junction")?;
+        let memory = self.ground.memory_of(primary).ok_or("the primary is on no filer")?;
+        let said = differences(&model, &memory.tree(), true);
+        if said.is_empty() { Ok(()) } else { Err(format!("C1: the primary ({primary}) {when}: {}", said.join("; "))) }
+    }
+
+    /// Fair weather: everything comes to its end, and is looked at.
+    async fn last(&mut self, mut life: Life) -> Result<(), String> {
+        life.primary_is_up().await?;
+        self.check_primary(&life, "after recovery")?;
+        let mut rng = self.rng.fork();
+        life.start_clients(2, &mut rng);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        life.stop_clients().await;
+        life.settled().await?;
+        life.jobs_end().await?;
+        tokio::time::timeout(PATIENCE, self.look_through(&life))
+            .await
+            .map_err(|_| "C20: reading everything hangs")??;
+        let journal = life.core.ledger.journal.clone();
+        journal.wait_durable(journal.end_lsn()).await.map_err(|e| e.to_string())?;
+        self.take_down(&life)?;
+        let state = life.core.ledger.state();
+        life.stop().await?;
+        self.judge(&state)
+    }
+
+    fn judge(&self, state: &crate::state::State) -> Result<(), String> {
+        let scribe = self.ground.shared.scribe.lock();
+        if let Some(said) = scribe.doubled_steps().into_iter().next() {
+            return Err(said);
+        }
+        let model = scribe.fold(&self.base, scribe.upto())?;
+        let primary = state.junctions.get(&super::life::JUNCTION).map(|j| j.primary).ok_or("there is no junction")?;
+        let memory = self.ground.memory_of(primary).ok_or("the primary is on no filer")?;
+        for (which, tree) in [("live", memory.tree()), ("durable", memory.durable_tree())] {
+            let said = differences(&model, &tree, true);
+            if !said.is_empty() {
+                return Err(format!("C1: the primary at the end, {which}: {}", said.join("; ")));
+            }
+        }
+        let mut primary_by_events = None;
+        for rec in &scribe.recs {
+            match &rec.event {
+                Event::JunctionAdded(e) => primary_by_events = Some(e.location.location),
+                Event::JunctionSwitched(e) => {
+                    if primary_by_events != Some(e.from) {
+                        return Err(format!("I5: switched from {} at {}, which was not the primary", e.from, rec.lsn));
+                    }
+                    primary_by_events = Some(e.to);
+                    let then = scribe.fold(&self.base, rec.lsn)?;
+                    let left = self.ground.memory_of(e.from).ok_or("the left side is on no filer")?;
+                    let said = differences(&then, &left.tree(), true);
+                    if !said.is_empty() {
+                        return Err(format!("the side left at {}: {}", rec.lsn, said.join("; ")));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for switch in self.ground.switches.lock().iter() {
+            let then = scribe.fold(&self.base, switch.lsn)?;
+            for (which, tree) in [("old", &switch.old), ("new", &switch.new)] {
+                let said = differences(&then, tree, true);
+                if !said.is_empty() {
+                    return Err(format!("I2: the {which} side at the switch at {}: {}", switch.lsn, said.join("; ")));
+                }
+            }
+        }
+        self.judge_handles(&scribe)?;
+        self.judge_reads(&scribe)
+    }
+
+    /// I6: a handle is stale only when its object was removed.
+    fn judge_handles(&self, scribe: &Scribe) -> Result<(), String> {
+        let gone = scribe.removals();
+        for answer in &scribe.answers {
+            if answer.told == super::scribe::Told::Refused(Status::Stale)
+                && let Some(node) = answer.node
+                && gone.get(&node).is_none_or(|lsn| *lsn > answer.window.1)
+            {
+                return Err(format!("I6: a handle that is not gone was stale: {answer:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_reads(&self, scribe: &Scribe) -> Result<(), String> {
+        let reads = self.ground.shared.reads.lock();
+        let asked: BTreeSet<NodeId> = reads.iter().map(|seen| seen.at.node).collect();
+        let mut versions: BTreeMap<NodeId, Versions> = BTreeMap::new();
+        let mut model = self.base.clone();
+        for rec in &scribe.recs {
+            model.apply(rec.time, &rec.event, &rec.bulk, scribe.ends.get(&rec.lsn))?;
+            let about: Vec<NodeId> = match &rec.event {
+                Event::Write(e) => vec![e.node],
+                Event::SetAttr(e) => vec![e.node],
+                Event::Make(e) => vec![e.node],
+                Event::Adopt(e) => e.entries.iter().map(|entry| entry.node).collect(),
+                _ => continue,
+            };
+            for node in about.into_iter().filter(|node| asked.contains(node)) {
+                if let Some(is) = model.by_id(node) {
+                    versions.entry(node).or_default().push((rec.lsn, Arc::new(is.content.clone())));
+                }
+            }
+        }
+        let none = Vec::new();
+        let wrong = |seen| Life::judge_read(seen, versions.get(&seen.at.node).unwrap_or(&none));
+        reads.iter().find_map(wrong).map_or(Ok(()), Err)
+    }
+
+    /// Everything by the volume, as a client sees it: I6, and that what is there can be read.
+    async fn look_through(&self, life: &Life) -> Result<(), String> {
+        let model = {
+            let mut scribe = self.ground.shared.scribe.lock();
+            scribe.read(&life.core.ledger.journal)?;
+            scribe.fold(&self.base, scribe.upto())?
+        };
+        let call = Call {
+            uid: 0,
+            gid: 0,
+            gids: Vec::new(),
+            addr: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            port: 700,
+            xid: u32::MAX,
+            sum: 0,
+        };
+        let root = self.ground.shared.pool.lock().dirs[0];
+        let mut at: BTreeMap<Vec<u8>, NodeRef> = BTreeMap::from([(Vec::new(), root)]);
+        for (path, nr) in model.paths() {
+            let text = String::from_utf8_lossy(&path).into_owned();
+            if let Some(slash) = path.iter().rposition(|b| *b == b'/') {
+                let dir = at[&path[..slash]];
+                let found = life.core.volume.lookup(&call, dir, &path[slash + 1..]).await;
+                let found = found.map_err(|r| format!("I6: {text} is not found: {:?}", r.status))?;
+                at.insert(path.clone(), found.node);
+            }
+            let (node, here) = (&model.nodes[nr], at[&path]);
+            if node.id.is_some_and(|id| id != here.node) {
+                return Err(format!("I6: {text} has become {}, was {:?}", here.node, node.id));
+            }
+            self.look_at(life, &call, node, here, &text).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at(&self, life: &Life, call: &Call, node: &Node, at: NodeRef, text: &str) -> Result<(), String> {
+        let volume = &life.core.volume;
+        let attr = volume.getattr(at).await.map_err(|s| format!("C1: {text} has no attributes: {s:?}"))?;
+        let is = (attr.kind, attr.mode, attr.uid, attr.gid, attr.mtime);
+        let should = (node.kind, node.mode, node.uid, node.gid, node.mtime);
+        if node.id.is_some() && is != should {
+            return Err(format!("C1: {text} ({}) is {is:?}, should be {should:?}", at.node));
+        }
+        if node.kind == journal_format::ids::Kind::File {
+            let read = volume.read(call, at, 0, 1 << 20).await.map_err(|r| format!("C1: {text}: {:?}", r.status))?;
+            if read.data[..] != node.content[..] {
+                return Err(format!("C1: {text} ({}) reads otherwise", at.node));
+            }
+        }
+        if node.kind == journal_format::ids::Kind::Dir {
+            let listing = volume.readdir(call, at, 0, 0, 1 << 20, false).await;
+            let listing = listing.map_err(|r| format!("C1: {text} is not listed: {:?}", r.status))?;
+            let names: BTreeSet<Vec<u8>> = listing.entries.into_iter().skip(2).map(|entry| entry.name).collect();
+            if !names.iter().eq(node.entries.keys()) {
+                return Err(format!("C1: {text} ({}) lists other names", at.node));
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(self, seed: u64) -> Outcome {
+        let Self { ground, mut fired, .. } = self;
+        for place in ground.places.lock().iter() {
+            for (what, n) in place.fate.fired() {
+                *fired.entry(what).or_default() += n;
+            }
+        }
+        *fired.entry("switch").or_default() += ground.switches.lock().len() as u64;
+        let scribe = ground.shared.scribe.lock();
+        let mut digest = ground.shared.digest.lock().clone();
+        for rec in &scribe.recs {
+            digest.update(format!("{:?} {:?} {:?}", rec.lsn, rec.time, rec.event).as_bytes());
+        }
+        for place in ground.places.lock().iter() {
+            digest.update(format!("{} {} {:?}", place.name, place.fate.calls(), place.memory.tree()).as_bytes());
+        }
+        let wrong = ground.shared.wrong.lock().clone();
+        Outcome {
+            seed,
+            digest: digest.finalize().to_hex().to_string(),
+            fired,
+            wrong,
+            records: scribe.recs.len(),
+            answers: scribe.answers.len(),
+        }
+    }
+}
+
+const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+
+/// A tree that was there before tain: directories, files with holes, hard links, symlinks.
+async fn people(memory: &Memory, rng: &mut Rng) -> crate::filer::Result<()> {
+    let root = memory.root().await?;
+    memory.set(&root, Changes { mode: Some(0o777), ..Changes::default() }).await?;
+    let mut dirs: Vec<Object> = vec![root];
+    for _ in 0..rng.below(5) {
+        let dir = dirs[rng.index(dirs.len())].clone();
+        let name: &[u8] = if rng.percent(50) { b"d0" } else { b"d1" };
+        if let Ok(made) = memory.make(&dir, name, &What::Dir, MakeAttrs { mode: 0o777, ..ATTRS }).await {
+            dirs.push(made);
+        }
+    }
+    for _ in 0..rng.below(12) {
+        let dir = dirs[rng.index(dirs.len())].clone();
+        let names: [&[u8]; 4] = [b"f0", b"f1", b"a", b"b"];
+        let Ok(file) = memory.make(&dir, names[rng.index(4)], &What::File, ATTRS).await else { continue };
+        for _ in 0..rng.below(4) {
+            let (at, len) = (rng.below(80_000), rng.between(1, 20_000));
+            let fill = rng.draw().to_le_bytes()[0] | 1;
+            let data = vec![fill; usize::try_from(len).unwrap_or(0)];
+            memory.write(&file, at, Bytes::from(data)).await?;
+        }
+        if rng.percent(30) {
+            let to = dirs[rng.index(dirs.len())].clone();
+            let _taken = memory.link(&file, &to, b"l").await;
+        }
+        if rng.percent(15) {
+            let what = What::Symlink { target: b"../f0".to_vec() };
+            let _taken = memory.make(&dir, b"c", &what, MakeAttrs { mode: 0o777, ..ATTRS }).await;
+        }
+    }
+    memory.sync().await
+}
+
+/// The same as the model has it.
+fn base_of(found: &[Found]) -> Model {
+    let mut numbers: BTreeMap<u64, Nr> = BTreeMap::new();
+    let mut nodes: Vec<Node> = Vec::new();
+    for it in found {
+        let nr = *numbers.entry(it.number).or_insert_with(|| {
+            let mut node = Node::new(it.stat.kind, it.stat.mode, it.stat.uid, it.stat.gid);
+            node.mtime = it.stat.mtime;
+            node.content.clone_from(&it.bytes);
+            node.target.clone_from(&it.target);
+            nodes.push(node);
+            nodes.len() - 1
+        });
+        if let Some(slash) = it.path.iter().rposition(|b| *b == b'/') {
+            let dir = found.iter().find(|f| f.path == it.path[..slash]).and_then(|f| numbers.get(&f.number).copied());
+            nodes[dir.unwrap_or(ROOT)].entries.insert(it.path[slash + 1..].to_vec(), nr);
+        }
+    }
+    Model::new(nodes)
+}

@@ -1,0 +1,82 @@
+//! The seeded worlds (`src/sim`): `cargo test --features simulation --test simulation`.
+//!
+//! `TAIN_SEEDS=n` runs n seeds instead of the usual number, `TAIN_SEED=s` that one alone, with its log.
+
+use std::collections::BTreeMap;
+use tain::sim::found::{FOUND, OPEN};
+use tain::sim::{Outcome, run};
+
+/// How many seeds CI runs.
+const SEEDS: u64 = 60;
+/// Of the seeds, so many run twice, to see that both are the same.
+const TWICE: u64 = 10;
+/// Faults that a run must have met, a hundred seeds; fewer would prove nothing.
+const FEWEST: &[(&str, u64)] = &[
+    ("answer lost", 20),
+    ("changes lost", 200),
+    ("clock set", 10),
+    ("down", 100),
+    ("failed", 20),
+    ("full", 50),
+    ("journal failed", 3),
+    ("kill", 30),
+    ("power cut", 30),
+    ("read refused", 20),
+    ("refused", 5),
+    ("stall", 100),
+    ("stop", 3),
+    ("switch", 30),
+    ("sync failed", 30),
+];
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+fn report(outcome: &Outcome) {
+    println!("seed {}: {} records, {} answers", outcome.seed, outcome.records, outcome.answers);
+    for wrong in &outcome.wrong {
+        println!("  {wrong}");
+    }
+}
+
+#[test]
+fn every_world_ends_well() {
+    if let Some(seed) = number("TAIN_SEED") {
+        let _unset =
+            tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+        let outcome = run(seed);
+        report(&outcome);
+        println!("fired: {:?}\ndigest: {}", outcome.fired, outcome.digest);
+        assert!(outcome.wrong.is_empty(), "seed {seed}");
+        return;
+    }
+    let seeds = number("TAIN_SEEDS").unwrap_or(SEEDS);
+    let (mut fired, mut bad) = (BTreeMap::<&str, u64>::new(), Vec::new());
+    let (mut records, mut answers) = (0, 0);
+    for seed in FOUND.iter().map(|(seed, _)| *seed).chain(1..=seeds) {
+        let outcome = run(seed);
+        records += outcome.records;
+        answers += outcome.answers;
+        for (what, n) in &outcome.fired {
+            *fired.entry(what).or_default() += n;
+        }
+        if !outcome.wrong.is_empty() {
+            report(&outcome);
+            match OPEN.iter().find(|(open, _)| *open == seed) {
+                Some((_, what)) => println!("  known, and open: {what}"),
+                None => bad.push(seed),
+            }
+        } else if seed <= TWICE {
+            assert_eq!(outcome.digest, run(seed).digest, "seed {seed}: two runs differ");
+        }
+    }
+    println!("{seeds} seeds, {records} records, {answers} answers; fired: {fired:?}");
+    assert!(bad.is_empty(), "TAIN_SEED=one of {bad:?}");
+    for (what, fewest) in FEWEST {
+        let n = fired.get(what).copied().unwrap_or(0);
+        let wanted = fewest * seeds / 100;
+        assert!(n >= wanted, "'{what}' came {n} times, not {wanted}: the worlds have become too quiet");
+    }
+}
