@@ -4,11 +4,13 @@
 //! its cursor. The live index's commit states a position that every operation before has ended at. A failed sync holds
 //! the cursor, and the operations since are redone at the next start.
 
+mod aside;
+
 use crate::core::{Core, Error, Result, blocking};
 use crate::location::Location;
 use crate::location::carry_out::put_times;
 use crate::service::recovery::CALLS_BYTES;
-use crate::state::{State, positions};
+use crate::state::State;
 use journal_format::event::{Cursor, Event};
 use journal_format::ids::{JunctionId, LocationId, Lsn};
 use std::collections::BTreeMap;
@@ -28,7 +30,7 @@ const TOUCHED_MAX: usize = 16384;
 /// Past the journal's soft limit one is due so often: whoever let go of the journal frees it at once.
 const PRESSED: Duration = Duration::from_secs(1);
 /// How long a checkpoint waits for a primary that hangs. It goes on without it, and takes what that says later.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5000 });
 
 /// What the last checkpoint saw.
 #[derive(Default)]
@@ -37,7 +39,7 @@ pub struct Checkpoints {
     activity: u64,
     snapshot: Lsn,
     /// Primaries that are being synced, one try each.
-    syncing: BTreeMap<LocationId, JoinHandle<Result<Lsn>>>,
+    syncing: BTreeMap<LocationId, (tokio::time::Instant, JoinHandle<Result<Lsn>>)>,
 }
 
 impl Checkpoints {
@@ -68,8 +70,13 @@ impl Checkpoints {
     /// Take one now.
     pub async fn take(&mut self, core: &Core) -> Result<()> {
         let activity = core.ledger.activity();
-        let settled = core.ledger.settled_all_lsn();
         let cursors = self.sync(core).await?;
+        let aside = aside::hung(core);
+        let settled = core.ledger.settled_without(&aside);
+        aside::extend(core, &aside, settled).await?;
+        for junction in core.live.aside()?.into_iter().chain(aside.iter().copied()) {
+            core.live.set_aside(junction, aside.contains(&junction));
+        }
         let live = core.live.store.clone();
         blocking(move || Ok(live.commit(settled)?)).await?;
         let state = core.ledger.state();
@@ -83,7 +90,8 @@ impl Checkpoints {
             core.ledger.wait_durable(at.end).await?;
             self.snapshot(core, at.end, &state).await?;
         }
-        let floor = positions::oldest_cursor(&core.ledger.state()).unwrap_or(settled).min(settled).min(self.snapshot);
+        aside::drop_passed(core, settled).await?;
+        let floor = aside::floor(core).unwrap_or(settled).min(settled).min(self.snapshot);
         // Calls of this part may be repeated after a restart, and get their first answer.
         let kept = CALLS_BYTES.min(core.ledger.journal.soft_limit() / 4);
         let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));
@@ -94,18 +102,18 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Sync every primary, side by side: one that hangs holds up nothing but its own cursor.
+    /// Sync every primary, side by side: one that hangs holds up nothing but its own cursor, and is waited for once.
     async fn sync(&mut self, core: &Core) -> Result<Vec<Cursor>> {
+        let now = tokio::time::Instant::now();
         for (junction, location) in primaries(core) {
             let core = core.clone();
             self.syncing
                 .entry(location.id)
-                .or_insert_with(|| tokio::spawn(async move { primary(&core, junction, &location).await }));
+                .or_insert_with(|| (now, tokio::spawn(async move { primary(&core, junction, &location).await })));
         }
-        let until = tokio::time::Instant::now() + PATIENCE;
         let mut cursors = Vec::new();
-        for (id, mut task) in std::mem::take(&mut self.syncing) {
-            match tokio::time::timeout_at(until, &mut task).await {
+        for (id, (began, mut task)) in std::mem::take(&mut self.syncing) {
+            match tokio::time::timeout_at(began + PATIENCE, &mut task).await {
                 Ok(Ok(Ok(lsn))) => cursors.push(Cursor { location: id, lsn }),
                 Ok(Ok(Err(error @ Error::Journal(_)))) => return Err(error),
                 Ok(Ok(Err(error))) => {
@@ -116,7 +124,7 @@ impl Checkpoints {
                 }
                 Err(_) => {
                     tracing::warn!(location = %id, "the primary hangs: its cursor stays, and others go on");
-                    self.syncing.insert(id, task);
+                    self.syncing.insert(id, (began, task));
                 }
             }
         }

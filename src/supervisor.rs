@@ -103,12 +103,14 @@ pub struct Supervisor {
     board: Arc<Board>,
     running: BTreeMap<LocationId, Running>,
     retry_at: BTreeMap<LocationId, Instant>,
+    /// Primaries that are being opened and redone.
+    opening: BTreeMap<LocationId, JoinHandle<Result<()>>>,
 }
 
 impl Supervisor {
     #[must_use]
     pub fn new(core: Core, board: Arc<Board>) -> Self {
-        Self { core, board, running: BTreeMap::new(), retry_at: BTreeMap::new() }
+        Self { core, board, running: BTreeMap::new(), retry_at: BTreeMap::new(), opening: BTreeMap::new() }
     }
 
     /// Run until `stop` says so; then end what runs.
@@ -128,6 +130,7 @@ impl Supervisor {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+        self.opening.values().for_each(JoinHandle::abort);
         for (_, running) in std::mem::take(&mut self.running) {
             running.stop().await;
         }
@@ -137,10 +140,7 @@ impl Supervisor {
         let wanted = wanted(&self.core.ledger.state());
         let primaries: BTreeSet<LocationId> = wanted.primaries.keys().copied().collect();
         for (location, junction) in &wanted.primaries {
-            if self.core.locations.get(*location).is_none() && self.is_time(*location) {
-                let up = bring_up(&self.core, *junction, *location).await;
-                self.noted(*location, up)?;
-            }
+            self.bring_up(*junction, *location).await?;
         }
         self.stop_unwanted(&wanted).await;
         for wanted in wanted.replayers.values() {
@@ -151,6 +151,34 @@ impl Supervisor {
             self.to(job, JobState::Completed, "").await?;
         }
         self.advance().await
+    }
+
+    /// A primary in a task of its own: one that hangs holds up no other, and is tried once at a time.
+    async fn bring_up(&mut self, junction: JunctionId, location: LocationId) -> Result<()> {
+        if self.core.locations.get(location).is_some() && !self.opening.contains_key(&location) {
+            return Ok(());
+        }
+        let is_new = !self.opening.contains_key(&location);
+        if is_new {
+            if !self.is_time(location) {
+                return Ok(());
+            }
+            let core = self.core.clone();
+            self.opening.insert(location, tokio::spawn(async move { bring_up(&core, junction, location).await }));
+        }
+        let Some(mut task) = self.opening.remove(&location) else { return Ok(()) };
+        let patience = if is_new { OPEN_MAX } else { Duration::ZERO };
+        let up = match tokio::time::timeout(patience, &mut task).await {
+            Ok(Ok(up)) => up,
+            Ok(Err(panic)) => Err(Error::Other(panic.to_string())),
+            Err(_) => {
+                self.opening.insert(location, task);
+                let waits = format!("its filer does not answer within {OPEN_MAX:?}");
+                self.board.down.lock().entry(location).or_insert(waits);
+                return Ok(());
+            }
+        };
+        self.noted(location, up).map(drop)
     }
 
     fn is_time(&self, location: LocationId) -> bool {
@@ -185,6 +213,15 @@ impl Supervisor {
                 running.stop().await;
             }
             self.board.statuses.lock().remove(&id);
+        }
+        // What was opened for a junction that is gone meanwhile is closed again.
+        let is_stale =
+            |id: LocationId, task: &JoinHandle<Result<()>>| task.is_finished() && !wanted.primaries.contains_key(&id);
+        let stale: Vec<LocationId> =
+            self.opening.iter().filter(|(id, task)| is_stale(**id, task)).map(|(id, _)| *id).collect();
+        for id in stale {
+            self.opening.remove(&id);
+            self.core.locations.remove(id);
         }
         let state = self.core.ledger.state();
         self.board.holds.lock().retain(|job, _| state.jobs.contains_key(job));

@@ -25,7 +25,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("control", BELOW_VOLUME),
     ("core", &["env", "state", "journal", "index", "filer", "location", "ledger", "volume"]),
     ("limits", &["state"]),
-    ("checkpoint", &["state", "journal", "index", "filer", "location", "ledger", "volume", "core"]),
+    ("checkpoint", &["state", "limits", "journal", "index", "filer", "location", "ledger", "volume", "core"]),
     ("switch", BELOW_SUPERVISOR),
     ("supervisor", BELOW_SUPERVISOR),
     ("gateway", &["volume", "wire", "state", "env", "config", "ledger"]),

@@ -10,4 +10,5 @@ pub mod ids;
 pub mod record;
 pub mod scan;
 pub mod segment;
+pub mod side;
 pub mod snapshot;

@@ -2,7 +2,7 @@
 
 use super::error::{At, Error, Result};
 use crate::env::disk::{Disk, DiskFile, Lock, Open};
-use journal_format::ids::{Lsn, SegmentNo};
+use journal_format::ids::{JunctionId, Lsn, SegmentNo};
 use journal_format::segment::{BLOCK, SegmentHeader};
 use std::any::Any;
 use std::io;
@@ -23,6 +23,11 @@ pub fn snapshot_name(lsn: Lsn) -> String {
     format!("snapshot-{:016x}", lsn.0)
 }
 
+/// Unique by its beginning; it is rewritten as a whole when it grows.
+pub fn side_name(junction: JunctionId, from: Lsn) -> String {
+    format!("side-{:08x}-{:016x}", junction.0, from.0)
+}
+
 /// The number in a name of this family; `None` unless the name is spelled exactly as we spell it.
 fn number_in(name: &str, family: &str) -> Option<u64> {
     let digits = name.strip_prefix(family)?;
@@ -39,6 +44,8 @@ pub struct Listing {
     /// Ascending.
     pub snapshots: Vec<Lsn>,
     pub unfinished: Vec<PathBuf>,
+    /// Side segments.
+    pub sides: Vec<PathBuf>,
 }
 
 /// The journal's directory, on the disk that the options name.
@@ -68,6 +75,8 @@ impl Dir {
                 listing.snapshots.push(Lsn(lsn));
             } else if number_in(&name, "spare-").is_some() {
                 listing.spares.push(self.join(&name));
+            } else if name.starts_with("side-") {
+                listing.sides.push(self.join(&name));
             } else if name.starts_with("segment-") || name.starts_with("snapshot-") {
                 // A copy beside the original, a renamed one: which is true cannot be told from here.
                 let what = format!("{name} is not a name that tain gives; move it away");

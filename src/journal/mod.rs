@@ -41,6 +41,7 @@ mod map;
 mod reader;
 mod recover;
 mod segments;
+mod side;
 #[cfg(test)]
 mod sim_tests;
 mod snapshot;
@@ -61,6 +62,7 @@ use journal_format::event::Event;
 use journal_format::ids::{Lsn, Time};
 use parking_lot::Mutex;
 use segments::{SEGMENTS_MIN, Segments};
+use side::Sides;
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -138,6 +140,7 @@ struct Inner {
     snapshot_lsn: AtomicU64,
     snapshots: Mutex<()>,
     soft_limit: AtomicU64,
+    sides: Sides,
 }
 
 /// Dropped last: the lock is held as long as a thread may write.
@@ -164,6 +167,7 @@ impl Journal {
         }
         let lock = dir.lock()?;
         let found = recover::recover(&options, &dir)?;
+        let sides = Sides::open(&dir, found.id)?;
         let room = Arc::new(tokio::sync::Notify::new());
         let segments = Segments::new(&options, dir, found.id, found.size, found.segments, found.spares, room);
         let end = found.target.segment.header.first_lsn().plus(found.start);
@@ -184,6 +188,7 @@ impl Journal {
             snapshot_lsn: AtomicU64::new(found.snapshot.unwrap_or_default().0),
             snapshots: Mutex::new(()),
             soft_limit: AtomicU64::new(options.hard_limit / 2),
+            sides,
         };
         Ok(Journal { inner: Arc::new(inner) })
     }

@@ -5,6 +5,7 @@ use super::append::Shared;
 use super::error::{Error, Result};
 use super::map::{self, Map};
 use super::segments::Segment;
+use super::side::Aside;
 use journal_format::event::codec;
 use journal_format::ids::{Lsn, SegmentNo};
 use journal_format::record::KIND_SEGMENT_END;
@@ -18,11 +19,13 @@ pub struct Reader {
     shared: Arc<Shared>,
     position: Lsn,
     here: Option<(Arc<Segment>, Arc<Map>)>,
+    /// Before the journal.
+    aside: Option<Aside>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: Lsn) -> Result<Reader> {
-        let mut reader = Reader { shared, position: from, here: None };
+        let mut reader = Reader { shared, position: from, here: None, aside: None };
         let start = reader.shared.segments.start_lsn();
         // The header block of the first segment names nothing: a position in it is the start.
         if from < start && from.plus(BLOCK) < start {
@@ -38,8 +41,41 @@ impl Reader {
         self.position
     }
 
+    /// Read this first, from `from` on.
+    pub(super) fn begin_aside(&mut self, aside: Aside, from: Lsn) {
+        self.aside = Some(aside);
+        self.position = from;
+    }
+
+    fn next_aside(&mut self, limit: Lsn) -> Result<Option<Record>> {
+        let Some(aside) = &mut self.aside else { return Ok(None) };
+        let segments = &self.shared.segments;
+        match aside.next(&segments.dir, segments.id, self.position)? {
+            Some((record, next)) => {
+                if record.end > limit {
+                    return Ok(None);
+                }
+                aside.passed(next);
+                self.position = record.end;
+                Ok(Some(record))
+            }
+            None if aside.to > limit => Ok(None),
+            None => {
+                self.position = self.position.max(aside.to);
+                self.aside = None;
+                Ok(None)
+            }
+        }
+    }
+
     /// The next record that ends at or before `limit` (and is durable); `None` when there is none now.
     pub fn next(&mut self, limit: Lsn) -> Result<Option<Record>> {
+        if self.aside.is_some() {
+            let record = self.next_aside(limit)?;
+            if record.is_some() || self.aside.is_some() {
+                return Ok(record);
+            }
+        }
         loop {
             let bound = limit.min(Lsn(self.shared.durable.load(Ordering::Acquire)));
             if self.position >= bound || !self.enter()? {

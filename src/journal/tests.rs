@@ -412,6 +412,69 @@ async fn at_the_hard_limit_operations_wait_the_reserve_goes_on_and_recycling_fre
 }
 
 #[tokio::test]
+async fn what_was_set_aside_is_read_first_and_survives_recycling_and_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(options(dir.path())).unwrap();
+    let hung = JunctionId(7);
+    let of = |event: &Event| matches!(event, Event::Write(e) if e.junction == hung);
+    let mut expected = Vec::new();
+    let mut from = None;
+    for round in 0..6_u64 {
+        // Little of the hung one, much of others: more than the journal holds.
+        for n in 0..6_u8 {
+            let bulk = vec![n; 15_000];
+            let Event::Write(mut write) = write_event(round * 100 + u64::from(n), &bulk) else { panic!() };
+            if n % 3 == 0 {
+                write.junction = hung;
+            }
+            let at = append_durably(&journal, &Event::Write(write.clone()), &bulk).await;
+            if write.junction == hung {
+                from.get_or_insert(at.lsn);
+                expected.push((at, write.node, bulk));
+            }
+        }
+        let to = journal.durable_lsn();
+        journal.set_aside(hung, from.unwrap(), to, &of).unwrap();
+        journal.write_snapshot(to, b"fold").unwrap();
+        journal.recycle(to).unwrap();
+    }
+    let more = vec![9; 100];
+    let Event::Write(mut write) = write_event(9999, &more) else { panic!() };
+    write.junction = hung;
+    let at = append_durably(&journal, &Event::Write(write), &more).await;
+    expected.push((at, NodeId(9999), more));
+    let from = from.unwrap();
+    assert!(journal.start_lsn() > from && matches!(journal.reader(from), Err(Error::Recycled { .. })));
+    let check = |journal: &Journal, from: Lsn| {
+        let mut reader = journal.reader_of(hung, from).unwrap();
+        let mut left: Vec<_> = expected.iter().filter(|(at, ..)| at.lsn >= from).collect();
+        while let Some(record) = reader.next(Lsn(u64::MAX)).unwrap() {
+            let Event::Write(write) = &record.event else { continue };
+            if write.junction != hung {
+                assert!(record.lsn >= journal.start_lsn(), "of others only what the journal has");
+                continue;
+            }
+            let (at, node, bulk) = left.remove(0);
+            assert_eq!((record.lsn, record.end, record.time), (at.lsn, at.end, at.time));
+            assert_eq!((write.node, record.bulk.as_ref()), (*node, bulk.as_slice()));
+        }
+        assert!(left.is_empty());
+    };
+    check(&journal, from);
+    check(&journal, expected[3].0.lsn);
+    check(&journal, expected[4].0.end);
+    assert!(journal.dir_names().iter().filter(|name| name.starts_with("side-")).count() > 1, "in several pieces");
+    journal.close().await.unwrap();
+    drop(journal);
+    let journal = Journal::open(options(dir.path())).unwrap();
+    check(&journal, from);
+    check(&journal, expected[5].0.lsn);
+    journal.drop_side(hung).unwrap();
+    assert!(journal.dir_names().iter().all(|name| !name.starts_with("side-")));
+    assert!(matches!(journal.reader_of(hung, from), Err(Error::Recycled { .. })));
+}
+
+#[tokio::test]
 async fn recycled_segments_are_used_again_for_laps_and_the_journal_opens_at_each_point() {
     let dir = tempfile::tempdir().unwrap();
     let bulk = vec![3; 20_000];

@@ -193,6 +193,15 @@ impl Ledger {
         unsettled.values().filter_map(BTreeSet::first).min().map_or(end, |lsn| end.min(*lsn))
     }
 
+    /// The same without these junctions.
+    #[must_use]
+    pub fn settled_without(&self, aside: &BTreeSet<JunctionId>) -> Lsn {
+        let end = self.journal.durable_lsn();
+        let unsettled = self.inner.unsettled.lock();
+        let others = unsettled.iter().filter(|(junction, _)| !aside.contains(junction));
+        others.filter_map(|(_, ops)| ops.first()).min().map_or(end, |lsn| end.min(*lsn))
+    }
+
     /// Grows with everything that is appended, cursors apart: unchanged, there is nothing new to checkpoint.
     #[must_use]
     pub fn activity(&self) -> u64 {

@@ -11,7 +11,7 @@ use crate::filer;
 use crate::index::live::Live;
 use crate::journal::{self, Journal, Record};
 use journal_format::event::{Event, PartDone};
-use journal_format::ids::{LocationId, Lsn, NodeId};
+use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use std::collections::BTreeMap;
 
 /// How an operation ended otherwise than done.
@@ -72,7 +72,9 @@ pub async fn redo(journal: &Journal, live: &Live, location: &Location, cursor: L
     let Collected { round, operations, made_by } = {
         let journal = journal.clone();
         let (objects, id) = (location.objects.clone(), location.id);
-        crate::env::aside(move || collect(&journal, &objects, id, cursor))
+        // Its records may lie in the junction's side, if it hung long enough.
+        let junction = live.node(location.root).map_err(index_error)?.map_or(JunctionId(0), |rec| rec.junction);
+        crate::env::aside(move || collect(&journal, &objects, (junction, id), cursor))
             .await
             .map_err(|e| filer::Error::new(filer::ErrorKind::Io, "redo", e.to_string()))??
     };
@@ -97,17 +99,17 @@ pub async fn redo(journal: &Journal, live: &Live, location: &Location, cursor: L
 fn collect(
     journal: &Journal,
     objects: &crate::index::objects::Objects,
-    location: LocationId,
+    (junction, location): (JunctionId, LocationId),
     cursor: Lsn,
 ) -> Result<Collected, Error> {
     let end = journal.durable_lsn();
     let mut ends = Ends::new();
-    let mut reader = journal.reader(cursor)?;
+    let mut reader = journal.reader_of(junction, cursor)?;
     while let Some(record) = reader.next(end)? {
         note_end(&mut ends, &record.event);
     }
     let mut collected = Collected { round: Round::redo(), operations: 0, made_by: BTreeMap::new() };
-    let mut reader = journal.reader(cursor)?;
+    let mut reader = journal.reader_of(junction, cursor)?;
     while let Some(record) = reader.next(end)? {
         let part = match ends.get(&record.lsn) {
             Some(End::Failed) => continue,

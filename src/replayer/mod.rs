@@ -228,7 +228,7 @@ impl Replayer {
         let mut first = true;
         let done = Arc::new(prescan.done);
         let mut batch = Batch::new(from);
-        let mut feed = Feed::new(&self.ledger.journal, from)?;
+        let mut feed = Feed::new(&self.ledger.journal, self.junction, from)?;
         let pressed = *self.pressed.borrow();
         let mut changed = self.ledger.changed();
         loop {
@@ -292,9 +292,9 @@ impl Replayer {
     }
 
     async fn prescan(&self, from: Lsn) -> Result<Prescan, Error> {
-        let (journal, objects, location) =
-            (self.ledger.journal.clone(), self.location.objects.clone(), self.location.id);
-        blocking(move || prescan::prescan(&journal, &objects, location, from)).await
+        let (journal, objects) = (self.ledger.journal.clone(), self.location.objects.clone());
+        let of = (self.junction, self.location.id);
+        blocking(move || prescan::prescan(&journal, &objects, of, from)).await
     }
 
     /// Fold the next records; reading and folding touch disks, so they run aside.
@@ -325,8 +325,9 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(journal: &Journal, from: Lsn) -> Result<Self, Error> {
-        Ok(Self { reader: journal.reader(from)?, ahead: journal.reader(from)?, ends: Ends::new() })
+    fn new(journal: &Journal, junction: JunctionId, from: Lsn) -> Result<Self, Error> {
+        let reader = || journal.reader_of(junction, from);
+        Ok(Self { reader: reader()?, ahead: reader()?, ends: Ends::new() })
     }
 
     /// Everything before it has been read.

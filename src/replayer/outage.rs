@@ -68,7 +68,7 @@ impl Replayer {
         let dirty = Dirty { projection: self.projection.clone() };
         let done = Arc::new(prescan.done);
         let mut tried = Tried { to: prescan.end, ops: 0, bytes: 0 };
-        let mut feed = Feed::new(&self.ledger.journal, from)?;
+        let mut feed = Feed::new(&self.ledger.journal, self.junction, from)?;
         let mut position = from;
         let mut pulse = Pulse { up: false, asked: None, ask_at: Instant::now(), pause: AGAIN_MIN };
         let mut absorbed = Instant::now();

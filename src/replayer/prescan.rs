@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::location::carry_out::DoneSteps;
 use crate::location::redo::known;
 use journal_format::event::Event;
-use journal_format::ids::{LocationId, Lsn};
+use journal_format::ids::{JunctionId, LocationId, Lsn};
 
 pub struct Prescan {
     pub done: DoneSteps,
@@ -14,10 +14,15 @@ pub struct Prescan {
     pub end: Lsn,
 }
 
-pub fn prescan(journal: &Journal, objects: &Objects, location: LocationId, from: Lsn) -> Result<Prescan, Error> {
+pub fn prescan(
+    journal: &Journal,
+    objects: &Objects,
+    (junction, location): (JunctionId, LocationId),
+    from: Lsn,
+) -> Result<Prescan, Error> {
     let end = journal.durable_lsn();
     let mut done = DoneSteps::new();
-    let mut reader = journal.reader(from)?;
+    let mut reader = journal.reader_of(junction, from)?;
     while let Some(record) = reader.next(end)? {
         if let Event::CopyDone(e) = &record.event
             && e.location == location

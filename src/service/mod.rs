@@ -10,6 +10,8 @@
 
 pub mod port;
 pub mod recovery;
+#[cfg(test)]
+mod tests;
 
 use crate::checkpoint::Checkpoints;
 use crate::config::{Append, Config};

@@ -147,6 +147,10 @@ impl ServicePort {
                 ));
             }
         }
+        for (id, bytes) in self.core.ledger.journal.sides() {
+            let path = state.junctions.get(&id).map_or_else(|| id.to_string(), |j| crate::state::text::path(&j.path));
+            problems.push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside"));
+        }
         if self.core.ledger.journal.is_full() {
             let most = self.pins(self.core.ledger.journal.end_lsn());
             let by = most.first().map_or_else(String::new, |pin| {

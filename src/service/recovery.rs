@@ -10,7 +10,7 @@ use crate::journal::{Journal, Record};
 use crate::location::redo::{End, Ends, note_end};
 use crate::state::{self, State};
 use journal_format::event::{Event, PartDone};
-use journal_format::ids::{Lsn, NodeId};
+use journal_format::ids::{JunctionId, Lsn, NodeId};
 
 /// At least so much of the journal's end is kept, and read for calls that may be repeated across a restart.
 pub const CALLS_BYTES: u64 = 16 << 20;
@@ -48,6 +48,9 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     }
     let mut highest = live.node_max()?;
     let mut records = 0;
+    for junction in live.aside()? {
+        highest = highest.max(fold_side(journal, live, junction, index_from, &ends)?);
+    }
     let mut reader = journal.reader(from.min(index_from).min(calls_from))?;
     while let Some(record) = reader.next(end)? {
         records += 1;
@@ -65,6 +68,41 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     }
     state.lsn = state.lsn.max(end);
     Ok(Recovered { state, highest_node: highest, records })
+}
+
+/// The index lacks some of the junction's operations before the LSN it states: they are in its side, all of them, and
+/// folding them again over what it has comes to the same end.
+fn fold_side(journal: &Journal, live: &Live, junction: JunctionId, to: Lsn, later: &Ends) -> Result<NodeId> {
+    let from =
+        journal.side_start(junction).ok_or_else(|| Error::Other(format!("the side of {junction} is not there")))?;
+    let mut ends = later.clone();
+    let mut reader = journal.reader_of(junction, from)?;
+    while let Some(record) = reader.next(to)? {
+        note_end(&mut ends, &record.event);
+    }
+    let mut highest = NodeId(0);
+    let mut reader = journal.reader_of(junction, from)?;
+    while let Some(record) = reader.next(to)? {
+        highest = highest.max(highest_node(&record.event));
+        if junction_of(&record.event) == Some(junction) {
+            fold(live, &record, ends.get(&record.lsn))?;
+        }
+    }
+    Ok(highest)
+}
+
+fn junction_of(event: &Event) -> Option<JunctionId> {
+    match event {
+        Event::Write(e) => Some(e.junction),
+        Event::SetAttr(e) => Some(e.junction),
+        Event::Make(e) => Some(e.junction),
+        Event::Remove(e) => Some(e.junction),
+        Event::Rename(e) => Some(e.junction),
+        Event::Link(e) => Some(e.junction),
+        Event::Adopt(e) => Some(e.junction),
+        Event::JunctionAdded(e) => Some(e.junction),
+        _ => None,
+    }
 }
 
 /// From where on calls may come again: the beginning of a segment, so that a record begins there.

@@ -46,6 +46,8 @@ struct Facts {
     unreadable: u64,
     stated: u64,
     cursors: BTreeMap<u32, u64>,
+    /// Secondaries whose backlog went to their dirty sets, from which LSN on.
+    out_of_sync: BTreeMap<u32, u64>,
     /// Path and location, by number.
     junctions: BTreeMap<u32, (String, u32)>,
     /// The last record is that of an orderly stop.
@@ -93,7 +95,9 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
         .map(|(junction, (path, location))| json!({ "junction": junction, "path": path, "location": location }))
         .collect();
     let cursors: Vec<Value> =
-        facts.cursors.iter().map(|(location, lsn)| json!({ "location": location, "lsn": lsn })).collect();
+        facts.cursors.iter().map(|(location, lsn)| {
+            json!({ "location": location, "lsn": lsn, "out_of_sync_from": facts.out_of_sync.get(location) })
+        }).collect();
     Ok(json!({
         "dirs": paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "journal_id": dir.journal_id().map(|id| show::hex(&id)),
@@ -161,6 +165,10 @@ impl Facts {
             if let (Some(location), Some(lsn)) = (id(location, "id"), number(location, "cursor")) {
                 self.cursors.insert(location, lsn);
             }
+            let from = location.get("out_of_sync").and_then(|out| number(out, "from"));
+            if let (Some(location), Some(from)) = (id(location, "id"), from) {
+                self.out_of_sync.insert(location, from);
+            }
         }
         for junction in list("junctions") {
             if let (Some(id), Some(primary)) = (id(junction, "id"), id(junction, "primary")) {
@@ -182,6 +190,10 @@ impl Facts {
         self.stopped = matches!(&event, Event::Durable(durable) if durable.stopped);
         match event {
             Event::Cursor(e) => drop(self.cursors.insert(e.location.0, e.lsn.0)),
+            Event::OutOfSync(e) => {
+                self.out_of_sync.entry(e.location.0).or_insert(e.from.0);
+            }
+            Event::InSync(e) => drop(self.out_of_sync.remove(&e.location.0)),
             Event::JunctionAdded(e) => {
                 self.junctions.insert(e.junction.0, (show::path(&e.path), e.location.location.0));
             }
@@ -224,7 +236,9 @@ fn print(report: &Value, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "junction {} {path}: location {location}", get(&junction, "junction"))?;
     }
     for cursor in list("cursors") {
-        writeln!(out, "cursor of location {}: LSN {}", get(&cursor, "location"), get(&cursor, "lsn"))?;
+        let from = get(&cursor, "out_of_sync_from");
+        let dirty = if from == "null" { String::new() } else { format!(", out of sync from {from} on") };
+        writeln!(out, "cursor of location {}: LSN {}{dirty}", get(&cursor, "location"), get(&cursor, "lsn"))?;
     }
     for (kind, count) in report.get("records").and_then(Value::as_object).into_iter().flatten() {
         writeln!(out, "{count:>10} {kind}")?;

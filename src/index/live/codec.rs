@@ -5,6 +5,7 @@
 //!  E directory name      -> version, kind, node u64, cookie u64
 //!  C directory cookie    -> version, kind, node u64, name
 //!  R node directory name -> (empty)
+//!  S junction            -> (empty)                     the junction's side is to be folded first
 //!  M                     -> version, node u64           highest node id ever seen
 //! ```
 //!

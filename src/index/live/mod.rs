@@ -44,6 +44,9 @@ pub struct Entry {
     pub cookie: u64,
 }
 
+/// Key: `S`, junction.
+const ASIDE: &[u8] = b"S";
+
 pub struct Live {
     pub store: Arc<Store>,
 }
@@ -51,6 +54,19 @@ pub struct Live {
 impl Live {
     pub fn new(store: Arc<Store>) -> Self {
         Live { store }
+    }
+
+    /// Junctions of which the store may lack operations before the LSN it states: their sides are folded first.
+    pub fn aside(&self) -> Result<Vec<JunctionId>> {
+        let found = self.store.scan(ASIDE, None, usize::from(u16::MAX))?;
+        let parse = |key: &[u8]| key.get(ASIDE.len()..).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+        found.iter().map(|(key, _)| parse(key).map(JunctionId).ok_or_else(|| self.store.corrupt("aside"))).collect()
+    }
+
+    /// To be said in the same commit as the LSN.
+    pub fn set_aside(&self, junction: JunctionId, aside: bool) {
+        let key = [ASIDE, junction.0.to_be_bytes().as_slice()].concat();
+        self.store.write(vec![(key, aside.then(Vec::new))]);
     }
 
     pub fn node(&self, node: NodeId) -> Result<Option<NodeRec>> {

@@ -1,0 +1,226 @@
+//! A primary that hangs beside a healthy junction: the journal goes on, and nothing of the hung one is lost.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::recovery::{Recovered, recover};
+use crate::checkpoint::Checkpoints;
+use crate::core::Core;
+use crate::filer::fence::{Fence, Fenced};
+use crate::filer::registry::Registry;
+use crate::filer::{CoreFiler, memory::Memory};
+use crate::gateway::Drc;
+use crate::index::live::Live;
+use crate::index::objects::Objects;
+use crate::index::store::Store;
+use crate::index::stores::Directory;
+use crate::journal::{AppendMode, Journal, Options};
+use crate::ledger::{Ledger, Op};
+use crate::location::{Location, Locations, redo::redo};
+use crate::state::State;
+use crate::volume::{NodeIds, Volume};
+use journal_format::event::*;
+use journal_format::ids::*;
+use std::path::Path;
+use std::sync::Arc;
+
+const SEGMENT: u64 = 256 << 10;
+const HUNG: u32 = 1;
+const WELL: u32 = 2;
+
+struct World {
+    core: Core,
+    fences: Vec<Fence>,
+    next: u64,
+}
+
+fn root(n: u32) -> NodeId {
+    NodeId(100 + u64::from(n))
+}
+
+fn open(dir: &Path) -> (Journal, Arc<Live>) {
+    let options = Options {
+        dir: dir.join("journal"),
+        segment_size: SEGMENT,
+        hard_limit: 12 * SEGMENT,
+        append: AppendMode::Buffered,
+        any_file_system: true,
+        disk: Arc::new(crate::env::RealDisk),
+    };
+    let journal = Journal::open(options).unwrap();
+    journal.set_soft_limit(3 * SEGMENT);
+    (journal, Arc::new(Live::new(Arc::new(Store::open(&dir.join("live"), 1 << 20).unwrap()))))
+}
+
+async fn location(dir: &Path, n: u32, filer: &Memory) -> (Arc<Location>, Fence) {
+    let objects = Objects::new(Arc::new(Store::open(&dir.join(format!("location-{n}")), 1 << 20).unwrap()));
+    let filer = Fenced::new(Arc::new(filer.clone()));
+    objects.store.write(objects.put(root(n), &filer.root().await.unwrap().id).unwrap());
+    let fence = filer.fence.clone();
+    (Arc::new(Location::fenced(LocationId(n), root(n), Arc::new(filer), objects)), fence)
+}
+
+impl World {
+    async fn begin(dir: &Path, filers: &[Memory; 2]) -> Self {
+        let (journal, live) = open(dir);
+        let ledger = Ledger::new(journal, State::default(), Box::new(|_, _| ()));
+        let locations = Arc::new(Locations::default());
+        let mut fences = Vec::new();
+        ledger.record(&Event::JournalCreated(JournalCreated { handle_key: [1; 32] })).await.unwrap();
+        for (n, memory) in (1..).zip(filers) {
+            let (filer, name, url) = (FilerId(n), format!("f{n}"), format!("posix:///f{n}"));
+            let added = FilerAdded { filer, name, url, root: vec![1], found: FilerFound::default() };
+            ledger.record(&Event::FilerAdded(added)).await.unwrap();
+            let (at, fence) = location(dir, n, memory).await;
+            let spec = LocationSpec {
+                location: LocationId(n),
+                filer: FilerId(n),
+                subdir: vec![],
+                root: at.objects.identity(root(n)).unwrap().unwrap(),
+            };
+            let event = Event::JunctionAdded(JunctionAdded {
+                junction: JunctionId(n),
+                path: vec![format!("j{n}").into_bytes()],
+                location: spec,
+                root: root(n),
+                mtime: Time(1),
+                ctime: Time(1),
+            });
+            let lsn = ledger.record(&event).await.unwrap();
+            live.apply(lsn.lsn, lsn.time, &event).unwrap();
+            locations.insert(at);
+            fences.push(fence);
+        }
+        let ids = Arc::new(NodeIds::after(NodeId(1000)));
+        let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids));
+        let stores = Arc::new(Directory(dir.to_owned()));
+        let core = Core { ledger, live, locations, volume, stores, filers: Arc::new(Registry) };
+        Self { core, fences, next: 1001 }
+    }
+
+    /// Appended, not carried out.
+    async fn make(&mut self, n: u32, name: &str) -> (Op, Event) {
+        let node = NodeId(self.next);
+        self.next += 1;
+        let event = Event::Make(Make {
+            junction: JunctionId(n),
+            location: LocationId(n),
+            dir: root(n),
+            name: name.into(),
+            node,
+            what: What::File,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            atime: None,
+            mtime: None,
+            verifier: None,
+            caller: Caller::default(),
+        });
+        (self.core.ledger.begin(JunctionId(n), &event, &[]).await.unwrap(), event)
+    }
+
+    async fn write(&mut self, n: u32, node: NodeId) {
+        let event = Event::Write(Write {
+            junction: JunctionId(n),
+            location: LocationId(n),
+            node,
+            offset: 0,
+            len: 60_000,
+            mode: None,
+            caller: Caller::default(),
+        });
+        let op = self.core.ledger.begin(JunctionId(n), &event, &[7; 60_000]).await.unwrap();
+        self.done(op, &event);
+    }
+
+    fn done(&self, op: Op, event: &Event) {
+        self.core.live.apply(op.at.lsn, op.at.time, event).unwrap();
+        self.core.ledger.done(op);
+    }
+
+    /// Far more than the journal holds, of the healthy one, while the other hangs.
+    async fn go_on(&mut self, checkpoints: &mut Checkpoints) {
+        let (op, event) = self.make(WELL, "well").await;
+        let Event::Make(Make { node, .. }) = event else { panic!() };
+        self.done(op, &event);
+        for n in 0..120 {
+            self.write(WELL, node).await;
+            if n % 8 == 7 {
+                checkpoints.take(&self.core).await.unwrap();
+                assert!(!self.core.ledger.journal.is_full(), "at write {n}");
+            }
+        }
+    }
+
+    fn entry(live: &Live, n: u32, name: &str) -> Option<NodeId> {
+        live.entry(root(n), name.as_bytes()).unwrap().map(|entry| entry.node)
+    }
+}
+
+#[test]
+fn one_hung_junction_does_not_pin_the_journal_and_a_crash_loses_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let filers = [Memory::default(), Memory::default()];
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (before, failed) = runtime().block_on(async {
+        let mut w = World::begin(dir.path(), &filers).await;
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.take(&w.core).await.unwrap();
+        w.fences[0].hang(true);
+        // One that never ends, one that ends otherwise later, one that is done though never synced.
+        let (op, _stuck) = w.make(HUNG, "stuck").await;
+        std::mem::forget(op);
+        let (refused, _event) = w.make(HUNG, "refused").await;
+        let (op, event) = w.make(HUNG, "done").await;
+        w.done(op, &event);
+        w.go_on(&mut checkpoints).await;
+        let journal = w.core.ledger.journal.clone();
+        assert!(journal.sides().contains_key(&JunctionId(HUNG)));
+        let lsn = refused.at.lsn;
+        assert!(journal.start_lsn() > lsn, "what it pinned is recycled");
+        let failed = Failed { op: lsn, status: 5 };
+        w.core.ledger.ended(refused, Event::Failed(failed.clone())).await.unwrap();
+        // What ends it is set aside with it.
+        w.go_on(&mut checkpoints).await;
+        assert!(journal.start_lsn() > lsn);
+        (journal.durable_lsn(), failed)
+    });
+    runtime().block_on(async {
+        let (journal, live) = open(dir.path());
+        let Recovered { state, .. } = recover(&journal, &live, &Drc::default()).unwrap();
+        assert!(state.lsn >= before);
+        let cursor = state.locations[&LocationId(HUNG)].cursor;
+        assert!(cursor < failed.op && journal.start_lsn() > cursor);
+        assert!(World::entry(&live, HUNG, "stuck").is_some() && World::entry(&live, HUNG, "done").is_some());
+        assert_eq!(World::entry(&live, HUNG, "refused"), None, "it failed");
+        let (at, _) = location(dir.path(), HUNG, &filers[0]).await;
+        let redone = redo(&journal, &live, &at, cursor).await.unwrap();
+        assert_eq!((redone.operations, redone.refused.len()), (2, 0));
+        let top = filers[0].root().await.unwrap();
+        let mut names = filers[0].list(&top, 0, 10).await.unwrap().names;
+        names.sort();
+        assert_eq!(names, [b"done".to_vec(), b"stuck".to_vec()]);
+    });
+}
+
+#[tokio::test]
+async fn when_the_hung_primary_answers_its_side_goes_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    let mut checkpoints = Checkpoints::default();
+    checkpoints.take(&w.core).await.unwrap();
+    w.fences[0].hang(true);
+    let (op, event) = w.make(HUNG, "late").await;
+    w.go_on(&mut checkpoints).await;
+    assert_eq!(w.core.live.aside().unwrap(), [JunctionId(HUNG)]);
+    w.fences[0].hang(false);
+    w.done(op, &event);
+    for _ in 0..4 {
+        checkpoints.take(&w.core).await.unwrap();
+    }
+    assert!(w.core.ledger.journal.sides().is_empty(), "{:?}", w.core.ledger.state().locations);
+    assert_eq!(w.core.live.aside().unwrap(), []);
+    assert!(w.core.ledger.state().locations[&LocationId(HUNG)].cursor > Lsn(0));
+    w.go_on(&mut checkpoints).await;
+    assert!(World::entry(&w.core.live, HUNG, "late").is_some());
+}
