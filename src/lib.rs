@@ -18,6 +18,8 @@ pub mod core;
 pub mod demo;
 pub mod env;
 pub mod filer;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gateway;
 pub mod index;
 pub mod journal;

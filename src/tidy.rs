@@ -61,7 +61,7 @@ const BELOW_SUPERVISOR: &[&str] = &[
     "switch",
 ];
 /// May import anything.
-const ABOVE: &[&str] = &["cli", "service", "main", "demo", "lib", "tidy", "sim"];
+const ABOVE: &[&str] = &["fuzz", "cli", "service", "main", "demo", "lib", "tidy", "sim"];
 
 struct Source {
     path: PathBuf,

@@ -81,6 +81,18 @@ fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| Problem::bad(format!("the body is not understood: {e}"), "correct it"))
 }
 
+/// Understand any body or path as each request does, and forget it: what the fuzzer asks for.
+pub(super) fn understand(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    drop(body::<NewFiler>(&bytes));
+    drop(body::<NewJunction>(&bytes));
+    drop(body::<NewJob>(&bytes));
+    if let Ok(text) = std::str::from_utf8(&bytes) {
+        drop(super::commands::Place::parse(text));
+        drop(super::commands::parse_path(text));
+    }
+}
+
 /// In a task of its own: a client that hangs up does not stop a command half way.
 async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     match tokio::spawn(work).await {

@@ -32,6 +32,12 @@ pub use views::mount_command;
 use crate::ledger::CommandError;
 use crate::state::Refusal;
 
+/// Understand what requests carry, and forget it: for the fuzzer.
+#[doc(hidden)]
+pub fn understand(bytes: &[u8]) {
+    http::understand(bytes);
+}
+
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Problem {
