@@ -42,6 +42,8 @@ pub struct Journal {
     pub append: Option<Append>,
     /// Accept a file system on which the journal's promises have not been shown (btrfs, tmpfs, FUSE, network).
     pub any_file_system: bool,
+    /// A directory that segments are archived in before they are used again. Default: none are.
+    pub archive: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +134,7 @@ impl Config {
         let state = StateDir { dir: state.path("dir")?.unwrap_or_else(|| Path::new(LIB).join("state")) };
         let nfs = section("nfs", &["listen"])?;
         let nfs = Nfs { listen: nfs.addr("listen")?.unwrap_or((Ipv4Addr::LOCALHOST, 2049).into()) };
-        let keys = ["dir", "segment_size", "soft_limit", "hard_limit", "append", "any_file_system"];
+        let keys = ["dir", "segment_size", "soft_limit", "hard_limit", "append", "any_file_system", "archive"];
         let journal = journal(&section("journal", &keys)?)?;
         let api = api(&section("api", &["listen", "token_file"])?, &state.dir)?;
         Ok(Self { journal, nfs, api, state })
@@ -178,6 +180,7 @@ fn journal(section: &Section<'_>) -> Result<Journal, Error> {
         hard_limit,
         append,
         any_file_system: section.flag("any_file_system")?.unwrap_or(false),
+        archive: section.path("archive")?,
     })
 }
 
@@ -295,7 +298,7 @@ mod tests {
             (c.journal.segment_size, c.journal.soft_limit, c.journal.hard_limit),
             (256 * MIB, 8 * GIB, 16 * GIB)
         );
-        assert_eq!((c.journal.append, c.journal.any_file_system), (None, false));
+        assert_eq!((c.journal.append, c.journal.any_file_system, c.journal.archive), (None, false, None));
         assert_eq!(c.nfs.listen.to_string(), "127.0.0.1:2049");
         assert_eq!(c.api.listen.to_string(), "unix:///var/lib/tain/state/api.sock");
     }
@@ -310,6 +313,7 @@ mod tests {
             hard_limit = "1GiB"
             append = "buffered"
             any_file_system = true
+            archive = "/a"
             [nfs]
             listen = "[::1]:12049"
             [api]
@@ -326,6 +330,7 @@ mod tests {
             hard_limit: GIB,
             append: Some(Append::Buffered),
             any_file_system: true,
+            archive: Some("/a".into()),
         };
         assert_eq!(c.journal, journal);
         assert_eq!(c.nfs.listen.to_string(), "[::1]:12049");

@@ -35,6 +35,7 @@ pub(super) fn check_config(file: Option<&Path>, as_json: bool, out: &mut (dyn Wr
             "hard_limit": c.journal.hard_limit,
             "append": append,
             "any_file_system": c.journal.any_file_system,
+            "archive": c.journal.archive,
         },
         "nfs": {"listen": c.nfs.listen.to_string()},
         "api": {

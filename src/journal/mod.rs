@@ -32,6 +32,7 @@
 //! is there.
 
 mod append;
+mod archive;
 mod batch;
 mod clock;
 mod error;
@@ -50,6 +51,7 @@ mod tests;
 mod writer;
 
 pub use append::Progress;
+pub use archive::ArchiveStatus;
 pub use error::{Error, Result};
 pub use reader::Reader;
 
@@ -141,6 +143,8 @@ struct Inner {
     snapshots: Mutex<()>,
     soft_limit: AtomicU64,
     sides: Sides,
+    /// Segments are archived before they are used again.
+    archiver: Mutex<Option<Arc<archive::Archiver>>>,
 }
 
 /// Dropped last: the lock is held as long as a thread may write.
@@ -189,6 +193,7 @@ impl Journal {
             snapshots: Mutex::new(()),
             soft_limit: AtomicU64::new(options.hard_limit / 2),
             sides,
+            archiver: Mutex::new(None),
         };
         Ok(Journal { inner: Arc::new(inner) })
     }
@@ -301,11 +306,28 @@ impl Journal {
         Reader::new(Arc::clone(&self.inner.shared), from)
     }
 
-    /// Segments wholly before `lsn` may be used again. Those that the newest snapshot needs are kept all the same: without
-    /// a snapshot nothing is recycled. Blocking.
+    /// From now on segments are archived in `dir`, and not recycled before. To be called before anything is recycled.
+    /// Blocking.
+    pub fn archive_to(&self, dir: &std::path::Path) -> Result<()> {
+        let shared = Arc::clone(&self.inner.shared);
+        let archiver = archive::Archiver::open(dir, Arc::clone(&shared))?;
+        *self.inner.archiver.lock() = Some(Arc::clone(&archiver));
+        let thread = spawn("journal-archive", shared, move || archiver.run())?;
+        self.inner.threads.lock().running.push(thread);
+        Ok(())
+    }
+
+    /// How archiving stands; `None` when nothing is archived.
+    pub fn archive_status(&self) -> Option<ArchiveStatus> {
+        self.inner.archiver.lock().as_ref().map(|archiver| archiver.status())
+    }
+
+    /// Segments wholly before `lsn` may be used again. Those that the newest snapshot needs are kept all the same (without
+    /// a snapshot nothing is recycled), and so are those that are to be archived and are not yet. Blocking.
     pub fn recycle(&self, before: Lsn) -> Result<()> {
         let needed = Lsn(self.inner.snapshot_lsn.load(Ordering::Acquire));
-        self.inner.shared.segments.recycle(before.min(needed))
+        let archived = self.inner.archiver.lock().as_ref().map_or(Lsn(u64::MAX), |archiver| archiver.archived_lsn());
+        self.inner.shared.segments.recycle(before.min(needed).min(archived))
     }
 
     /// Keep `state` as the fold of everything before `lsn` (which must be durable); older snapshots but one go. Blocking.
@@ -359,6 +381,9 @@ impl Inner {
         self.shared.ring();
         self.shared.room.notify_waiters();
         self.shared.segments.stop();
+        if let Some(archiver) = &*self.archiver.lock() {
+            archiver.stop();
+        }
     }
 
     fn end(&self, phase: Phase) {

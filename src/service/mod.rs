@@ -143,7 +143,14 @@ async fn open_journal(config: &Config) -> Result<Journal> {
         any_file_system: config.journal.any_file_system,
         disk: Arc::new(RealDisk),
     };
-    let journal = blocking(move || Ok(Journal::open(options)?)).await.context("the journal cannot be opened")?;
+    let archive = config.journal.archive.clone();
+    let opened = blocking(move || {
+        let journal = Journal::open(options)?;
+        // Before anything is recycled.
+        archive.map_or(Ok(()), |dir| journal.archive_to(&dir))?;
+        Ok(journal)
+    });
+    let journal = opened.await.context("the journal cannot be opened")?;
     journal.set_soft_limit(config.journal.soft_limit);
     Ok(journal)
 }

@@ -151,6 +151,12 @@ impl ServicePort {
             let path = state.junctions.get(&id).map_or_else(|| id.to_string(), |j| crate::state::text::path(&j.path));
             problems.push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside"));
         }
+        if let Some(archive) = self.core.ledger.journal.archive_status()
+            && let Some(why) = archive.error
+        {
+            let (dir, lsn) = (archive.dir.display(), archive.archived_lsn);
+            problems.push(format!("the journal cannot be archived in {dir}, and is kept from LSN {lsn} on: {why}"));
+        }
         if self.core.ledger.journal.is_full() {
             let most = self.pins(self.core.ledger.journal.end_lsn());
             let by = most.first().map_or_else(String::new, |pin| {

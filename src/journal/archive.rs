@@ -1,0 +1,355 @@
+//! Continuous archiving: a thread that packs each segment into a directory when the journal has left it. No segment is
+//! used again before its archive is durable.
+//!
+//! ```text
+//!  segment closed and durable ──► packed into *.tmp ──► synced ──► renamed ──► directory synced ──► line in the list
+//!                                                                                     │
+//!                                        archived LSN ◄────────────────────────────────┘  recycle goes up to it
+//! ```
+//!
+//! How it fails: an archive that cannot be written is logged (once, until the reason changes), shown in the status, and
+//! tried again; meanwhile segments are kept. When that brings the journal to its hard limit client operations wait as for
+//! any other reason, and are answered JUKEBOX: nothing is recycled unarchived, and nothing is lost.
+
+use super::append::Shared;
+use super::error::{At, Error, Result};
+use journal_format::archive::{
+    ArchiveHeader, BLOCK_CONTENT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
+};
+use journal_format::ids::{Lsn, SegmentNo};
+use parking_lot::{Condvar, Mutex};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// End of the name of what is not whole yet.
+const TMP: &str = ".tmp";
+/// How often it is looked whether a segment is closed, and a failed archive is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How archiving stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveStatus {
+    pub dir: PathBuf,
+    /// Everything before it that the journal held is archived.
+    pub archived_lsn: Lsn,
+    /// Why the last try failed.
+    pub error: Option<String>,
+}
+
+pub struct Archiver {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    archived: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stop: bool,
+    error: Option<String>,
+}
+
+impl Archiver {
+    /// Look at what is archived already. The directory is made when it is not there.
+    pub fn open(dir: &Path, shared: Arc<Shared>) -> Result<Arc<Archiver>> {
+        if !dir.exists() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
+        }
+        let segments = &shared.segments;
+        for entry in std::fs::read_dir(dir).at("list", dir)? {
+            let path = entry.at("list", dir)?.path();
+            let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("archive-"));
+            if ours && header_of(&path).is_some_and(|header| header.journal_id != segments.id) {
+                return Err(Error::Foreign { path });
+            }
+        }
+        let first = segments.start_lsn().0 / segments.size;
+        let archiver = Archiver {
+            dir: dir.to_owned(),
+            archived: AtomicU64::new(first * segments.size),
+            shared: Arc::clone(&shared),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        };
+        if first > 0 && !archiver.has(SegmentNo(first - 1)) {
+            tracing::warn!(dir = %dir.display(), first, "the archives begin here: earlier segments were not archived");
+        }
+        Ok(Arc::new(archiver))
+    }
+
+    /// No segment that ends behind it may be used again.
+    pub fn archived_lsn(&self) -> Lsn {
+        Lsn(self.archived.load(Ordering::Acquire))
+    }
+
+    pub fn status(&self) -> ArchiveStatus {
+        let error = self.state.lock().error.clone();
+        ArchiveStatus { dir: self.dir.clone(), archived_lsn: self.archived_lsn(), error }
+    }
+
+    /// End the thread; [`Archiver::run`] returns soon after.
+    pub fn stop(&self) {
+        self.state.lock().stop = true;
+        self.wake.notify_all();
+    }
+
+    /// The thread.
+    pub fn run(&self) {
+        loop {
+            let did = self.next();
+            let mut state = self.state.lock();
+            if state.stop {
+                return;
+            }
+            match did {
+                Ok(true) => {
+                    state.error = None;
+                    continue;
+                }
+                Ok(false) => state.error = None,
+                Err(error) => {
+                    let text = with_source(&error);
+                    if state.error.as_ref() != Some(&text) {
+                        tracing::error!(
+                            error = text,
+                            "a segment cannot be archived, and is kept until it is; trying again"
+                        );
+                    }
+                    state.error = Some(text);
+                }
+            }
+            self.wake.wait_for(&mut state, LOOK_AGAIN);
+        }
+    }
+
+    /// Archive the oldest segment that is closed and not archived; `false` when there is none.
+    fn next(&self) -> Result<bool> {
+        let segments = &self.shared.segments;
+        let number = SegmentNo(self.archived.load(Ordering::Acquire) / segments.size);
+        let end = (number.0 + 1) * segments.size;
+        // A record in the next segment is durable: so is all of this one.
+        if self.shared.durable.load(Ordering::Acquire) <= end {
+            return Ok(false);
+        }
+        if !self.has(number) {
+            let Some(segment) = segments.get(number) else {
+                let lsn = Lsn(number.0 * segments.size);
+                return Err(Error::Recycled { lsn, start: segments.start_lsn() });
+            };
+            let map = segment.map(&self.shared.durable)?;
+            if !self.write(&segment.header, map.durable())? {
+                return Ok(false);
+            }
+        }
+        self.list(number)?;
+        self.archived.store(end, Ordering::Release);
+        Ok(true)
+    }
+
+    fn path(&self, number: SegmentNo) -> PathBuf {
+        self.dir.join(file_name(number))
+    }
+
+    fn has(&self, number: SegmentNo) -> bool {
+        header_of(&self.path(number)).is_some()
+    }
+
+    /// `false` when it was told to stop.
+    fn write(&self, segment: &journal_format::segment::SegmentHeader, bytes: &[u8]) -> Result<bool> {
+        let closed = closed(segment, bytes).map_err(|error| Error::Corrupt {
+            segment: segment.number,
+            offset: 0,
+            lsn: segment.first_lsn(),
+            what: error.to_string(),
+        })?;
+        let name = file_name(segment.number);
+        let tmp = self.dir.join(format!("{name}{TMP}"));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&tmp).at("create", &tmp)?;
+        file.write_all(&[0; HEADER_LEN]).at("write", &tmp)?;
+        let mut packer = Packer::new(segment, closed);
+        let content = bytes.get(..usize::try_from(closed.content).unwrap_or(usize::MAX)).unwrap_or_default();
+        for part in content.chunks(BLOCK_CONTENT) {
+            if self.state.lock().stop {
+                return Ok(false);
+            }
+            file.write_all(&packer.block(part)).at("write", &tmp)?;
+        }
+        let header = packer.finish().ok_or_else(|| Error::Corrupt {
+            segment: segment.number,
+            offset: closed.content,
+            lsn: segment.first_lsn(),
+            what: "the segment is shorter than it was".into(),
+        })?;
+        file.write_all_at(&header.to_bytes(), 0).and_then(|()| file.sync_all()).at("write", &tmp)?;
+        let path = self.path(segment.number);
+        std::fs::rename(&tmp, &path).at("rename", &tmp)?;
+        sync_dir(&self.dir)?;
+        Ok(true)
+    }
+
+    /// Its line in the list, when it is not there.
+    fn list(&self, number: SegmentNo) -> Result<()> {
+        let path = self.dir.join(MANIFEST);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).at("read", &path),
+        };
+        if manifest_lines(&text).iter().any(|line| line.number == number) {
+            return Ok(());
+        }
+        let Some(header) = header_of(&self.path(number)) else { return Ok(()) };
+        let mut options = OpenOptions::new();
+        let mut file = options.append(true).create(true).mode(0o600).open(&path).at("open", &path)?;
+        // A line that a crash cut short is closed first: it stays void.
+        let cut_short = text.last().is_some_and(|byte| *byte != b'\n');
+        let line = format!("{}{}", if cut_short { "\n" } else { "" }, manifest_line(&header));
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).at("write", &path)?;
+        sync_dir(&self.dir)
+    }
+}
+
+/// Names that were given in the directory.
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|file| file.sync_all()).at("sync", dir)
+}
+
+/// The header of an archive that is as long as it says.
+fn header_of(path: &Path) -> Option<ArchiveHeader> {
+    let file = File::open(path).ok()?;
+    let mut head = [0; HEADER_LEN];
+    file.read_exact_at(&mut head, 0).ok()?;
+    let header = ArchiveHeader::from_bytes(&head).ok()?;
+    (file.metadata().ok()?.len() == HEADER_LEN as u64 + header.stored).then_some(header)
+}
+
+fn with_source(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AppendMode, Journal, Options};
+    use super::*;
+    use journal_format::event::{Caller, Event, Write as Written};
+    use journal_format::ids::{JunctionId, LocationId, NodeId};
+    use tokio::time::Instant;
+
+    const SEGMENT: u64 = 64 << 10;
+
+    fn open(dir: &Path) -> Journal {
+        let options = Options {
+            dir: dir.join("journal"),
+            segment_size: SEGMENT,
+            hard_limit: 8 * SEGMENT,
+            append: AppendMode::Buffered,
+            any_file_system: true,
+            disk: Arc::new(crate::env::RealDisk),
+        };
+        Journal::open(options).unwrap()
+    }
+
+    /// Durable records until the journal stands in this segment.
+    async fn fill(journal: &Journal, segment: u64) {
+        let bulk = vec![7; 8000];
+        let event = Event::Write(Written {
+            junction: JunctionId(1),
+            location: LocationId(1),
+            node: NodeId(2),
+            offset: 0,
+            len: 8000,
+            mode: None,
+            caller: Caller::default(),
+        });
+        while journal.end_lsn().0 <= segment * SEGMENT + 4096 {
+            let (at, ()) = journal.append_with(&event, &bulk, |_| ()).await.unwrap();
+            journal.wait_durable(at.end).await.unwrap();
+        }
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn archived(journal: &Journal) -> u64 {
+        journal.archive_status().unwrap().archived_lsn.0 / SEGMENT
+    }
+
+    #[tokio::test]
+    async fn a_closed_segment_is_archived_whole_before_it_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("archive");
+        let journal = open(dir.path());
+        journal.archive_to(&to).unwrap();
+        fill(&journal, 3).await;
+        until("three segments are archived", || archived(&journal) == 3).await;
+        let mut segment = Vec::new();
+        for number in 0..3 {
+            let file = std::fs::read(to.join(file_name(SegmentNo(number)))).unwrap();
+            let found = journal_format::archive::unpack(&file, &mut segment).unwrap();
+            assert!(found.is_whole());
+            let path = dir.path().join("journal").join(format!("segment-{number:016x}"));
+            let content = usize::try_from(found.header.content).unwrap();
+            assert_eq!(segment[..content], std::fs::read(path).unwrap()[..content]);
+        }
+        assert_eq!(manifest_lines(&std::fs::read(to.join(MANIFEST)).unwrap()).len(), 3);
+        // Found again, made no second time.
+        journal.close().await.unwrap();
+        drop(journal);
+        let made = std::fs::metadata(to.join(file_name(SegmentNo(0)))).unwrap().modified().unwrap();
+        let journal = open(dir.path());
+        journal.archive_to(&to).unwrap();
+        until("they are found", || archived(&journal) >= 3).await;
+        assert_eq!(std::fs::metadata(to.join(file_name(SegmentNo(0)))).unwrap().modified().unwrap(), made);
+        assert_eq!(manifest_lines(&std::fs::read(to.join(MANIFEST)).unwrap()).len(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_archived_is_kept_and_told_and_goes_on_when_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("archive");
+        let journal = open(dir.path());
+        journal.archive_to(&to).unwrap();
+        // A file in its place: whoever writes, root too, is refused.
+        std::fs::remove_dir(&to).unwrap();
+        std::fs::write(&to, b"").unwrap();
+        fill(&journal, 3).await;
+        until("the failure is told", || journal.archive_status().unwrap().error.is_some()).await;
+        let end = journal.end_lsn();
+        journal.write_snapshot(journal.durable_lsn(), b"{}").unwrap();
+        journal.recycle(end).unwrap();
+        assert_eq!(journal.start_lsn(), Lsn(4096), "a segment was given up that is not archived");
+        std::fs::remove_file(&to).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        until("they are archived", || archived(&journal) == 3).await;
+        assert_eq!(journal.archive_status().unwrap().error, None);
+        journal.recycle(end).unwrap();
+        assert!(journal.start_lsn() >= Lsn(3 * SEGMENT));
+    }
+
+    #[tokio::test]
+    async fn the_archives_of_another_journal_are_refused() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let to = one.path().join("archive");
+        let journal = open(one.path());
+        journal.archive_to(&to).unwrap();
+        fill(&journal, 1).await;
+        until("a segment is archived", || archived(&journal) == 1).await;
+        assert!(matches!(open(other.path()).archive_to(&to), Err(Error::Foreign { .. })));
+    }
+}
