@@ -9,6 +9,9 @@ mod filter;
 mod info;
 mod names;
 mod position;
+mod repair;
+#[cfg(feature = "replay")]
+mod replay;
 mod segment;
 mod show;
 mod stats;
@@ -36,6 +39,11 @@ enum Command {
     Stats(stats::Stats),
     /// Put closed segments into a directory of archives
     Archive(archive::Archive),
+    /// Cut what is damaged, when nothing else helps; only tells what it would do, unless told to write
+    Repair(repair::Repair),
+    /// Advance a copy of a junction's tree to a later position: recovery to a point in time
+    #[cfg(feature = "replay")]
+    Replay(replay::Replay),
     /// Check every record; tells a torn tail from corruption (exit status 1)
     Verify(verify::Verify),
 }
@@ -48,6 +56,9 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::run(args, &mut out).map(|()| true),
         Command::Stats(args) => stats::run(args, &mut out).map(|()| true),
         Command::Archive(args) => archive::run(args, &mut out),
+        Command::Repair(args) => repair::run(args, &mut out),
+        #[cfg(feature = "replay")]
+        Command::Replay(args) => replay::run(args, &mut out).map(|()| true),
         Command::Verify(args) => verify::run(args, &mut out),
     };
     let done = done.and_then(|ok| {

@@ -1,0 +1,270 @@
+//! `tain-journal repair`: make a journal that is damaged before its durable end one that the service opens again, by
+//! cutting it at the first damage. What is cut was durable, and was answered to clients: it is kept, in a directory of its
+//! own, byte for byte, and never deleted. Without `--write` nothing is changed.
+//!
+//! Order: everything that goes is copied aside and synced; then snapshots and later segments are moved aside, the last
+//! first; then the damaged segment is zeroed behind the cut. A run that was cut short is taken up by the next one.
+
+use crate::archive::sync_dir;
+use crate::directory::{Directory, Item, walk_segment};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use journal_format::segment::BLOCK;
+use serde_json::{Value, json};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct Repair {
+    /// The journal's directory; the service must not be running
+    dir: PathBuf,
+    /// Do it. Without this it is only told what would be done
+    #[arg(long)]
+    write: bool,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to be done.
+#[derive(Default)]
+struct Plan {
+    /// Why, the first damage first.
+    reasons: Vec<String>,
+    /// The journal ends here afterwards; `None`: nothing is cut.
+    cut: Option<Cut>,
+    /// Files that are moved aside.
+    aside: Vec<PathBuf>,
+    /// Whole records behind the cut, and the LSN that was durable.
+    lost_records: u64,
+    stated: u64,
+}
+
+struct Cut {
+    lsn: u64,
+    /// The segment that keeps its beginning, and where it is cut.
+    inside: Option<(PathBuf, u64)>,
+}
+
+/// True when nothing is wrong, or was put right.
+pub fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
+    let _lock = lock(&args.dir)?;
+    let plan = plan(&args.dir)?;
+    let nothing = plan.cut.is_none() && plan.aside.is_empty();
+    if let Some(cut) = &plan.cut
+        && args.write
+    {
+        startable(&args.dir, cut.lsn)?;
+    }
+    let kept = match args.write && !nothing {
+        true => Some(carry_out(&args.dir, &plan)?),
+        false => None,
+    };
+    let report = report(args, &plan, kept.as_deref());
+    match args.json {
+        true => writeln!(out, "{report}")?,
+        false => print(&plan, nothing, kept.as_deref(), out)?,
+    }
+    Ok(nothing || kept.is_some())
+}
+
+/// As the service holds it.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    file.try_lock().with_context(|| format!("{} is in use: stop the service first", dir.display()))?;
+    Ok(file)
+}
+
+fn plan(path: &Path) -> Result<Plan> {
+    let dir = Directory::open(&[path.to_owned()])?;
+    let mut plan = Plan::default();
+    let whole = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok().map(|_| s.lsn));
+    plan.stated = dir.stated_durable().max(whole.max().unwrap_or(0));
+    for snapshot in dir.snapshots.iter().filter(|snapshot| snapshot.header.is_err()) {
+        plan.reasons.push(format!("{}: is damaged", snapshot.path.display()));
+        plan.aside.push(snapshot.path.clone());
+    }
+    let id = dir.journal_id();
+    let size = dir.any_header().map_or(0, |header| header.size);
+    let (mut buffer, mut before): (_, Option<u64>) = (Vec::new(), None);
+    for segment in &dir.segments {
+        if plan.cut.is_some() {
+            plan.aside.push(segment.path.clone());
+            count(segment, &mut buffer, &mut plan)?;
+            continue;
+        }
+        let mut damage = Vec::new();
+        segment.damage(id, &mut damage);
+        if let Some(before) = before
+            && segment.number != before + 1
+        {
+            damage.push(format!("segments {} to {} are missing", before + 1, segment.number - 1));
+        }
+        let first = segment.number.saturating_mul(size);
+        if let Some(what) = damage.into_iter().next() {
+            plan.reasons.push(what);
+            plan.cut = Some(Cut { lsn: before.map_or(first, |n| (n + 1).saturating_mul(size)), inside: None });
+            plan.aside.push(segment.path.clone());
+            count(segment, &mut buffer, &mut plan)?;
+            continue;
+        }
+        before = Some(segment.number);
+        look_inside(segment, &mut buffer, &mut plan)?;
+    }
+    if let Some(cut) = &plan.cut {
+        let younger = dir.snapshots.iter().filter(|snapshot| snapshot.header.is_ok() && snapshot.lsn > cut.lsn);
+        plan.aside.extend(younger.map(|snapshot| snapshot.path.clone()));
+    }
+    Ok(plan)
+}
+
+/// The first place without a record before the durable end.
+fn look_inside(segment: &crate::segment::SegmentFile, buffer: &mut Vec<u8>, plan: &mut Plan) -> Result<()> {
+    walk_segment(segment, buffer, &mut |number, item| {
+        match item {
+            Item::Record(_) => plan.lost_records += u64::from(plan.cut.is_some()),
+            Item::Gap { place, what, .. } if plan.cut.is_none() && place.lsn.0 < plan.stated => {
+                plan.reasons.push(format!("segment {number}, offset {} (LSN {}): {what}", place.offset, place.lsn));
+                plan.cut = Some(Cut { lsn: place.lsn.0, inside: Some((segment.path.clone(), place.offset)) });
+            }
+            Item::Gap { .. } => {}
+            Item::Unreadable(what) => plan.reasons.push(what),
+        }
+        Ok(())
+    })
+}
+
+fn count(segment: &crate::segment::SegmentFile, buffer: &mut Vec<u8>, plan: &mut Plan) -> Result<()> {
+    walk_segment(segment, buffer, &mut |_, item| {
+        plan.lost_records += u64::from(matches!(item, Item::Record(_)));
+        Ok(())
+    })
+}
+
+/// The service needs a snapshot, or the journal's beginning.
+fn startable(path: &Path, cut: u64) -> Result<()> {
+    let dir = Directory::open(&[path.to_owned()])?;
+    let first = dir.segments.iter().find(|segment| segment.header.is_ok()).map_or(u64::MAX, |segment| segment.number);
+    let size = dir.any_header().map_or(0, |header| header.size);
+    let start = first.saturating_mul(size);
+    let snapshot = dir.snapshots.iter().any(|s| s.header.is_ok() && s.lsn <= cut && s.lsn >= start);
+    if (start > 0 && !snapshot) || cut <= start + BLOCK {
+        bail!(
+            "cut at LSN {cut} nothing is left that the service could start from (no snapshot of what is before, or no \
+             record): restore the location to a point in time with `tain-journal replay` and archives instead"
+        );
+    }
+    Ok(())
+}
+
+/// The directory that what is cut is kept in.
+fn carry_out(dir: &Path, plan: &Plan) -> Result<PathBuf> {
+    let kept = (1..).map(|n| dir.join(format!("repair-{n}"))).find(|path| !path.exists()).context("no name is free")?;
+    DirBuilder::new().mode(0o700).create(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let inside = plan.cut.as_ref().and_then(|cut| cut.inside.as_ref());
+    if let Some((segment, offset)) = inside {
+        let name = segment.file_name().unwrap_or_default().to_string_lossy();
+        let to = kept.join(format!("{name}.from-{offset}"));
+        keep(segment, *offset, &to)
+            .with_context(|| format!("cannot copy {} to {}", segment.display(), to.display()))?;
+    }
+    let told = kept.join("reasons");
+    std::fs::write(&told, plan.reasons.join("\n") + "\n")
+        .with_context(|| format!("cannot write {}", told.display()))?;
+    File::open(&told)?.sync_all()?;
+    sync_dir(&kept)?;
+    sync_dir(dir)?;
+    // Snapshots before segments, later segments before earlier ones: what is left can be opened at any time.
+    let mut aside = plan.aside.clone();
+    aside.sort_by_key(|path| path.file_name().unwrap_or_default().to_owned());
+    for from in aside.iter().rev() {
+        let to = kept.join(from.file_name().unwrap_or_default());
+        std::fs::rename(from, &to).with_context(|| format!("cannot move {} aside", from.display()))?;
+        sync_dir(&kept)?;
+        sync_dir(dir)?;
+    }
+    if let Some((segment, offset)) = inside {
+        zero(segment, *offset).with_context(|| format!("cannot cut {}", segment.display()))?;
+    }
+    Ok(kept)
+}
+
+/// What can be read is copied; a part that cannot reads as zeros, as it did when the damage was found.
+fn keep(segment: &Path, offset: u64, to: &Path) -> std::io::Result<()> {
+    let from = File::open(segment)?;
+    let len = from.metadata()?.len();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let mut at = offset;
+    let mut part = vec![0; 1 << 20];
+    while at < len {
+        let step = usize::try_from(len - at).unwrap_or(usize::MAX).min(part.len());
+        let part = part.get_mut(..step).unwrap_or_default();
+        if from.read_exact_at(part, at).is_err() {
+            part.fill(0);
+        }
+        file.write_all(part)?;
+        at += step as u64;
+    }
+    file.sync_all()
+}
+
+fn zero(segment: &Path, offset: u64) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).open(segment)?;
+    let len = file.metadata()?.len();
+    let zeros = vec![0; 1 << 20];
+    let mut at = offset;
+    while at < len {
+        let step = usize::try_from(len - at).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all_at(zeros.get(..step).unwrap_or_default(), at)?;
+        at += step as u64;
+    }
+    file.sync_all()
+}
+
+fn report(args: &Repair, plan: &Plan, kept: Option<&Path>) -> Value {
+    let names: Vec<String> = plan.aside.iter().map(|path| path.display().to_string()).collect();
+    json!({
+        "dir": args.dir.display().to_string(),
+        "reasons": plan.reasons,
+        "cut_lsn": plan.cut.as_ref().map(|cut| cut.lsn),
+        "stated_durable_lsn": plan.stated,
+        "lost_records_seen": plan.lost_records,
+        "aside": names,
+        "written": kept.is_some(),
+        "kept_in": kept.map(|path| path.display().to_string()),
+    })
+}
+
+fn print(plan: &Plan, nothing: bool, kept: Option<&Path>, out: &mut dyn Write) -> Result<()> {
+    if nothing {
+        writeln!(out, "nothing to repair: what is durable is whole (a torn tail is cut by the service itself)")?;
+        return Ok(());
+    }
+    for reason in &plan.reasons {
+        writeln!(out, "damage: {reason}")?;
+    }
+    if let Some(cut) = &plan.cut {
+        let (lsn, stated, records) = (cut.lsn, plan.stated, plan.lost_records);
+        writeln!(
+            out,
+            "cut at LSN {lsn}: of what was durable up to LSN {stated}, {records} whole records lie behind it"
+        )?;
+        writeln!(
+            out,
+            "clients were told that these are safe: look at them with dump, in the directory they are kept in"
+        )?;
+        writeln!(out, "the locations and the node index may hold what is cut: bring them back to before it too")?;
+    }
+    for path in &plan.aside {
+        writeln!(out, "moved aside: {}", path.display())?;
+    }
+    match kept {
+        Some(kept) => writeln!(out, "done; everything that was cut is kept in {}", kept.display())?,
+        None => writeln!(out, "nothing was changed: run it again with --write to do this")?,
+    }
+    Ok(())
+}
