@@ -7,7 +7,7 @@
 use crate::checkpoint;
 use crate::copier::{Copier, Directories};
 use crate::core::{Core, Error, Result, open_later, open_location};
-use crate::filer::ErrorKind;
+use crate::filer::{self, ErrorKind};
 use crate::ledger::CommandError;
 use crate::limits::{self, Pin};
 use crate::location::copy::Source;
@@ -15,7 +15,7 @@ use crate::location::projection::Projection;
 use crate::location::redo::{self, Redone};
 use crate::location::{Location, View};
 use crate::replayer::{Handle, Replayer, Status};
-use crate::state::{self, Command, Job, wanted};
+use crate::state::{self, Command, Job, State, wanted};
 use crate::switch::Switch;
 use crate::volume::Status as NfsStatus;
 use async_trait::async_trait;
@@ -105,12 +105,21 @@ pub struct Supervisor {
     retry_at: BTreeMap<LocationId, Instant>,
     /// Primaries that are being opened and redone.
     opening: BTreeMap<LocationId, JoinHandle<Result<()>>>,
+    /// Destinations that are being opened.
+    reaching: BTreeMap<LocationId, JoinHandle<Result<Arc<Location>>>>,
 }
 
 impl Supervisor {
     #[must_use]
     pub fn new(core: Core, board: Arc<Board>) -> Self {
-        Self { core, board, running: BTreeMap::new(), retry_at: BTreeMap::new(), opening: BTreeMap::new() }
+        Self {
+            core,
+            board,
+            running: BTreeMap::new(),
+            retry_at: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            reaching: BTreeMap::new(),
+        }
     }
 
     /// Run until `stop` says so; then end what runs.
@@ -224,6 +233,7 @@ impl Supervisor {
             self.core.locations.remove(id);
         }
         let state = self.core.ledger.state();
+        self.reaching.retain(|id, task| wanted.replayers.contains_key(id) || !task.is_finished());
         self.board.holds.lock().retain(|job, _| state.jobs.contains_key(job));
         self.board.down.lock().retain(|id, _| state.locations.contains_key(id));
     }
@@ -258,16 +268,13 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
+    async fn start(&mut self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
         let state = self.core.ledger.state();
-        let opened = tokio::time::timeout(OPEN_MAX, open_location(&self.core, &state, wanted.location)).await;
         let is_out = state.locations.get(&wanted.location).is_some_and(|l| l.out_of_sync.is_some());
-        let location = match opened {
-            Ok(Ok(location)) => location,
+        let location = match self.reach(&state, wanted.location).await {
             // The journal must not wait for it: its backlog goes to the dirty set, and its filer is reached when it can be.
-            Ok(Err(Error::Filer(_))) | Err(_) if is_out => open_later(&self.core, &state, wanted.location).await?,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(Error::Other(format!("its filer does not answer within {OPEN_MAX:?}"))),
+            Err(Error::Filer(_)) if is_out => open_later(&self.core, &state, wanted.location).await?,
+            reached => reached?,
         };
         let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
         let projection = Projection {
@@ -295,6 +302,26 @@ impl Supervisor {
             switch_after,
             press_after,
         })
+    }
+
+    /// Open a destination, one try at a time: a call that hangs holds a thread, and there must not be more and more.
+    async fn reach(&mut self, state: &Arc<State>, id: LocationId) -> Result<Arc<Location>> {
+        let (mut task, patience) = match self.reaching.remove(&id) {
+            Some(task) => (task, Duration::ZERO),
+            None => {
+                let (core, state) = (self.core.clone(), state.clone());
+                (tokio::spawn(async move { open_location(&core, &state, id).await }), OPEN_MAX)
+            }
+        };
+        match tokio::time::timeout(patience, &mut task).await {
+            Ok(Ok(reached)) => reached,
+            Ok(Err(panic)) => Err(Error::Other(panic.to_string())),
+            Err(_) => {
+                self.reaching.insert(id, task);
+                let what = format!("its filer does not answer within {OPEN_MAX:?}");
+                Err(filer::Error::new(ErrorKind::Unknown, "open", what).into())
+            }
+        }
     }
 
     /// The soft limit: a secondary whose backlog has passed it goes out of sync and lets go of the journal.

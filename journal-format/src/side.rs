@@ -161,42 +161,12 @@ pub fn record_at(file: &[u8], at: usize) -> Result<Option<(SideRecord, usize)>, 
 mod tests {
     use super::*;
     use crate::event::samples;
-    use crate::ids::Time;
-    use crate::record::whole;
-
-    fn file() -> (Vec<u8>, Vec<Event>) {
-        let events = samples::all();
-        let mut records = Vec::new();
-        let mut said = Vec::new();
-        for (n, (event, bulk)) in events.into_iter().enumerate() {
-            let row = event.row();
-            let header = RecordHeader {
-                length: 0,
-                kind: row.kind,
-                version: row.version,
-                lsn: Lsn(4096 * (n as u64 + 1)),
-                time: Time(7),
-                durable: Lsn(0),
-                flags: 0,
-                archived_len: 0,
-                bulk_len: 0,
-                crc: 0,
-            };
-            let mut archive = Vec::new();
-            codec::encode(&event, &mut archive).unwrap();
-            records.extend(whole(header, &archive, &bulk, 0).unwrap());
-            said.push(event);
-        }
-        let header = SideHeader::of([3; 16], JunctionId(9), Lsn(4096), Lsn(1 << 30), &records);
-        let mut file = header.to_bytes().to_vec();
-        file.extend(records);
-        assert_eq!(SideHeader::open(&file).unwrap(), header);
-        (file, said)
-    }
 
     #[test]
     fn a_side_segment_reads_back_and_every_damaged_byte_is_noticed() {
-        let (mut file, said) = file();
+        let mut file = samples::side();
+        let said: Vec<Event> = samples::all().into_iter().map(|(event, _)| event).collect();
+        SideHeader::open(&file).unwrap();
         let (mut at, mut read) = (HEADER_LEN, Vec::new());
         while let Some((record, next)) = record_at(&file, at).unwrap() {
             at = next;

@@ -6,6 +6,7 @@ use journal_format::event::{Event, codec, samples};
 use journal_format::record::RecordHeader;
 use journal_format::scan::{Found, RecordRef, record_at, search};
 use journal_format::segment::{BLOCK, SegmentHeader};
+use journal_format::side::{self, SideHeader};
 use std::path::PathBuf;
 
 fn golden(name: &str) -> PathBuf {
@@ -105,4 +106,21 @@ fn a_segment_cut_anywhere_ends_without_a_panic() {
         }
         let _ = SegmentHeader::from_bytes(&bytes[..end]);
     }
+}
+
+#[test]
+fn version_1_of_a_side_segment_reads_and_writes_the_same_bytes_for_ever() {
+    let bytes = samples::side();
+    if std::env::var_os("TAIN_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(golden("v1.side"), &bytes).unwrap();
+    }
+    let kept = std::fs::read(golden("v1.side")).unwrap();
+    assert!(kept == bytes, "what this version writes differs from golden/v1.side");
+    SideHeader::open(&kept).unwrap();
+    let (mut at, mut kinds) = (side::HEADER_LEN, std::collections::BTreeSet::new());
+    while let Some((record, next)) = side::record_at(&kept, at).unwrap() {
+        kinds.insert(record.header.kind);
+        at = next;
+    }
+    assert_eq!(kinds.len(), codec::KINDS.len());
 }

@@ -263,3 +263,35 @@ pub fn segment() -> (crate::segment::SegmentHeader, Vec<u8>) {
     }
     (header, bytes)
 }
+
+/// A side segment made of every sample, always the same bytes.
+#[must_use]
+pub fn side() -> Vec<u8> {
+    use crate::record::{RecordHeader, whole};
+    let mut records = Vec::new();
+    let mut lsn = Lsn(4096);
+    for (event, bulk) in all() {
+        let (row, mut archive) = (event.row(), Vec::new());
+        // As above: the golden file would tell.
+        if codec::encode(&event, &mut archive).is_err() {
+            continue;
+        }
+        let header = RecordHeader {
+            length: 0,
+            kind: row.kind,
+            version: row.version,
+            lsn,
+            time: Time(1_700_000_000_000_000_000),
+            durable: Lsn(0),
+            flags: 0,
+            archived_len: 0,
+            bulk_len: 0,
+            crc: 0,
+        };
+        let record = whole(header, &archive, &bulk, 0).unwrap_or_default();
+        lsn = lsn.plus(record.len() as u64);
+        records.extend(record);
+    }
+    let header = crate::side::SideHeader::of([3; 16], JunctionId(9), Lsn(4096), lsn, &records);
+    [header.to_bytes().as_slice(), &records].concat()
+}
