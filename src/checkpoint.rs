@@ -31,6 +31,9 @@ const TOUCHED_MAX: usize = 16384;
 const PRESSED: Duration = Duration::from_secs(1);
 /// How long a checkpoint waits for a primary that hangs. It goes on without it, and takes what that says later.
 const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5000 });
+/// The same where a test is about to die at a crash point: there are many in a checkpoint.
+const TICK_ARMED: Duration = Duration::from_millis(50);
+const TIME_MAX_ARMED: Duration = Duration::from_millis(250);
 
 /// What the last checkpoint saw.
 #[derive(Default)]
@@ -45,12 +48,13 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Run until cancelled.
     pub async fn run(mut self, core: Core) {
+        let (tick, time_max) = if crate::crash::armed() { (TICK_ARMED, TIME_MAX_ARMED) } else { (TICK, TIME_MAX) };
         let mut since = tokio::time::Instant::now();
         loop {
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(tick).await;
             let bytes = core.ledger.journal.end_lsn().0.saturating_sub(self.at.0);
             let touched = primaries(&core).values().map(|l| l.touched()).max().unwrap_or(0);
-            let due = since.elapsed() >= TIME_MAX && core.ledger.activity() != self.activity;
+            let due = since.elapsed() >= time_max && core.ledger.activity() != self.activity;
             let journal = &core.ledger.journal;
             let pressed = journal.used_bytes() > journal.soft_limit() && since.elapsed() >= PRESSED;
             let bytes_max = BYTES_MAX.min(journal.soft_limit() / 4);
@@ -69,8 +73,10 @@ impl Checkpoints {
 
     /// Take one now.
     pub async fn take(&mut self, core: &Core) -> Result<()> {
+        crash_point!("CHECKPOINT_BEGIN");
         let activity = core.ledger.activity();
         let cursors = self.sync(core).await?;
+        crash_point!("CHECKPOINT_PRIMARIES_DONE");
         let aside = aside::hung(core);
         let settled = core.ledger.settled_without(&aside);
         aside::extend(core, &aside, settled).await?;
@@ -79,6 +85,7 @@ impl Checkpoints {
         }
         let live = core.live.store.clone();
         blocking(move || Ok(live.commit(settled)?)).await?;
+        crash_point!("CHECKPOINT_LIVE_COMMITTED");
         let state = core.ledger.state();
         let mut behind = None;
         for cursor in cursors {
@@ -87,9 +94,12 @@ impl Checkpoints {
             }
         }
         if let Some((at, state)) = behind {
+            crash_point!("CHECKPOINT_CURSOR_APPENDED");
             core.ledger.wait_durable(at.end).await?;
+            crash_point!("CHECKPOINT_CURSOR_DURABLE");
             self.snapshot(core, at.end, &state).await?;
         }
+        crash_point!("CHECKPOINT_BEFORE_RECYCLE");
         aside::drop_passed(core, settled).await?;
         let floor = aside::floor(core).unwrap_or(settled).min(settled).min(self.snapshot);
         // Calls of this part may be repeated after a restart, and get their first answer.
@@ -97,6 +107,7 @@ impl Checkpoints {
         let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));
         let (journal, floor) = (core.ledger.journal.clone(), floor.min(calls));
         blocking(move || Ok(journal.recycle(floor)?)).await?;
+        crash_point!("CHECKPOINT_END");
         self.at = core.ledger.journal.end_lsn();
         self.activity = activity;
         Ok(())
@@ -163,8 +174,10 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     let retired = location.take_retired();
     let settled = core.ledger.settled_lsn(junction).min(core.ledger.journal.durable_lsn());
     let touched = location.take_touched();
+    crash_point!("CHECKPOINT_BEFORE_TIMES");
     let synced = async {
         put_times(location, core.live.as_ref(), &core.live, &touched).await?;
+        crash_point!("CHECKPOINT_AFTER_TIMES");
         location.filer.sync().await
     };
     if let Err(error) = synced.await {
@@ -176,6 +189,7 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
         }
         return Err(error.into());
     }
+    crash_point!("CHECKPOINT_SYNCED");
     for (lsn, node) in retired {
         if lsn < settled {
             location.objects.store.write(location.objects.remove(node)?);
@@ -183,6 +197,7 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
             location.retire(lsn, node);
         }
     }
+    crash_point!("CHECKPOINT_BEFORE_STORE");
     let store = location.objects.store.clone();
     blocking(move || Ok(store.commit(settled)?)).await?;
     Ok(settled)

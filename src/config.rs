@@ -13,8 +13,9 @@ const LIB: &str = "/var/lib/tain";
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// The largest operation, 1 MiB of data and its header, fits several times.
-const SEGMENT_SIZE_MIN: u64 = 8 * MIB;
+/// The largest operation, 1 MiB of data and its header, fits several times. (Tests that die at crash points want many
+/// segments, and keep their operations small.)
+const SEGMENT_SIZE_MIN: u64 = if cfg!(feature = "crash-points") { 256 * KIB } else { 8 * MIB };
 const SEGMENT_SIZE_MAX: u64 = 16 * GIB;
 /// One is written, one is spare, one is full and two are being read.
 const SEGMENTS_MIN: u64 = 4;

@@ -9,6 +9,10 @@
     )
 )]
 
+// First: its macro stands in every room.
+#[macro_use]
+pub mod crash;
+
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -26,6 +30,7 @@ pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod location;
+pub mod planted;
 pub mod replayer;
 pub mod semantics;
 pub mod service;

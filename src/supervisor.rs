@@ -447,8 +447,10 @@ impl Supervisor {
 
     /// A refusal means that somebody else (an abort) was first.
     async fn to(&self, job: JobId, state: JobState, reason: &str) -> Result<()> {
+        crash_point!("JOB_BEFORE_STATE");
         match self.core.ledger.command(&Command::JobTo { job, state, reason: reason.into() }).await {
             Ok(_) => {
+                crash_point!("JOB_AFTER_STATE");
                 tracing::info!(%job, ?state, reason, "job");
                 Ok(())
             }
@@ -500,16 +502,20 @@ pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Resu
     let begin = Instant::now();
     let Redone { operations, bytes, made, refused } =
         redo::redo(&core.ledger.journal, &core.live, &location, cursor).await?;
+    crash_point!("BRING_UP_REDONE");
     for objects in made.chunks(1024) {
         core.ledger.append(&Event::Made(Made { location: id, objects: objects.to_vec() })).await?;
     }
+    crash_point!("BRING_UP_MADE");
     for refused in refused {
         refuse(core, junction, &location, &refused).await?;
     }
     if operations > 0 {
         tracing::info!(location = %id, operations, bytes, took = ?begin.elapsed(), "the primary was redone from its cursor");
     }
+    crash_point!("BRING_UP_BEFORE_CHECKPOINT");
     checkpoint::primary(core, junction, &location).await?;
+    crash_point!("BRING_UP_END");
     core.locations.insert(location);
     Ok(())
 }

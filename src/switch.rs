@@ -52,18 +52,22 @@ impl Switch {
     ) -> Result<Switched> {
         self.catch_up(core).await?;
         let begin = Instant::now();
+        crash_point!("SWITCH_CAUGHT_UP");
         let hold = core.volume.hold(self.junction);
+        crash_point!("SWITCH_HELD");
         let Ok(drained) = tokio::time::timeout(HOLD_MAX, self.drain(core, begin)).await else {
             return Err(Error::Other(format!("the destination did not catch up within {HOLD_MAX:?} of hold")));
         };
         drained?;
         // From here on nothing but the flush decides.
         stop_replayer().await;
+        crash_point!("SWITCH_REPLAYER_STOPPED");
         if self.destination.fence.is_closed() {
             return Err(Error::Other("the destination's replayer had something under way".into()));
         }
         self.destination.objects.store.set_exact(false);
         core.locations.insert(self.destination.clone());
+        crash_point!("SWITCH_BEFORE_APPEND");
         if let Err(error) = core.ledger.command(&Command::SwitchJunction { job: self.job }).await {
             core.locations.remove(self.destination.id);
             self.destination.objects.store.set_exact(true);
@@ -72,8 +76,10 @@ impl Switch {
                 CommandError::Journal(error) => error.into(),
             });
         }
+        crash_point!("SWITCH_FLUSHED");
         drop(hold);
         let held = begin.elapsed();
+        crash_point!("SWITCH_RELEASED");
         core.locations.remove(self.source.id);
         Ok(Switched { held })
     }
@@ -95,15 +101,20 @@ impl Switch {
     }
 
     async fn drain(&self, core: &Core, begin: Instant) -> Result<()> {
-        core.volume.drained(self.junction).await;
+        if !crate::planted::is('n') {
+            core.volume.drained(self.junction).await;
+        }
+        crash_point!("SWITCH_DRAINED");
         let to = core.ledger.journal.end_lsn();
         core.ledger.wait_durable(to).await?;
         // The old side is left as clients last saw it, times included.
         checkpoint::primary(core, self.junction, &self.source).await?;
+        crash_point!("SWITCH_SOURCE_SYNCED");
         let left = HOLD_MAX.saturating_sub(begin.elapsed());
-        if !self.replayer.commit(to, left).await {
+        if !crate::planted::is('n') && !self.replayer.commit(to, left).await {
             return Err(Error::Other("the destination did not commit in time".into()));
         }
+        crash_point!("SWITCH_COMMITTED");
         let pending = self.replayer.status.borrow().pending;
         if pending.dirs + pending.files + pending.incomplete > 0 {
             return Err(Error::Other("something came that is not copied yet".into()));
@@ -123,6 +134,7 @@ impl Switch {
             let root = self.destination.filer.root().await?;
             self.destination.filer.set(&root, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await?;
         }
+        crash_point!("SWITCH_TIDIED");
         self.destination.filer.sync().await?;
         Ok(())
     }

@@ -9,6 +9,8 @@ const LINES_MAX: usize = 700;
 /// may import them.
 const MAY: &[(&str, &[&str])] = &[
     ("env", &[]),
+    ("crash", &[]),
+    ("planted", &[]),
     ("state", &[]),
     ("wire", &[]),
     ("semantics", &[]),
@@ -60,6 +62,8 @@ const BELOW_SUPERVISOR: &[&str] = &[
     "limits",
     "switch",
 ];
+/// What test builds need stands in every room.
+const FOR_TESTS: &[&str] = &["crash", "planted"];
 /// May import anything.
 const ABOVE: &[&str] = &["fuzz", "cli", "service", "main", "demo", "lib", "tidy", "sim"];
 
@@ -155,7 +159,7 @@ fn rooms_import_only_what_lies_below_them() {
             continue;
         };
         for used in imports(&source.text) {
-            if used == source.room || may.contains(&used.as_str()) {
+            if used == source.room || may.contains(&used.as_str()) || FOR_TESTS.contains(&used.as_str()) {
                 continue;
             }
             let known = |(file, room): &(&str, &str)| source.path.ends_with(file) && used == *room;
@@ -203,4 +207,39 @@ fn nothing_is_left_to_do() {
             source.room != "tidy" && code(&source.text).any(|l| l.contains("todo!") || l.contains("unimplemented!"));
         assert!(!left, "{} has something left to do", source.path.display());
     }
+}
+
+/// Names of crash points in the source, in order; those of operations by kind and step.
+fn crash_points() -> Vec<String> {
+    let mut names = Vec::new();
+    for source in sources().iter().filter(|source| !["crash", "tidy"].contains(&source.room.as_str())) {
+        let code: String = code(&source.text).collect::<Vec<_>>().join("\n");
+        for call in code.split("crash_point!(").skip(1) {
+            let end = call.find(");").expect("a crash point ends");
+            let (kind, name) = call[..end].rsplit_once(", ").map_or((false, &call[..end]), |(_, name)| (true, name));
+            let name = name.trim_matches('"');
+            if kind {
+                assert!(crate::crash::STEPS.contains(&name), "{}: step {name} is unknown", source.path.display());
+                names.extend(crate::crash::KINDS.iter().map(|kind| format!("{kind}_{name}")));
+            } else {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn every_crash_point_has_a_name_of_its_own_and_is_died_at() {
+    let mut names = crash_points();
+    names.sort();
+    assert!(names.len() > 100, "only {} crash points", names.len());
+    let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+    assert!(twice.is_empty(), "these stand twice: {twice:?}");
+    let list = include_str!("../tests/crashpoints/list.txt");
+    let mut listed: Vec<&str> =
+        list.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(' ').next()).collect();
+    listed.retain(|name| !name.is_empty());
+    listed.sort_unstable();
+    assert_eq!(names, listed, "tests/crashpoints/list.txt must name every crash point once");
 }

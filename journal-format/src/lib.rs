@@ -7,6 +7,7 @@ pub mod archive;
 pub mod event;
 mod fields;
 pub mod ids;
+pub mod planted;
 pub mod record;
 pub mod scan;
 pub mod segment;

@@ -208,6 +208,7 @@ impl Commands {
             return Err(Problem::refused(format!("there is no filer '{}'", to.filer), "add it first"));
         };
         let created = wait(self.port.create_subdir(&filer.url, &filer.root, &to.subdir)).await;
+        crash_point!("DESTINATION_CREATED");
         let opened = match created {
             Ok(()) => self.open(state, to).await,
             Err(e) => Err(e),
@@ -327,7 +328,9 @@ impl Commands {
     ) -> Result<()> {
         // Locations are given out by these commands alone, and they run one at a time.
         let marker = OwnerMarker { journal_id: self.port.journal_id(), location: state.next.location, epoch };
+        crash_point!("CLAIM_BEFORE");
         let claimed = wait(opened.location.claim(&marker)).await;
+        crash_point!("CLAIM_DONE");
         let done = match claimed {
             Ok(()) => self.port.command(command).await.map(|_| ()).map_err(Problem::from),
             Err(e) => {
@@ -335,6 +338,7 @@ impl Commands {
                 Err(Problem::refused(reason, "let the service's user write there"))
             }
         };
+        crash_point!("CLAIM_COMMANDED");
         if done.is_err()
             && let Err(e) = wait(opened.location.unclaim()).await
         {
@@ -353,14 +357,17 @@ impl Commands {
             warn!("{there} keeps its owner marker: {why}");
             return;
         }
+        crash_point!("RELEASE_QUIESCED");
         let released = async {
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
             let it = wait(open).await?;
             if let Err(e) = wait(it.remove_pen()).await {
                 warn!("{there} keeps its pen: {e}");
             }
+            crash_point!("RELEASE_BEFORE_UNCLAIM");
             wait(it.unclaim()).await
         };
+        crash_point!("RELEASE_BEGIN");
         if let Err(e) = released.await {
             warn!("{there} keeps its owner marker: {e}");
         }

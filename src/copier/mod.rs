@@ -160,6 +160,7 @@ impl Copier {
             }
             _ => return Ok(()),
         };
+        crash_point!("COPIER_LISTING_BEGUN");
         let mut after = 0;
         loop {
             self.has_room().await;
@@ -171,8 +172,10 @@ impl Copier {
             let last = !full || older.len() < Listed::ENTRIES_MAX;
             after = older.last().map_or(after, |entry| entry.cookie);
             let entries = older.into_iter().map(|e| ListedEntry { name: e.name, node: e.node, kind: e.kind }).collect();
+            crash_point!("COPIER_BEFORE_LISTED");
             let event = Event::Listed(Listed { job: self.job, location, dir, entries, last });
             let at = self.ledger.append(&event).await?;
+            crash_point!("COPIER_LISTED");
             drop(lock);
             if last {
                 return self.replayed(at.end).await;
@@ -236,8 +239,10 @@ impl Copier {
             return Ok(false);
         }
         let bytes = ranges.iter().map(|r| r.len).sum();
+        crash_point!("COPIER_BEFORE_RANGES");
         let event = Event::CopyRange(CopyRange { job: self.job, location: self.projection.location, ranges });
         let at = self.ledger.append(&event).await?;
+        crash_point!("COPIER_RANGES_APPENDED");
         ahead.push_back(Ahead { end: at.end, nodes, bytes });
         Ok(true)
     }

@@ -46,7 +46,8 @@ impl Rig {
     /// The first filer holds the tree, the others are empty. The service runs afterwards.
     pub async fn new(exe: &Path, dir: &Path, filers: &[&str], setup: Setup) -> Result<Self> {
         for name in filers.iter().chain(&["service"]) {
-            std::fs::create_dir(dir.join(name)).with_context(|| format!("{}/{name}", dir.display()))?;
+            // It may be there already: a disk of its own.
+            std::fs::create_dir_all(dir.join(name)).with_context(|| format!("{}/{name}", dir.display()))?;
         }
         let first = filers.first().context("at least one filer")?;
         let root = dir.join(first).join(TREE);

@@ -55,6 +55,11 @@ impl Service {
         self.env.push((key.into(), value.into()));
     }
 
+    /// No more for the next start.
+    pub fn unset(&mut self, key: &str) {
+        self.env.retain(|(k, _)| k != key);
+    }
+
     pub fn journal(&self) -> PathBuf {
         self.dir.join("journal")
     }

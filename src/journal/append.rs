@@ -215,7 +215,9 @@ impl Shared {
             room.as_mut().enable();
             let full = match self.try_place(&incoming, turn.is_some(), &mut at)? {
                 Try::Placed(placed, appended, r) => {
+                    crash_point!("JOURNAL_AFTER_PLACE");
                     placed.fill(&archive, bulk);
+                    crash_point!("JOURNAL_AFTER_FILL");
                     if incoming.class == Class::Operation {
                         self.said_full.store(false, Ordering::Release);
                     }
@@ -356,6 +358,7 @@ impl Open {
             Ok(target) => target,
             Err(refused) => return Room::NextSegment(Some(refused)),
         };
+        crash_point!("JOURNAL_ROLL");
         if self.batch.start < self.batch.target.segment.header.size {
             self.next_target = Some(target);
             return Room::NextSegment(None);

@@ -126,17 +126,21 @@ pub fn recover(options: &Options, dir: &Dir) -> Result<Recovered> {
         return Err(not_whole(options, &what));
     }
     let tail = scan(&segments, snapshot)?;
+    crash_point!("RECOVER_SCANNED");
     let case = judge(tail.there, tail.stated > tail.lsn, tail.records_behind);
     tracing::info!(?case, end = %tail.lsn, durable = %tail.stated, "the journal's end");
     refuse_corruption(&segments, &tail, case)?;
 
+    crash_point!("RECOVER_BEFORE_SPARES");
     let mut spares = usable_spares(dir, listing.spares, size)?;
     // The last first and each made durable, so that a crash leaves no gap.
     for later in segments.drain(tail.index + 1..).rev() {
         spares.push(dir.rename(later.path(), &files::spare_name(later.header.number.0))?);
         dir.sync()?;
     }
+    crash_point!("CUT_BEGIN");
     let start = cut(&segments, &tail)?;
+    crash_point!("CUT_END");
     let last = segments.last().ok_or_else(|| not_whole(options, "there are no segments"))?;
     let target = Target::open(Arc::clone(last), options.append)?;
     Ok(Recovered { id, size, segments, spares, target, start, last_time: tail.last_time, snapshot })
@@ -185,9 +189,13 @@ fn create(options: &Options, dir: &Dir) -> Result<()> {
     let name = files::segment_name(header.number);
     let tmp = dir.join(format!("{name}{}", files::TMP));
     let file = dir.create_zeroed(&tmp, size)?;
+    crash_point!("CREATE_ZEROED");
     file.write_at(&batch, BLOCK).at("write", &tmp)?;
+    crash_point!("CREATE_FIRST_BATCH");
     files::put_header(&*file, &tmp, &header)?;
+    crash_point!("CREATE_BEFORE_RENAME");
     dir.rename(&tmp, &name)?;
+    crash_point!("CREATE_RENAMED");
     dir.sync()
 }
 
@@ -285,6 +293,10 @@ fn read_through(tail: &mut Tail, header: &SegmentHeader, bytes: &[u8]) -> Option
         tail.lsn = header.first_lsn().plus(tail.offset);
         let record = match record_at(header, bytes, tail.offset) {
             Found::Record(record) => record,
+            Found::Bad(..) if crate::planted::is('e') && search(header, bytes, tail.offset + 16).is_some() => {
+                tail.offset = search(header, bytes, tail.offset + 16).map_or(0, |record| record.offset);
+                continue;
+            }
             Found::Unwritten(_) => return Some(There::Zeros),
             Found::Bad(_, fault) => return Some(There::OtherBytes(fault)),
             Found::End(_) => return Some(There::OtherBytes(Fault::TooLong)),
@@ -351,7 +363,9 @@ fn cut(segments: &[Arc<Segment>], tail: &Tail) -> Result<u64> {
     if tail.offset < size && (tail.records_behind || !tail.stopped) {
         let file = last.open(Open::Write)?;
         files::zero(&*file, last.path(), tail.offset, size)?;
+        crash_point!("CUT_ZEROED");
         file.sync_data().at("sync", last.path())?;
+        crash_point!("CUT_ZEROS_SYNCED");
     }
     for segment in segments.iter().filter(|segment| segment.header.end_lsn() > tail.stated) {
         let end = if segment.header.number == last.header.number { tail.offset } else { size };
@@ -393,6 +407,7 @@ fn rewrite(segment: &Segment, tail: &Tail, end: u64) -> Result<()> {
             }
         }
         file.write_at(&bytes, at).at("write", segment.path())?;
+        crash_point!("CUT_REWRITTEN");
         at += step;
     }
     file.sync_data().at("sync", segment.path())

@@ -226,12 +226,14 @@ impl Segments {
                 }
             };
             // Oldest first and each made durable, so that a crash leaves no gap.
+            crash_point!("RECYCLE_BEFORE_RENAME");
             let renamed = self
                 .dir
                 .rename(&oldest.path, &files::spare_name(oldest.header.number.0))
                 .and_then(|path| self.dir.sync().map(|()| path));
             let mut state = self.state.lock();
             state.making -= 1;
+            crash_point!("RECYCLE_SYNCED");
             match renamed {
                 Ok(path) => state.retired.push((oldest, path)),
                 Err(error) => {
@@ -343,9 +345,13 @@ impl Segments {
     fn create_spare(&self) -> Result<Made> {
         let serial = self.spare_serial.fetch_add(1, Ordering::Relaxed);
         let tmp = self.dir.join(files::spare_name(serial) + files::TMP);
+        crash_point!("SPARE_BEFORE_CREATE");
         let made = self.dir.create_zeroed(&tmp, self.size).and_then(|_| {
+            crash_point!("SPARE_CREATED");
             let path = self.dir.rename(&tmp, &files::spare_name(serial))?;
+            crash_point!("SPARE_RENAMED");
             self.dir.sync()?;
+            crash_point!("SPARE_SYNCED");
             Ok(Made::Spare(path))
         });
         if made.is_err() {
@@ -357,10 +363,14 @@ impl Segments {
 
     fn make_ready(&self, spare: &Path, number: SegmentNo) -> Result<Made> {
         let header = new_header(self.id, number, self.size)?;
+        crash_point!("READY_BEFORE_HEADER");
         files::put_header(&*self.dir.open(spare, Open::Write)?, spare, &header)?;
+        crash_point!("READY_AFTER_HEADER");
         let segment = Segment::new(&self.dir, header);
         self.dir.rename(spare, &files::segment_name(number))?;
+        crash_point!("READY_RENAMED");
         self.dir.sync()?;
+        crash_point!("READY_SYNCED");
         Ok(Made::Ready(Target::open(segment, self.mode)?))
     }
 }

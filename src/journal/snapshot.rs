@@ -17,14 +17,19 @@ pub fn write(dir: &Dir, id: [u8; 16], lsn: Lsn, state: &[u8]) -> Result<()> {
     let tmp = dir.join(format!("{name}{}", files::TMP));
     let header = SnapshotHeader::of(id, lsn, state).to_bytes();
     let file = dir.disk.open(&tmp, Open::Create).at("create", &tmp)?;
+    crash_point!("SNAPSHOT_CREATED");
     file.write_at(&header, 0)
         .and_then(|()| file.write_at(state, header.len() as u64))
         .and_then(|()| file.sync_all())
         .at("write", &tmp)?;
+    crash_point!("SNAPSHOT_WRITTEN");
     dir.rename(&tmp, &name)?;
+    crash_point!("SNAPSHOT_RENAMED");
     dir.sync()?;
+    crash_point!("SNAPSHOT_SYNCED");
     for old in dir.list()?.snapshots.iter().rev().skip(KEPT) {
         dir.remove(&dir.join(files::snapshot_name(*old)))?;
+        crash_point!("SNAPSHOT_OLD_REMOVED");
     }
     Ok(())
 }

@@ -133,12 +133,14 @@ impl Writer {
                 Phase::Running if self.unsaid && idle => {
                     drop(open);
                     // No place at once means that a segment is being made, or that none is left: again, later.
+                    crash_point!("JOURNAL_BEFORE_IDLE_RECORD");
                     self.unsaid = !shared.append_durable(false).map_err(|error| error.to_string())?;
                     idle = false;
                 }
                 Phase::Running => return Ok(Next::Wait(open, self.unsaid.then_some(IDLE))),
                 Phase::Closing => {
                     drop(open);
+                    crash_point!("JOURNAL_BEFORE_STOPPED_RECORD");
                     let said = shared.append_durable(true).map_err(|error| error.to_string())?;
                     shared.open.lock().phase = Phase::Leaving;
                     if !said {
@@ -184,11 +186,15 @@ impl Writer {
         let began = Instant::now();
         #[cfg(test)]
         drop(self.shared.hold_writes.lock());
+        crash_point!("JOURNAL_BEFORE_WRITE");
         let written = self.flush(&target, &buffer[..length], start);
+        let again = crate::planted::is('c') && written.is_err();
+        let written = if again { self.flush(&target, &buffer[..length], start) } else { written };
         if let Err(error) = written {
             let path = target.segment.path().display();
             return Err(format!("writing {length} bytes at offset {start} of {path} failed: {error}"));
         }
+        crash_point!("JOURNAL_AFTER_WRITE");
         self.spare = Some(buffer);
         self.durable = durable;
         self.shared.durable.store(durable.0, Ordering::Release);
@@ -199,6 +205,7 @@ impl Writer {
         let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         counters.flush_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.shared.progress.send_modify(|progress: &mut Progress| progress.durable = durable);
+        crash_point!("JOURNAL_AFTER_DURABLE");
         Ok(())
     }
 
@@ -214,6 +221,9 @@ impl Writer {
             return target.file.sync_data();
         }
         debug_assert!(bytes.as_ptr().align_offset(4096) == 0);
+        if crate::planted::is('a') {
+            return target.file.write_at(bytes, offset);
+        }
         let written = target.file.write_durably(bytes, offset)?;
         if written != bytes.len() {
             return Err(io::Error::new(io::ErrorKind::WriteZero, format!("only {written} bytes were written")));

@@ -82,6 +82,7 @@ impl Ledger {
         self.inner.activity.fetch_add(1, Ordering::Relaxed);
         // There are always some that can end: those that cannot are fewer (the volume bounds them).
         let end = self.inner.ends.clone().acquire_owned().await.map_err(|_| crate::journal::Error::Closed)?;
+        crash_point!(crate::crash::kind(event), "BEFORE_APPEND");
         let unsettled = &self.inner.unsettled;
         let (at, ()) = self
             .journal
@@ -89,8 +90,12 @@ impl Ledger {
                 unsettled.lock().entry(junction).or_default().insert(at.lsn);
             })
             .await?;
+        crash_point!(crate::crash::kind(event), "AFTER_APPEND");
         // On a failure the process stops (I8); the operation stays unsettled, as it must.
-        self.journal.wait_durable(at.end).await?;
+        if !crate::planted::is('b') {
+            self.journal.wait_durable(at.end).await?;
+        }
+        crash_point!(crate::crash::kind(event), "AFTER_DURABLE");
         Ok(Op { at, junction, _end: end })
     }
 
@@ -112,8 +117,21 @@ impl Ledger {
         debug_assert!(
             matches!(end, Event::Failed(Failed { op: lsn, .. }) | Event::Partial(Partial { op: lsn, .. }) if lsn == op.at.lsn)
         );
+        if crate::planted::is('m') {
+            let ledger = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                if ledger.append(&end).await.is_ok() {
+                    ledger.done(op);
+                }
+            });
+            return Ok(());
+        }
+        crash_point!("ENDED_BEFORE_APPEND");
         let at = self.append(&end).await?;
+        crash_point!("ENDED_APPENDED");
         self.journal.wait_durable(at.end).await?;
+        crash_point!("ENDED_DURABLE");
         self.done(op);
         Ok(())
     }
@@ -157,17 +175,42 @@ impl Ledger {
     pub async fn command(&self, command: &Command) -> std::result::Result<Vec<Appended>, CommandError> {
         let _turn = self.inner.commands.lock().await;
         let events = crate::state::decide(&self.state(), command).map_err(CommandError::Refused)?;
+        crash_point!("COMMAND_DECIDED");
         let mut appended = Vec::with_capacity(events.len());
         for event in &events {
+            if crate::planted::is('i') && matches!(event, Event::JunctionSwitched(_)) {
+                appended.push(self.only_fold(event));
+                continue;
+            }
             appended.push(self.append(event).await?);
+            #[cfg(feature = "crash-points")]
+            if let Event::JunctionSwitched(_) = event {
+                crash_point!("SWITCH_APPENDED");
+            }
         }
+        crash_point!("COMMAND_APPENDED");
         if let Some(last) = appended.last() {
             self.journal.wait_durable(last.end).await?;
         }
+        crash_point!("COMMAND_DURABLE");
         for (at, event) in appended.iter().zip(&events) {
             (self.inner.told)(at, event);
         }
+        crash_point!("COMMAND_TOLD");
         Ok(appended)
+    }
+
+    /// Planted bug (i): State is changed, the journal is not.
+    fn only_fold(&self, event: &Event) -> Appended {
+        let end = self.journal.end_lsn();
+        let at = Appended { lsn: end, end: end.plus(1), time: Default::default() };
+        let mut shared = self.inner.state.write();
+        let state = Arc::make_mut(&mut shared);
+        let lsn = state.lsn;
+        crate::state::apply(state, at.lsn, at.end, at.time, event)
+            .expect("an event that was decided on this State cannot contradict it");
+        state.lsn = lsn;
+        Appended { end, ..at }
     }
 
     /// State as of the last append.

@@ -32,6 +32,7 @@ pub async fn carry_out(
     done: &DoneSteps,
 ) -> Result<Carried> {
     let settled = Site::new(location, view, source, round).settle().await?;
+    crash_point!("CARRY_NAMES_SETTLED");
     let at = Data { location, view, source, round, settled: &settled, done };
     let nodes: Vec<_> = round.data.iter().map(|(node, ops)| at.node(*node, ops)).collect();
     let results: Vec<NodeCarried> = side_by_side(nodes).await?;
@@ -69,6 +70,9 @@ impl Data<'_> {
         for op in ops {
             let result = match op {
                 DataOp::Write { offset, data, mode } => match filer.write(&object, *offset, data.clone()).await {
+                    Ok(()) if crate::planted::is('j') && self.round.ask_filer => {
+                        filer.write(&object, *offset + data.len() as u64, data.clone()).await
+                    }
                     Ok(()) if mode.is_some() => filer.set(&object, Changes { mode: *mode, ..Changes::default() }).await,
                     other => other,
                 },
@@ -77,6 +81,7 @@ impl Data<'_> {
                 DataOp::Renew(renew) => self.renew(node, renew, &object).await,
                 DataOp::Copy { range, lsn } => self.copy(range, *lsn, &object, &mut ranges).await,
             };
+            crash_point!("CARRY_DATA_OP");
             if let Err(error) = result {
                 return self.failed(node, error).map(|failed| (ranges, Some(failed)));
             }
@@ -94,6 +99,7 @@ impl Data<'_> {
         let source =
             self.source.ok_or_else(|| Error::new(ErrorKind::Invalid, "copy", "there is no source to copy from"))?;
         let done = source.copy_range(range, self.location.filer.as_ref(), object).await?;
+        crash_point!("COPY_RANGE_WRITTEN");
         super::steplog::copied(self.location.id, lsn, &done);
         ranges.push(done);
         Ok(())

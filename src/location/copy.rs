@@ -115,9 +115,11 @@ impl Source {
         let mut copied = stream::iter(pieces).buffered(PIECES_AHEAD);
         while let Some(piece) = copied.next().await {
             let (offset, data) = piece?;
+            crash_point!("COPY_PIECE");
             digest.update(offset, &data);
         }
         if range.last {
+            crash_point!("COPY_BEFORE_SIZE");
             let stat = filer.stat(from).await?;
             let changes =
                 Changes { size: Some(stat.size), mode: Some(stat.mode), atime: Some(stat.atime), ..Changes::default() };

@@ -67,10 +67,14 @@ impl<'a> Site<'a> {
     pub async fn settle(self) -> Result<Settled> {
         let after = self.after()?;
         self.look(&after).await?;
+        crash_point!("RECONCILE_LOOKED");
         let wanted = self.wanted(&after);
         let parked = self.take_away(&after, &wanted).await?;
+        crash_point!("RECONCILE_TAKEN_AWAY");
         self.place_all(&wanted, &parked).await?;
+        crash_point!("RECONCILE_PLACED");
         self.clear().await?;
+        crash_point!("RECONCILE_CLEARED");
         let state = self.state.into_inner();
         Ok(Settled { made: state.made, failed: state.failed, broken: state.broken, void: state.void })
     }
@@ -264,6 +268,7 @@ impl<'a> Site<'a> {
                 self.location.filer.rename(&dir, &key.1, &pen, &pen_name(node)).await?;
                 parked.insert(node);
                 self.state.lock().there.insert((PEN, pen_name(node)), node);
+                crash_point!("RECONCILE_PARKED");
             } else if is_dir {
                 continue; // a directory has one name
             } else {
@@ -353,6 +358,7 @@ impl<'a> Site<'a> {
             if parked {
                 filer.rename(&filer.pen().await?, &pen_name(node), &dir, name).await?;
                 self.state.lock().there.remove(&(PEN, pen_name(node)));
+                crash_point!("RECONCILE_OUT_OF_PEN");
                 parked = false;
                 object = self.locate(node).await?;
             } else if let Some(object) = &object {
@@ -409,6 +415,7 @@ impl<'a> Site<'a> {
             }
         };
         let object = filer.make(dir, name, &what, attrs).await?;
+        crash_point!("RECONCILE_MADE");
         if later != Changes::default() {
             filer.set(&object, later).await?;
         }

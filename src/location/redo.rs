@@ -81,10 +81,19 @@ pub async fn redo(journal: &Journal, live: &Live, location: &Location, cursor: L
     if operations == 0 {
         return Ok(Redone::default());
     }
+    crash_point!("REDO_COLLECTED");
     let bytes = round.bytes();
     let carried = carry_out(location, live, None, &round, &DoneSteps::new()).await?;
-    put_times(location, live, live, &round.times).await?;
+    crash_point!("REDO_CARRIED");
+    // What was refused is refused its times, too; that must not keep the location down for ever.
+    let mut times = round.times.clone();
+    for failed in &carried.failed {
+        times.remove(&failed.node);
+    }
+    put_times(location, live, live, &times).await?;
+    crash_point!("REDO_TIMES");
     location.filer.sync().await?;
+    crash_point!("REDO_SYNCED");
     let mut refused = Vec::new();
     for failed in carried.failed {
         match made_by.get(&failed.node) {

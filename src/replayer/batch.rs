@@ -77,22 +77,33 @@ impl Batch {
 
     /// Make everything before `position` durable on the location, and say so.
     pub async fn close(&mut self, of: &Replayer) -> Result<(), Error> {
+        if crate::planted::is('g') {
+            self.record(of).await?;
+        }
         if !self.is_empty() {
             let (location, view, live) = (of.location.clone(), of.projection.clone(), of.source.live.clone());
             let times = std::mem::take(&mut self.times);
+            crash_point!("BATCH_BEFORE_TIMES");
             let work = async move {
                 put_times(&location, &view, &live, &times).await?;
+                crash_point!("BATCH_BEFORE_SYNC");
                 location.filer.sync().await
             };
             of.guarded(work).await?;
+            crash_point!("BATCH_SYNCED");
         }
-        self.record(of).await?;
+        if !crate::planted::is('g') {
+            self.record(of).await?;
+        }
+        crash_point!("BATCH_BEFORE_COMMIT");
         let (store, position) = (of.projection.store.clone(), self.position);
         blocking(move || Ok(store.commit(position)?)).await?;
+        crash_point!("BATCH_COMMITTED");
         if position > self.committed {
             // It serves recycling and people; the projection is what counts, so nobody waits for it.
             of.ledger.append(&Event::Cursor(Cursor { location: of.location.id, lsn: position })).await?;
         }
+        crash_point!("BATCH_CURSOR_APPENDED");
         *self = Self::new(position);
         Ok(())
     }
@@ -104,6 +115,7 @@ impl Batch {
         for objects in self.made.chunks(PER_RECORD_MAX) {
             end = Some(of.ledger.append(&Event::Made(Made { location, objects: objects.to_vec() })).await?.end);
         }
+        crash_point!("BATCH_MADE_APPENDED");
         let (mut files_made, mut dirs_made) = (self.listed_files, self.listed_dirs);
         let mut ranges = self.ranges.chunks(PER_RECORD_MAX);
         let mut failed = self.failed.chunks(CopyDone::FAILED_MAX);
@@ -117,6 +129,7 @@ impl Batch {
             end = Some(of.ledger.append(&event).await?.end);
             (files_made, dirs_made) = (0, 0);
         }
+        crash_point!("BATCH_DONE_APPENDED");
         if let Some(end) = end {
             of.ledger.wait_durable(end).await?;
         }

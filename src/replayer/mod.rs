@@ -222,6 +222,7 @@ impl Replayer {
     async fn follow(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, Error> {
         let from = self.projection.store.lsn().max(self.start);
         let prescan = self.prescan(from).await?;
+        crash_point!("REPLAYER_PRESCANNED");
         let redo_to = prescan.end;
         // What a former life carried out behind its last commit lies in this one round (see `REDO_OPS_MAX`): the filer
         // may stand anywhere in it, so it is judged as a whole, by who is there.
@@ -240,6 +241,7 @@ impl Replayer {
             let (round, position);
             let redo = std::mem::take(&mut first) && batch.position < redo_to;
             (feed, round, position) = self.collect(feed, limit, redo).await?;
+            crash_point!("REPLAYER_COLLECTED");
             let progressed = position > batch.position;
             let few = round.ops() < GATHER_OPS;
             if !round.is_empty() {
@@ -248,6 +250,7 @@ impl Replayer {
                 for failed in &carried.failed {
                     self.projection.set_incomplete(failed.node)?;
                 }
+                crash_point!("REPLAYER_CARRIED");
                 batch.take(&round, carried);
             }
             batch.position = position;
@@ -305,6 +308,7 @@ impl Replayer {
 
     async fn close(&self, batch: &mut Batch) -> Result<(), Error> {
         batch.close(self).await?;
+        crash_point!("REPLAYER_CLOSED");
         let committed = batch.position;
         let pending = self.projection.pending()?;
         self.status.send_modify(|s| {

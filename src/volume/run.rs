@@ -236,11 +236,14 @@ impl Volume {
         let mut ended = Ended { guard, written: 0, _permit: permit };
         match act.carry_out(&location).await {
             Outcome::Done(made) => {
+                crash_point!(crate::crash::kind(&event), "AFTER_CARRY_OUT");
                 self.settle(&location, op.at, &act, &event, made.as_ref()).await?;
+                crash_point!(crate::crash::kind(&event), "AFTER_INDEX");
                 if let Event::Write(write) = &event {
                     ended.written = write.len;
                 }
                 self.ledger.done(op);
+                crash_point!(crate::crash::kind(&event), "BEFORE_ANSWER");
                 Ok(ended)
             }
             Outcome::Refused(status) => {
@@ -279,6 +282,7 @@ impl Volume {
             tokio::time::sleep(pause_after(pause)).await;
         }
         if let (Act::Make { event, .. }, Some(made)) = (act, made) {
+            crash_point!("OP_BEFORE_MADE");
             let made = Made { location: location.id, objects: vec![(event.node, made.id.clone())] };
             self.ledger.append(&Event::Made(made)).await?;
         }

@@ -18,6 +18,9 @@ pub fn exe() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_tain"))
 }
 
+/// Whether the directory of a test that fails is kept: not where a failure is what is wanted.
+pub static KEEP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+
 /// A directory that goes away with the test; kept, and named, when the test fails.
 pub struct Dir {
     dir: Option<TempDir>,
@@ -38,6 +41,7 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         if std::thread::panicking()
+            && KEEP.load(std::sync::atomic::Ordering::Relaxed)
             && let Some(dir) = self.dir.take()
         {
             eprintln!("kept for a look: {}", dir.keep().display());
@@ -70,11 +74,19 @@ pub struct Served {
 
 impl Served {
     pub async fn new() -> Self {
+        Self::planted(None).await
+    }
+
+    /// With a bug of `src/planted.rs`, in a build that has them.
+    pub async fn planted(bug: Option<char>) -> Self {
         let dir = Dir::new();
         for sub in ["service", "filer", "filer/export", "other"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
         let mut service = Service::new(&exe(), &dir.path().join("service"), 16 << 20).unwrap();
+        if let Some(bug) = bug {
+            service.env("TAIN_PLANTED", bug.to_string().as_ref());
+        }
         service.start().await.unwrap();
         for (name, sub) in [("one", "filer"), ("two", "other")] {
             let url = format!("posix://{}", dir.path().join(sub).display());

@@ -145,6 +145,9 @@ impl Store {
     }
 
     fn open_as(path: &Path, cache_bytes: usize, exact: bool) -> Result<Self> {
+        if !path.exists() {
+            make(path).map_err(|error| Error::Db { path: path.display().to_string(), source: Box::new(error) })?;
+        }
         let made = Database::builder().set_cache_size(cache_bytes).create(path);
         Self::of(made, path.display().to_string(), exact)
     }
@@ -369,6 +372,7 @@ impl Inner {
             self.view.write().flushing = None;
             return Ok(());
         }
+        crash_point!("STORE_BEFORE_COMMIT");
         match self.move_down(&frozen, lsn) {
             Ok(reader) => {
                 let mut view = self.view.write();
@@ -382,6 +386,7 @@ impl Inner {
                 return Err(self.db_error(error));
             }
         }
+        crash_point!("STORE_AFTER_COMMIT");
         *spilled = lsn.is_none();
         if let Some(lsn) = lsn {
             self.lsn.store(lsn.0, Ordering::Release);
@@ -413,6 +418,26 @@ impl Inner {
         txn.commit()?;
         open_reader(&self.db)
     }
+}
+
+/// A new store gets its name when it is whole: a file that a crash left half made would be no database, for ever.
+fn make(path: &Path) -> DbResult<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    match std::fs::remove_file(new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    prepare(&Database::builder().create(new)?)?;
+    std::fs::File::open(new)?.sync_all()?;
+    crash_point!("STORE_MADE");
+    std::fs::rename(new, path)?;
+    crash_point!("STORE_NAMED");
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Make the tables of a new store; its format and LSN.
