@@ -51,6 +51,7 @@ pub struct Journal {
 pub enum Append {
     Direct,
     Buffered,
+    Map,
 }
 
 /// `[nfs]`
@@ -172,7 +173,8 @@ fn journal(section: &Section<'_>) -> Result<Journal, Error> {
         None => None,
         Some("direct") => Some(Append::Direct),
         Some("buffered") => Some(Append::Buffered),
-        Some(_) => return Err(section.bad("append", "\"direct\" or \"buffered\"")),
+        Some("map") => Some(Append::Map),
+        Some(_) => return Err(section.bad("append", "\"direct\", \"buffered\" or \"map\"")),
     };
     Ok(Journal {
         dir: section.path("dir")?.unwrap_or_else(|| Path::new(LIB).join("journal")),
@@ -370,7 +372,7 @@ mod tests {
                 "journal.soft_limit = \"2 GiB\"\njournal.hard_limit = \"1 GiB\"",
                 "3 segments below hard_limit, 268435456",
             ),
-            ("journal.append = \"mmap\"", "journal.append = \"mmap\": expected \"direct\" or \"buffered\""),
+            ("journal.append = \"mmap\"", "journal.append = \"mmap\": expected \"direct\", \"buffered\" or \"map\""),
             ("journal.any_file_system = 1", "expected true or false"),
             ("journal.dir = \"here\"", "journal.dir = \"here\": expected an absolute path"),
             ("nfs.listen = \"2049\"", "nfs.listen = \"2049\": expected ADDRESS:PORT"),

@@ -26,6 +26,7 @@ pub(super) fn check_config(file: Option<&Path>, as_json: bool, out: &mut (dyn Wr
     let append = c.journal.append.map(|a| match a {
         Append::Direct => "direct",
         Append::Buffered => "buffered",
+        Append::Map => "map",
     });
     let document = json!({
         "journal": {

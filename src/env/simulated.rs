@@ -377,8 +377,14 @@ impl SimDisk {
     pub fn plant(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state.lock();
         let data = FileData { live: bytes.to_vec(), durable_len: bytes.len(), ..FileData::default() };
-        state.files.push(data);
-        let file = state.files.len() - 1;
+        let file = match state.find(path) {
+            Ok(file) => file,
+            Err(_) => {
+                state.files.push(FileData::default());
+                state.files.len() - 1
+            }
+        };
+        state.files[file] = data;
         state.names.insert(path.to_owned(), file);
         state.durable_names.insert(path.to_owned(), file);
     }

@@ -1,9 +1,11 @@
 //! Appending: a place in the open batch under a short lock, the copy outside it, and waiting for the writer.
 
-use super::batch::{Batch, NoPlace, Part, buffer};
+use super::batch::{Batch, Buffer, NoPlace, Part, buffer};
 use super::error::{Error, Result};
 use super::limits::Class;
-use super::segments::{Refused, Segments, Target};
+use super::queue::Waiters;
+use super::segments::{Refused, Segments};
+use super::target::Target;
 use super::{Appended, clock};
 use crate::env::watch;
 use journal_format::event::codec::{self, Row};
@@ -11,6 +13,7 @@ use journal_format::event::{Durable, Event};
 use journal_format::ids::{Lsn, Time};
 use journal_format::record::Layout;
 use parking_lot::{Condvar, Mutex};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,10 +23,9 @@ use tokio::time::Instant;
 /// How long a client operation waits before it is told that the journal is at its hard limit, its turn included.
 const FULL_WAIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
-/// How far the journal has come; what waiters watch.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    pub durable: Lsn,
+/// How the journal has ended, if it has.
+#[derive(Clone, Debug, Default)]
+pub struct End {
     /// Set once, and final.
     pub failed: Option<Arc<str>>,
     /// The writer has ended in order.
@@ -73,8 +75,10 @@ pub struct Shared {
     pub bell: Notify,
     /// Appends wait here for the next batch or segment; as many as there are callers, who hold their own record.
     pub room: Arc<Notify>,
-    pub progress: watch::Sender<Progress>,
-    /// The durable LSN again, for maps.
+    pub end: watch::Sender<End>,
+    has_ended: AtomicBool,
+    pub waiters: Waiters,
+    pub ringers_bell: Notify,
     pub durable: Arc<AtomicU64>,
     pub counters: Counters,
     /// First in, first out among those who found no place: for client operations, and for the reserve.
@@ -89,6 +93,33 @@ pub struct Shared {
     pub hold_writes: Mutex<()>,
 }
 
+thread_local! {
+    /// An archive's buffer that is not in use.
+    static ARCHIVE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Larger ones are given back to the allocator.
+const ARCHIVE_KEPT: usize = 64 << 10;
+
+/// An archive on its way in. Its buffer is used again, so that an append allocates nothing.
+struct Archive {
+    bytes: Vec<u8>,
+}
+
+impl Archive {
+    fn take() -> Archive {
+        Archive { bytes: ARCHIVE.take() }
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= ARCHIVE_KEPT {
+            ARCHIVE.set(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
 /// A record on its way in.
 struct Incoming {
     layout: Layout,
@@ -98,20 +129,21 @@ struct Incoming {
     writers: bool,
 }
 
-enum Try<R> {
-    Placed(Placed, Appended, R),
+enum Try<'a, R> {
+    Placed(Placed<'a>, Appended, R),
     Wait { full: bool },
 }
 
 /// A reserved place. Dropped unfilled (a panic in between), it stops the journal: the batch can never be whole.
-struct Placed {
-    shared: Arc<Shared>,
+struct Placed<'a> {
+    shared: &'a Shared,
     part: Option<Part>,
 }
 
-impl Placed {
+impl Placed<'_> {
     fn fill(mut self, archive: &[u8], bulk: &[u8]) {
         let Some(part) = &mut self.part else { return };
+        crash_point!("JOURNAL_AFTER_PLACE");
         part.fill(archive, bulk);
         let Some(part) = self.part.take() else { return };
         let mut open = self.shared.open.lock();
@@ -121,10 +153,11 @@ impl Placed {
         }
         drop(open);
         self.shared.ring();
+        crash_point!("JOURNAL_AFTER_FILL");
     }
 }
 
-impl Drop for Placed {
+impl Drop for Placed<'_> {
     fn drop(&mut self) {
         if self.part.is_some() {
             self.shared.broken.store(true, Ordering::Release);
@@ -160,7 +193,10 @@ impl Shared {
             work: Condvar::new(),
             bell: Notify::new(),
             room,
-            progress: watch::Sender::new(Progress { durable, failed: None, closed: false }),
+            end: watch::Sender::new(End::default()),
+            has_ended: AtomicBool::new(false),
+            waiters: Waiters::new(),
+            ringers_bell: Notify::new(),
             durable: Arc::new(AtomicU64::new(durable.0)),
             counters: Counters::default(),
             gates: Default::default(),
@@ -185,12 +221,28 @@ impl Shared {
         tracing::error!(why, "the journal stops: nothing may be answered any more");
         let why: Arc<str> = why.into();
         self.open.lock().phase = Phase::Ended;
-        self.progress.send_modify(|progress| progress.failed = progress.failed.take().or(Some(why)));
+        self.end.send_modify(|end| end.failed = end.failed.take().or(Some(why)));
+        self.tell_all();
+    }
+
+    /// The writer has ended in order.
+    pub fn close(&self) {
+        self.end.send_modify(|end| end.closed = true);
+        self.tell_all();
+    }
+
+    fn tell_all(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.tell();
         self.room.notify_waiters();
     }
 
-    fn ended(&self) -> Error {
-        match &self.progress.borrow().failed {
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
+    }
+
+    pub fn ended(&self) -> Error {
+        match &self.end.borrow().failed {
             Some(why) => Error::FailStop(Arc::clone(why)),
             None => Error::Closed,
         }
@@ -202,26 +254,52 @@ impl Shared {
         bulk: &[u8],
         at: impl FnOnce(Appended) -> R + Send,
     ) -> Result<(Appended, R)> {
-        let mut archive = Vec::new();
-        let incoming = self.prepare(event, bulk, &mut archive)?;
-        let class = incoming.class as usize;
+        let mut archive = Archive::take();
+        let incoming = self.prepare(event, bulk, &mut archive.bytes)?;
         let mut at = Some(at);
+        let full = match self.try_place(&incoming, false, &mut at)? {
+            Try::Placed(placed, appended, r) => {
+                placed.fill(&archive.bytes, bulk);
+                if incoming.class == Class::Operation && self.said_full.load(Ordering::Relaxed) {
+                    self.said_full.store(false, Ordering::Release);
+                }
+                return Ok((appended, r));
+            }
+            Try::Wait { full } => full,
+        };
+        self.note_full(full);
+        self.append_later(&incoming, &archive.bytes, bulk, at).await
+    }
+
+    /// No place at once: in turn, when there is one.
+    async fn append_later<R>(
+        self: &Arc<Self>,
+        incoming: &Incoming,
+        archive: &[u8],
+        bulk: &[u8],
+        mut at: Option<impl FnOnce(Appended) -> R + Send>,
+    ) -> Result<(Appended, R)> {
+        let class = incoming.class as usize;
         let mut turn = None;
+        let mut last_look = false;
         let began = Instant::now();
         loop {
             // Enabled before the look, or a wake-up between look and wait would be missed.
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            let full = match self.try_place(&incoming, turn.is_some(), &mut at)? {
+            let full = match self.try_place(incoming, turn.is_some() || last_look, &mut at)? {
                 Try::Placed(placed, appended, r) => {
-                    crash_point!("JOURNAL_AFTER_PLACE");
-                    placed.fill(&archive, bulk);
-                    crash_point!("JOURNAL_AFTER_FILL");
+                    placed.fill(archive, bulk);
                     if incoming.class == Class::Operation {
                         self.said_full.store(false, Ordering::Release);
                     }
                     return Ok((appended, r));
+                }
+                // Full, or so slow that it is the same to a client: it is told, and comes again. Nobody waits for ever.
+                Try::Wait { .. } if last_look => {
+                    self.counters.refusals.fetch_add(1, Ordering::Relaxed);
+                    return Err(Error::Full { limit: self.limit() });
                 }
                 Try::Wait { full } => full,
             };
@@ -238,12 +316,15 @@ impl Shared {
             } else {
                 within(patience, room).await.is_none()
             };
-            if in_vain {
-                // Full, or so slow that it is the same to a client: it is told, and comes again. Nobody waits for ever.
-                self.counters.refusals.fetch_add(1, Ordering::Relaxed);
-                return Err(Error::Full { limit: self.limit() });
-            }
+            // Room that came while others had their turn is room: nobody is told in vain.
+            last_look = in_vain;
         }
+    }
+
+    /// A client operation that comes now has to wait for segments.
+    pub fn ops_wait(&self) -> bool {
+        !self.segments.has_room_for_ops()
+            || (self.said_full.load(Ordering::Acquire) && !self.segments.may_begin_for_ops())
     }
 
     /// Said once each time that the limit is reached.
@@ -288,7 +369,7 @@ impl Shared {
         incoming: &Incoming,
         my_turn: bool,
         at: &mut Option<impl FnOnce(Appended) -> R>,
-    ) -> Result<Try<R>> {
+    ) -> Result<Try<'_, R>> {
         let class = incoming.class;
         let others = self.waiting[class as usize].load(Ordering::Acquire);
         if !my_turn && others > 0 {
@@ -296,7 +377,8 @@ impl Shared {
         }
         let length = u64::from(incoming.layout.length);
         // Before the guard, so that in a panic of `at` it is dropped after it.
-        let mut placed = Placed { shared: Arc::clone(self), part: None };
+        let mut placed = Placed { shared: self, part: None };
+        let now = clock::now();
         let mut open = self.open.lock();
         let running = open.phase == Phase::Running || (open.phase == Phase::Closing && incoming.writers);
         if !running {
@@ -315,7 +397,7 @@ impl Shared {
                 return Ok(Try::Wait { full: refused == Some(Refused::Full) });
             }
         }
-        let time = open.last_time.max(clock::now());
+        let time = open.last_time.max(now);
         open.last_time = time;
         let lsn = open.batch.next_lsn();
         placed.part = Some(open.batch.reserve(incoming.layout, incoming.row, time));
@@ -323,7 +405,6 @@ impl Shared {
         let at = at.take().expect("a record is placed once");
         let r = at(appended);
         drop(open);
-        self.ring();
         Ok(Try::Placed(placed, appended, r))
     }
 }
@@ -380,7 +461,7 @@ impl Open {
 
     /// Take the open batch for writing, and open the next one behind it. Gives whether it closes its segment, and the
     /// LSN that will be durable with it.
-    pub fn seal(&mut self, buffer: bytes::BytesMut) -> (bool, Lsn) {
+    pub fn seal(&mut self, buffer: Buffer) -> (bool, Lsn) {
         let size = self.batch.target.segment.header.size;
         let end = self.batch.end();
         let next = self.next_target.take();

@@ -4,7 +4,7 @@
 //! caller fills the part with no lock held (parts are disjoint, so that needs nothing unsafe) and hands it back; the
 //! writer joins the parts again, in order, without a copy. Two buffers go round: one open, one being written.
 
-use super::segments::Target;
+use super::target::Target;
 use bytes::BytesMut;
 use journal_format::event::codec::Row;
 use journal_format::ids::{Lsn, Time};
@@ -14,17 +14,25 @@ use std::sync::Arc;
 
 /// Most bytes of a batch.
 pub const BATCH_MAX: u64 = 4 << 20;
+/// Bytes that are copied and summed in one step.
+const AT_ONCE: usize = 16 << 10;
 const BLOCK_LEN: usize = 4096;
 const BATCH_LEN: usize = 4 << 20;
 const _: () = assert!(BATCH_LEN as u64 == BATCH_MAX && BLOCK_LEN as u64 == BLOCK);
 
 /// A buffer as long as a batch may be, at an address that direct I/O accepts.
-pub fn buffer() -> BytesMut {
-    let mut buffer = BytesMut::zeroed(BATCH_LEN + BLOCK_LEN);
-    let skip = buffer.as_ptr().align_offset(BLOCK_LEN).min(BLOCK_LEN);
-    drop(buffer.split_to(skip));
-    buffer.truncate(BATCH_LEN);
-    buffer
+pub fn buffer() -> Buffer {
+    let mut bytes = BytesMut::zeroed(BATCH_LEN + BLOCK_LEN);
+    let skip = bytes.as_ptr().align_offset(BLOCK_LEN).min(BLOCK_LEN);
+    drop(bytes.split_to(skip));
+    bytes.truncate(BATCH_LEN);
+    Buffer { bytes, parts: Vec::new() }
+}
+
+/// What goes from batch to batch: nothing is allocated for a record.
+pub struct Buffer {
+    pub bytes: BytesMut,
+    parts: Vec<Part>,
 }
 
 pub fn to_usize(n: u64) -> usize {
@@ -51,9 +59,15 @@ impl Part {
         // The layout was made from these very lengths.
         self.bytes[HEADER_LEN..at(layout.archive_end)].copy_from_slice(archive);
         self.bytes[at(layout.archive_end)..at(layout.bulk_at)].fill(0);
-        self.bytes[at(layout.bulk_at)..at(layout.bulk_end)].copy_from_slice(bulk);
+        let mut sum = body_sum(self.salt, &self.bytes[HEADER_LEN..at(layout.bulk_at)]);
+        // Summed while the copy is still in the nearest cache.
+        let to = self.bytes[at(layout.bulk_at)..at(layout.bulk_end)].chunks_mut(AT_ONCE);
+        for (to, from) in to.zip(bulk.chunks(AT_ONCE)) {
+            to.copy_from_slice(from);
+            sum = body_sum(sum, to);
+        }
         self.bytes[at(layout.bulk_end)..].fill(0);
-        self.header.crc = body_sum(self.salt, &self.bytes[HEADER_LEN..]);
+        self.header.crc = body_sum(sum, &self.bytes[at(layout.bulk_end)..]);
     }
 
     /// Now the durable LSN is known: everything before this batch.
@@ -87,9 +101,9 @@ pub enum NoPlace {
 }
 
 impl Batch {
-    pub fn new(id: u64, target: Arc<Target>, start: u64, buffer: BytesMut) -> Batch {
-        debug_assert!(start.is_multiple_of(BLOCK) && buffer.len() == BATCH_LEN);
-        Batch { id, target, start, used: 0, outstanding: 0, records: 0, parts: Vec::new(), rest: buffer }
+    pub fn new(id: u64, target: Arc<Target>, start: u64, buffer: Buffer) -> Batch {
+        debug_assert!(start.is_multiple_of(BLOCK) && buffer.bytes.len() == BATCH_LEN && buffer.parts.is_empty());
+        Batch { id, target, start, used: 0, outstanding: 0, records: 0, parts: buffer.parts, rest: buffer.bytes }
     }
 
     /// LSN of the next record, if it goes into this batch.
@@ -161,7 +175,7 @@ impl Batch {
 
     /// The finished bytes, every record stating `durable`, a filler at the end; and the whole buffer, for the next
     /// batch, of which those bytes are the beginning.
-    pub fn finish(mut self, durable: Lsn, time: Time, ends_segment: bool) -> (BytesMut, usize) {
+    pub fn finish(mut self, durable: Lsn, time: Time, ends_segment: bool) -> (Buffer, usize) {
         let header = self.target.segment.header;
         let length = self.end() - self.start - self.used;
         let kind = if ends_segment { KIND_SEGMENT_END } else { KIND_PADDING };
@@ -171,20 +185,20 @@ impl Batch {
 
         self.parts.sort_unstable_by_key(|part| part.at);
         let mut whole: Option<BytesMut> = None;
-        for mut part in self.parts {
+        for mut part in self.parts.drain(..) {
             part.seal(durable);
             match &mut whole {
                 Some(whole) => whole.unsplit(part.bytes),
                 None => whole = Some(part.bytes),
             }
         }
-        let buffer = match whole {
+        let bytes = match whole {
             Some(mut whole) => {
                 whole.unsplit(self.rest);
                 whole
             }
             None => self.rest,
         };
-        (buffer, to_usize(self.used + length))
+        (Buffer { bytes, parts: self.parts }, to_usize(self.used + length))
     }
 }

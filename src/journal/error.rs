@@ -15,8 +15,19 @@ pub enum Error {
     #[error("the journal stopped: {0}")]
     FailStop(Arc<str>),
     /// Damage before the durable end (I8).
-    #[error("the journal is corrupt: segment {segment}, offset {offset} (LSN {lsn}): {what}")]
+    #[error(
+        "the journal is corrupt: segment {segment}, offset {offset} (LSN {lsn}): {what}; file segment-{:016x} was not \
+         changed: tain-journal verify shows the damage, and tain-journal repair cuts there, keeping what it cuts",
+        segment.0
+    )]
     Corrupt { segment: SegmentNo, offset: u64, lsn: Lsn, what: String },
+    /// The disk cannot give back what was written.
+    #[error(
+        "{}, offset {offset} (LSN {lsn}) cannot be read: {source}; copy the directory to another disk, as far as it can \
+         be read, and look at the copy with tain-journal verify",
+        path.display()
+    )]
+    Unreadable { path: PathBuf, offset: u64, lsn: Lsn, source: io::Error },
     /// Segments or snapshots are missing, doubled or out of place.
     #[error("the journal in {} is not whole: {what}", dir.display())]
     NotWhole { dir: PathBuf, what: String },

@@ -1,4 +1,4 @@
-//! The read-only mapping of a segment: the only unsafe code of the service.
+//! Mappings of a segment, for reading and for the `map` writer: the only unsafe code of the service.
 #![expect(unsafe_code, reason = "a mapping has no safe form: see the SAFETY comment")]
 //!
 //! A `&[u8]` into a mapped file is sound as long as nobody changes those bytes and the file does not shrink while the
@@ -20,6 +20,8 @@
 use crate::env::disk::View;
 use bytes::Bytes;
 use journal_format::ids::Lsn;
+use memmap2::MmapRaw;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,6 +89,31 @@ impl Map {
         // (they are a file's) and below the durable LSN, so nobody writes them while a map of this lap lives, and the
         // file does not shrink: see the head of this module.
         Some(unsafe { std::slice::from_raw_parts(raw.as_ptr().add(start), end - start) })
+    }
+}
+
+/// A mapping that batches are stored into. One writer has it, and stores only at or past the durable LSN, where no
+/// [`Map`] gives a slice.
+pub struct Store {
+    raw: MmapRaw,
+}
+
+impl Store {
+    /// `raw` is writable and maps a whole segment.
+    pub fn of(raw: MmapRaw) -> Store {
+        Store { raw }
+    }
+
+    /// Durable when it returns.
+    pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let at = usize::try_from(offset).map_err(io::Error::other)?;
+        if at.checked_add(bytes.len()).is_none_or(|end| end > self.raw.len()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: at + length <= length of the mapping, which is writable and lives as long as `self`. Nobody else writes
+        // the file, and no slice of these bytes exists: they are not durable yet, and `Map::slice` gives only what is.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(at), bytes.len()) };
+        self.raw.flush_range(at, bytes.len())
     }
 }
 

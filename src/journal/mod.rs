@@ -35,10 +35,13 @@ mod append;
 mod archive;
 mod batch;
 mod clock;
+#[cfg(test)]
+mod damage_tests;
 mod error;
 mod files;
 mod limits;
 mod map;
+mod queue;
 mod reader;
 mod recover;
 mod segments;
@@ -46,11 +49,17 @@ mod side;
 #[cfg(test)]
 mod sim_tests;
 mod snapshot;
+mod target;
 #[cfg(test)]
 mod tests;
+/// What `queue.rs` is made of; its models bring their own.
+mod sync {
+    pub use parking_lot::Mutex;
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+}
+mod wait;
 mod writer;
 
-pub use append::Progress;
 pub use archive::ArchiveStatus;
 pub use error::{Error, Result};
 pub use reader::Reader;
@@ -86,13 +95,15 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
 }
 
-/// How batches are written. Both are durable when they return.
+/// How batches are written; durable when they return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendMode {
     /// Past the page cache, where the file system can; otherwise as `Buffered`.
     Direct,
     /// Through the page cache, then flushed.
     Buffered,
+    /// Stored into a mapping, then flushed.
+    Map,
 }
 
 /// Where a record came to lie. Not durable yet: see [`Journal::wait_durable`].
@@ -184,6 +195,9 @@ impl Journal {
             tokio::spawn(async move { maker.segments.make_ahead_inline().await });
         } else {
             running.push(spawn("journal-writer", Arc::clone(&shared), move || writer.run())?);
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(Arc::clone(&shared).ring_for_waiters());
+            }
             running.push(spawn("journal-segments", Arc::clone(&shared), move || maker.segments.make_ahead())?);
         }
         let inner = Inner {
@@ -216,24 +230,14 @@ impl Journal {
 
     /// Until everything before `end` is durable. An error is final: fail stop (I8).
     pub async fn wait_durable(&self, end: Lsn) -> Result<()> {
-        if self.durable_lsn() >= end {
-            return Ok(());
-        }
-        let mut progress = self.inner.shared.progress.subscribe();
-        let reached = progress.wait_for(|p| p.durable >= end || p.failed.is_some() || p.closed).await;
-        let Ok(progress) = reached else { return Err(Error::Closed) };
-        match &progress.failed {
-            _ if progress.durable >= end => Ok(()),
-            Some(why) => Err(Error::FailStop(Arc::clone(why))),
-            None => Err(Error::Closed),
-        }
+        self.inner.shared.reached(end).await
     }
 
     /// Comes back when the journal has failed, and only then: the process must end.
     pub async fn failed(&self) -> Error {
-        let mut progress = self.inner.shared.progress.subscribe();
-        let reached = progress.wait_for(|p| p.failed.is_some()).await;
-        match reached.ok().and_then(|progress| progress.failed.clone()) {
+        let mut end = self.inner.shared.end.subscribe();
+        let reached = end.wait_for(|end| end.failed.is_some()).await;
+        match reached.ok().and_then(|end| end.failed.clone()) {
             Some(why) => Error::FailStop(why),
             None => Error::Closed,
         }
@@ -241,11 +245,6 @@ impl Journal {
 
     pub fn durable_lsn(&self) -> Lsn {
         Lsn(self.inner.shared.durable.load(Ordering::Acquire))
-    }
-
-    /// Wakes whenever the durable LSN has moved.
-    pub fn progress(&self) -> crate::env::watch::Receiver<Progress> {
-        self.inner.shared.progress.subscribe()
     }
 
     /// Bytes of a segment; segments begin at its multiples.
@@ -284,9 +283,9 @@ impl Journal {
         segments.size.saturating_mul(segments.in_use() as u64)
     }
 
-    /// The hard limit is near: client operations will have to wait for [`Journal::recycle`].
+    /// The hard limit is reached: client operations wait for [`Journal::recycle`].
     pub fn is_full(&self) -> bool {
-        !self.inner.shared.segments.has_room_for_ops()
+        self.inner.shared.ops_wait()
     }
 
     pub fn stats(&self) -> Stats {
@@ -356,14 +355,14 @@ impl Journal {
         let inner = Arc::clone(&self.inner);
         if crate::env::is_simulated() {
             inner.tell_end(Phase::Closing);
-            let mut progress = inner.shared.progress.subscribe();
+            let mut end = inner.shared.end.subscribe();
             // An error means that nobody is left who could write: the same as closed.
-            let _ = progress.wait_for(|p| p.closed || p.failed.is_some()).await;
+            let _ = end.wait_for(|end| end.closed || end.failed.is_some()).await;
         }
         if crate::env::aside(move || inner.end(Phase::Closing)).await.is_err() {
             return Err(Error::Closed);
         }
-        match &self.inner.shared.progress.borrow().failed {
+        match &self.inner.shared.end.borrow().failed {
             Some(why) => Err(Error::FailStop(Arc::clone(why))),
             None => Ok(()),
         }

@@ -18,13 +18,14 @@ use super::error::{At, Result};
 use super::files::{self, Dir};
 use super::limits::Class;
 use super::map::Map;
+use super::target::Target;
 use crate::env::disk::{DiskFile, Open};
 use journal_format::ids::{Lsn, SegmentNo};
 use journal_format::segment::SegmentHeader;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -69,31 +70,13 @@ impl Segment {
         self.dir.open(&self.path, how)
     }
 
+    /// Open for writing past the page cache; `None` where the file system cannot.
+    pub fn open_direct(&self) -> Result<Option<Arc<dyn DiskFile>>> {
+        self.dir.open_direct(&self.path)
+    }
+
     fn is_mapped(&self) -> bool {
         self.map.lock().strong_count() > 0
-    }
-}
-
-/// A segment open for appending.
-pub struct Target {
-    pub segment: Arc<Segment>,
-    pub file: Arc<dyn DiskFile>,
-    /// Writes go past the page cache.
-    pub direct: bool,
-}
-
-impl Target {
-    pub fn open(segment: Arc<Segment>, mode: AppendMode) -> Result<Arc<Target>> {
-        if mode == AppendMode::Direct {
-            match segment.dir.open_direct(&segment.path)? {
-                Some(file) => return Ok(Arc::new(Target { segment, file, direct: true })),
-                None => {
-                    tracing::warn!(path = %segment.path.display(), "no direct I/O here: appending through the page cache")
-                }
-            }
-        }
-        let file = segment.open(Open::Write)?;
-        Ok(Arc::new(Target { segment, file, direct: false }))
     }
 }
 
@@ -121,6 +104,8 @@ pub struct Segments {
     pub max: usize,
     mode: AppendMode,
     state: Mutex<State>,
+    /// How many are in use, for those who may not wait for the lock.
+    count: AtomicUsize,
     work: Condvar,
     /// The same without a thread.
     bell: Notify,
@@ -169,6 +154,7 @@ impl Segments {
             size,
             max: usize::try_from(options.hard_limit / size).unwrap_or(usize::MAX),
             mode: options.append,
+            count: AtomicUsize::new(state.in_use.len()),
             state: Mutex::new(state),
             work: Condvar::new(),
             bell: Notify::new(),
@@ -186,25 +172,35 @@ impl Segments {
     }
 
     pub fn in_use(&self) -> usize {
-        self.state.lock().in_use.len()
+        self.count.load(Ordering::Acquire)
     }
 
-    /// Client operations may append: the reserve has not been begun.
+    /// Segments that records of this class may fill.
+    fn limit(&self, class: Class) -> usize {
+        self.max.saturating_sub(class.keeps_free())
+    }
+
+    /// Client operations may go on in the segment they are in: the reserve has not been begun.
     pub fn has_room_for_ops(&self) -> bool {
-        self.state.lock().in_use.len() <= self.max.saturating_sub(Class::Operation.keeps_free())
+        self.in_use() <= self.limit(Class::Operation)
+    }
+
+    /// Client operations may begin another segment.
+    pub fn may_begin_for_ops(&self) -> bool {
+        self.in_use() < self.limit(Class::Operation)
     }
 
     /// The next segment, if it is ready and may be used. Never blocks on I/O.
     pub fn take_next(&self, class: Class) -> std::result::Result<Arc<Target>, Refused> {
         let mut state = self.state.lock();
-        let limit = self.max.saturating_sub(class.keeps_free());
-        if state.in_use.len() >= limit {
+        if state.in_use.len() >= self.limit(class) {
             return Err(Refused::Full);
         }
         let Some(target) = state.ready.take() else {
             return Err(Refused::NotReady);
         };
         state.in_use.insert(target.segment.header.number, Arc::clone(&target.segment));
+        self.count.store(state.in_use.len(), Ordering::Release);
         self.ring();
         Ok(target)
     }
@@ -219,6 +215,7 @@ impl Segments {
                 match oldest {
                     Some(oldest) if state.in_use.len() > 1 => {
                         state.in_use.remove(&oldest.header.number);
+                        self.count.store(state.in_use.len(), Ordering::Release);
                         state.making += 1;
                         oldest
                     }
@@ -238,6 +235,7 @@ impl Segments {
                 Ok(path) => state.retired.push((oldest, path)),
                 Err(error) => {
                     state.in_use.insert(oldest.header.number, oldest);
+                    self.count.store(state.in_use.len(), Ordering::Release);
                     return Err(error);
                 }
             }

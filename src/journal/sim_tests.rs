@@ -212,3 +212,54 @@ fn nodes_of(journal: &Journal) -> Vec<u64> {
     }
     nodes
 }
+
+#[test]
+fn on_a_full_disk_operations_are_told_and_go_on_when_there_is_space_again() {
+    let disk = SimDisk::new(5);
+    world(5, || async {
+        let journal = Journal::open(options(&disk)).unwrap();
+        append(&journal, 0, &bulk(8)).await.unwrap();
+        disk.set_faults(Faults { space: Some(0), ..Faults::default() });
+        let mut node = 1;
+        let told = loop {
+            match append(&journal, node, &vec![(node % 251) as u8; 9000]).await {
+                Ok(_) => node += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(told, Error::Full { .. }), "{told}");
+        assert!(disk.fired().no_space > 0);
+        disk.set_faults(Faults::default());
+        append(&journal, node, &vec![(node % 251) as u8; 9000]).await.unwrap();
+        assert_eq!(nodes_of(&journal), (0..=node).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn the_hard_limit_is_said_when_operations_wait_and_not_before() {
+    let disk = SimDisk::new(6);
+    world(6, || async {
+        let journal = Journal::open(Options { hard_limit: 6 * SEGMENT, ..options(&disk) }).unwrap();
+        let mut node = 0;
+        loop {
+            assert!(!journal.is_full(), "an operation found place after this was said");
+            match append(&journal, node, &vec![(node % 251) as u8; 9000]).await {
+                Ok(_) => node += 1,
+                Err(Error::Full { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(journal.is_full());
+        // A writer that waits is woken by the room that comes just before its time is up.
+        let waiting = {
+            let journal = journal.clone();
+            tokio::spawn(async move { append(&journal, node, &vec![(node % 251) as u8; 9000]).await.map(|_| ()) })
+        };
+        tokio::time::sleep(Duration::from_millis(1990)).await;
+        let durable = journal.durable_lsn();
+        journal.write_snapshot(durable, b"").unwrap();
+        journal.recycle(durable).unwrap();
+        waiting.await.unwrap().unwrap();
+        assert!(!journal.is_full());
+    });
+}

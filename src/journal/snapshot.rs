@@ -38,7 +38,15 @@ pub fn write(dir: &Dir, id: [u8; 16], lsn: Lsn, state: &[u8]) -> Result<()> {
 pub fn newest(dir: &Dir, id: [u8; 16], start: Lsn) -> Result<Option<(Lsn, Vec<u8>)>> {
     for lsn in dir.list()?.snapshots.into_iter().rev() {
         let path = dir.join(files::snapshot_name(lsn));
-        let mut file = dir.read_whole(&path)?;
+        let mut file = match dir.read_whole(&path) {
+            Ok(file) => file,
+            Err(error @ Error::Io { .. }) => {
+                let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, why, "a snapshot cannot be read; looking for an older one");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match SnapshotHeader::open(&file).map(|(header, _)| header) {
             Ok(header) if header.journal_id != id => return Err(Error::Foreign { path }),
             Ok(header) if header.lsn != lsn => {

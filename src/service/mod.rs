@@ -138,6 +138,7 @@ fn told(live: Arc<Live>) -> crate::ledger::Told {
 async fn open_journal(config: &Config) -> Result<Journal> {
     let append = match config.journal.append {
         Some(Append::Buffered) => AppendMode::Buffered,
+        Some(Append::Map) => AppendMode::Map,
         Some(Append::Direct) | None => AppendMode::Direct,
     };
     let options = Options {
