@@ -8,7 +8,12 @@
 //!
 //! `TAIN_BENCH_DIR` chooses the disk (default: `target/`), `TAIN_BENCH_ROUNDS` the rounds (default 5),
 //! `TAIN_BENCH_APPEND` one writer out of `direct`, `buffered`, `map` (default: all).
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench that fails stops, and times things")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    reason = "a bench that fails stops, and times things; its numbers are small"
+)]
 
 use journal_format::event::{Event, Write};
 use journal_format::ids::{JunctionId, LocationId, NodeId};
