@@ -107,6 +107,11 @@ impl Run {
     }
 
     async fn cut(&mut self, rig: &mut Rig) {
+        // Rather when there is something to lose: the disk is flushed most of the time.
+        let begun = Instant::now();
+        while self.disk.unflushed() == 0 && begun.elapsed() < Duration::from_millis(200) {
+            sleep(Duration::from_millis(1)).await;
+        }
         let unflushed = self.disk.unflushed();
         self.disk.hold();
         // Whoever answers now without the disk's word is found out.
