@@ -18,5 +18,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(tain::cli::main())
+    let code = runtime.block_on(tain::cli::main());
+    // A call that hangs in a filer must not keep the process: what it does is in the journal.
+    runtime.shutdown_background();
+    code
 }

@@ -1,7 +1,7 @@
 //! The switch of a junction (design §6): the one instant at which clients go to another location.
 //!
 //! ```text
-//! catch up   the destination commits, again and again, until little is left
+//! catch up   the destination commits, again and again, until little is left   ── CATCH_UP_MAX, else put off
 //! hold       new mutations wait (reads go on); those under way end          ─┐
 //! drain      the replayer commits everything; the primary's times are put    │ HOLD_MAX at most, else release
 //! append     JunctionSwitched, flushed; from its append on State says so    ─┘ and put off
@@ -10,7 +10,7 @@
 
 use crate::checkpoint;
 use crate::core::{Core, Error, Result};
-use crate::filer::{Changes, ErrorKind};
+use crate::filer::Changes;
 use crate::ledger::CommandError;
 use crate::location::Location;
 use crate::replayer::Handle;
@@ -27,6 +27,8 @@ const HOLD_MAX: Duration = Duration::from_millis(500);
 const CATCH_UP_ROUNDS: usize = 20;
 const LAG_BYTES: u64 = 1 << 20;
 const CATCH_UP_TIME: Duration = Duration::from_secs(10);
+/// Longest catching up in all: meanwhile the job cannot be aborted.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 
 /// What is switched.
 pub struct Switch {
@@ -50,7 +52,10 @@ impl Switch {
         core: &Core,
         stop_replayer: impl FnOnce() -> F,
     ) -> Result<Switched> {
-        self.catch_up(core).await?;
+        let Ok(caught_up) = tokio::time::timeout(CATCH_UP_MAX, self.catch_up(core)).await else {
+            return Err(Error::Other(format!("the two sides did not sync within {CATCH_UP_MAX:?}")));
+        };
+        caught_up?;
         let begin = Instant::now();
         crash_point!("SWITCH_CAUGHT_UP");
         let hold = core.volume.hold(self.junction);
@@ -59,8 +64,12 @@ impl Switch {
             return Err(Error::Other(format!("the destination did not catch up within {HOLD_MAX:?} of hold")));
         };
         drained?;
+        // It has nothing to do: this takes no time, unless it hangs in a call.
+        let left = HOLD_MAX.saturating_sub(begin.elapsed());
+        if tokio::time::timeout(left, stop_replayer()).await.is_err() {
+            return Err(Error::Other(format!("the destination's replayer did not end within {HOLD_MAX:?} of hold")));
+        }
         // From here on nothing but the flush decides.
-        stop_replayer().await;
         crash_point!("SWITCH_REPLAYER_STOPPED");
         if self.destination.fence.is_closed() {
             return Err(Error::Other("the destination's replayer had something under way".into()));
@@ -81,6 +90,7 @@ impl Switch {
         let held = begin.elapsed();
         crash_point!("SWITCH_RELEASED");
         core.locations.remove(self.source.id);
+        core.volume.closed(self.source.id);
         Ok(Switched { held })
     }
 
@@ -122,14 +132,13 @@ impl Switch {
         self.tidy(core).await
     }
 
-    /// Take the pen away, which touched the root's times.
+    /// Take the pen away, which touched the root's times. What waits in it must have found its place.
     async fn tidy(&self, core: &Core) -> Result<()> {
-        match self.destination.filer.remove_pen().await {
-            Err(error) if error.kind == ErrorKind::NotEmpty => {
-                return Err(Error::Other("the destination's pen holds objects that have no place: see the log".into()));
-            }
-            other => other?,
+        let pen = self.destination.filer.pen().await?;
+        if !self.destination.filer.list(&pen, 0, 1).await?.names.is_empty() {
+            return Err(Error::Other("the destination's pen holds objects that have no place: see the log".into()));
         }
+        self.destination.filer.remove_pen().await?;
         if let Some(rec) = core.live.node(self.destination.root)? {
             let root = self.destination.filer.root().await?;
             self.destination.filer.set(&root, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await?;

@@ -1,7 +1,8 @@
 //! The flow of each command: look, check, claim, command; and back when it is refused.
 
 use super::{Port, Problem, Result};
-use crate::filer::{self, CoreFiler, ErrorKind, OwnerMarker, Probe};
+use crate::filer::hidden::PEN;
+use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe};
 use crate::state::{Command, Filer, JobAction, Role, State, decide, junctions, text};
 use journal_format::ids::{FilerId, Identity, JobId, Kind, LocationId};
 use std::future::Future;
@@ -114,13 +115,21 @@ impl Commands {
     }
 
     pub(super) async fn remove_junction(&self, path: Vec<Vec<u8>>) -> Result<()> {
-        let _one = self.creating.lock().await;
+        let one = self.creating.lock().await;
         let state = self.port.state();
-        let primary = state.junction_by_path(&path).map(|(_, j)| j.primary);
-        self.port.command(Command::RemoveJunction { path }).await?;
-        if let Some(location) = primary {
-            self.release(&state, location).await;
-        }
+        let command = Command::RemoveJunction { path: path.clone() };
+        decide(&state, &command).map_err(Problem::Refused)?;
+        let found = state.junction_by_path(&path).map(|(id, j)| (id, j.primary));
+        let Some((junction, primary)) = found else { return Ok(()) };
+        // What clients were told is done must be on the filer before nobody redoes it there any more.
+        let rest = self.port.rest(junction).await.map_err(|why| {
+            let reason = format!("junction {} cannot be removed: {why}", text::path(&path));
+            Problem::refused(reason, "make its filer reachable, then try again")
+        })?;
+        self.port.command(command).await?;
+        drop(rest);
+        drop(one);
+        self.release(&state, primary).await;
         Ok(())
     }
 
@@ -165,9 +174,10 @@ impl Commands {
     }
 
     pub(super) async fn act(&self, job: JobId, action: JobAction) -> Result<()> {
-        let _one = self.creating.lock().await;
+        let one = self.creating.lock().await;
         let state = self.port.state();
         self.port.command(Command::JobAction { job, action }).await?;
+        drop(one);
         if let (JobAction::Abort, Some(job)) = (action, state.jobs.get(&job)) {
             self.release(&state, job.destination).await;
         }
@@ -274,12 +284,26 @@ impl Commands {
                 }
             }
         }
-        let pen = async {
-            wait(opened.location.pen()).await?;
-            wait(opened.location.remove_pen()).await
+        let left = async {
+            let root = wait(opened.location.root()).await?;
+            let mtime = wait(opened.location.stat(&root)).await?.mtime;
+            let pen = wait(opened.location.pen()).await?;
+            let left = wait(opened.location.list(&pen, 0, 1)).await?.names.len();
+            wait(opened.location.remove_pen()).await?;
+            // Its time is the tree's. Somebody else's directory keeps ours: an ordinary user cannot set it.
+            let changes = Changes { mtime: Some(mtime), ..Changes::default() };
+            let _ = wait(opened.location.set(&root, changes)).await;
+            Ok::<_, filer::Error>(left)
         };
-        pen.await
-            .map_err(|e| Problem::refused(format!("{here} is not writable: {e}"), "let the service's user write there"))
+        let left = left.await.map_err(|e| {
+            Problem::refused(format!("{here} is not writable: {e}"), "let the service's user write there")
+        })?;
+        if left > 0 {
+            let pen = String::from_utf8_lossy(PEN);
+            let reason = format!("{here} has a directory '{pen}' with what an earlier move left there");
+            return Err(Problem::refused(reason, "look at it and remove it, or choose another directory"));
+        }
+        Ok(())
     }
 
     fn check_owner(&self, state: &State, here: &str, owner: &OwnerMarker) -> Result<()> {
@@ -348,7 +372,7 @@ impl Commands {
     }
 
     /// A location that nothing uses any more loses its marker and pen. What fails is logged: the marker is our own, so
-    /// it stands in nobody's way but another tain's.
+    /// it stands in nobody's way but another tain's. Other commands go on while a filer is waited for.
     async fn release(&self, state: &State, id: LocationId) {
         let Some(location) = state.locations.get(&id) else { return };
         let Some(filer) = state.filers.get(&location.filer) else { return };
@@ -361,11 +385,21 @@ impl Commands {
         let released = async {
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
             let it = wait(open).await?;
+            wait(it.owner()).await?;
+            // It answers. A new command may have claimed the place since: then the marker is not the old one any more.
+            let _one = self.creating.lock().await;
+            if wait(it.owner()).await?.is_none_or(|marker| marker.location != id.0) {
+                return Ok(());
+            }
+            let root = wait(it.root()).await?;
+            let mtime = wait(it.stat(&root)).await?.mtime;
             if let Err(e) = wait(it.remove_pen()).await {
                 warn!("{there} keeps its pen: {e}");
             }
             crash_point!("RELEASE_BEFORE_UNCLAIM");
-            wait(it.unclaim()).await
+            wait(it.unclaim()).await?;
+            // The root's time is the tree's.
+            wait(it.set(&root, Changes { mtime: Some(mtime), ..Changes::default() })).await
         };
         crash_point!("RELEASE_BEGIN");
         if let Err(e) = released.await {

@@ -5,7 +5,7 @@ use crate::journal::Appended;
 use crate::ledger::CommandError;
 use crate::state::{Command, State};
 use async_trait::async_trait;
-use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
+use journal_format::ids::{Identity, JunctionId, LocationId, Lsn, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -46,6 +46,9 @@ pub trait Port: Send + Sync + 'static {
     fn status(&self) -> ServiceStatus;
     /// Of the replayer that writes to this location, while one runs.
     fn replayer(&self, location: LocationId) -> Option<ReplayerStatus>;
+    /// Every operation at the junction has ended, what it did is durable on the primary, and none begins before the
+    /// guard is dropped. An error says why that cannot be had now.
+    async fn rest(&self, junction: JunctionId) -> std::result::Result<Box<dyn Send>, String>;
     /// Returns once nothing of the service uses the location any more; State says already that nothing should.
     /// Control takes the marker away after it. An error: it is still used, and keeps its marker.
     async fn quiesce(&self, location: LocationId) -> std::result::Result<(), String>;

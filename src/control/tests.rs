@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use journal_format::event::JobState;
-use journal_format::ids::{Identity, JobId, LocationId, Lsn, NodeId, Time};
+use journal_format::ids::{Identity, JobId, JunctionId, LocationId, Lsn, NodeId, Time};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -27,6 +27,8 @@ pub(crate) struct Double {
     state: Mutex<Arc<State>>,
     pub problems: Mutex<Vec<String>>,
     quiesced: Mutex<Vec<LocationId>>,
+    /// Why no junction comes to rest.
+    restless: Mutex<Option<String>>,
     /// The next command is refused by the ledger, whatever it is.
     refuse_next: Mutex<bool>,
 }
@@ -93,6 +95,12 @@ impl Port for Double {
     }
     fn replayer(&self, _: LocationId) -> Option<ReplayerStatus> {
         Some(ReplayerStatus { lag_bytes: 5, ..ReplayerStatus::default() })
+    }
+    async fn rest(&self, _: JunctionId) -> std::result::Result<Box<dyn Send>, String> {
+        match &*self.restless.lock() {
+            None => Ok(Box::new(())),
+            Some(why) => Err(why.clone()),
+        }
     }
     async fn quiesce(&self, location: LocationId) -> std::result::Result<(), String> {
         self.quiesced.lock().push(location);

@@ -13,6 +13,7 @@
 //! and no further page while [`QUEUED_FILES_MAX`] files wait.
 
 use crate::filer::aside::side_by_side;
+use crate::filer::{self, ErrorKind};
 use crate::index::live::Live;
 use crate::ledger::Ledger;
 use crate::location::copy::Source;
@@ -59,6 +60,8 @@ pub enum Error {
     Journal(#[from] crate::journal::Error),
     #[error(transparent)]
     Index(#[from] crate::index::store::Error),
+    #[error("the primary: {0}")]
+    Source(filer::Error),
     #[error("directory {dir}: {what}")]
     Directory { dir: NodeId, what: String },
 }
@@ -185,7 +188,16 @@ impl Copier {
 
     /// A directory that cannot be read goes into the error report, and waits for a retry like a file.
     async fn report(&self, dir: NodeId, error: String) -> Result<(), Error> {
-        let failed = vec![CopyFailed { node: dir, path: self.source.path(dir), error, fatal: false }];
+        let end = self.record_failed(vec![self.failed(dir, error)]).await?;
+        self.replayed(end).await
+    }
+
+    fn failed(&self, node: NodeId, error: String) -> CopyFailed {
+        CopyFailed { node, path: self.source.path(node), error, fatal: false }
+    }
+
+    /// When it is replayed the nodes have left the queues: they are incomplete, until the job is started again.
+    async fn record_failed(&self, failed: Vec<CopyFailed>) -> Result<Lsn, Error> {
         let location = self.projection.location;
         let event = Event::CopyDone(CopyDone {
             job: self.job,
@@ -195,8 +207,7 @@ impl Copier {
             dirs_made: 0,
             failed,
         });
-        let at = self.ledger.append(&event).await?;
-        self.replayed(at.end).await
+        Ok(self.ledger.append(&event).await?.end)
     }
 
     /// The directory leaves the queues only when its last page is replayed; until then it must not be begun again.
@@ -229,11 +240,23 @@ impl Copier {
         let mut sizes = sizes.into_iter();
         let mut ranges = Vec::new();
         let mut nodes = Vec::new();
+        let mut failed = Vec::new();
         while budget > 0 && ranges.len() < CopyRange::RANGES_MAX {
             let Some((node, size)) = sizes.next() else { break };
             let Some((_, Held::Partial { ordered_to })) = self.projection.held(node)? else { continue };
-            nodes.push(node);
-            self.cut(node, ordered_to, size, &mut ranges, &mut budget);
+            match size {
+                Ok(size) => {
+                    nodes.push(node);
+                    self.cut(node, ordered_to, size, &mut ranges, &mut budget);
+                }
+                Err(error) if failed.len() < CopyDone::FAILED_MAX => failed.push(self.failed(node, error)),
+                Err(_) => {} // it is still queued, and found again
+            }
+        }
+        if !failed.is_empty() {
+            let nodes = failed.iter().map(|f| f.node).collect();
+            let end = self.record_failed(failed).await?;
+            ahead.push_back(Ahead { end, nodes, bytes: 0 });
         }
         if ranges.is_empty() {
             return Ok(false);
@@ -247,9 +270,8 @@ impl Copier {
         Ok(true)
     }
 
-    /// A file's next ranges; the last one says so. A size of `None`: gone, which one empty last range finds out.
-    fn cut(&self, node: NodeId, mut offset: u64, size: Option<u64>, ranges: &mut Vec<Range>, budget: &mut u64) {
-        let size = size.unwrap_or(0);
+    /// A file's next ranges; the last one says so.
+    fn cut(&self, node: NodeId, mut offset: u64, size: u64, ranges: &mut Vec<Range>, budget: &mut u64) {
         loop {
             let len = CHUNK.min(size.saturating_sub(offset));
             let last = offset + len >= size;
@@ -262,23 +284,19 @@ impl Copier {
         }
     }
 
-    async fn sized(&self, node: NodeId) -> Result<(NodeId, Option<u64>), Error> {
-        Ok((node, self.size(node).await))
-    }
-
-    /// Size now; `None` when the file has gone, or cannot be looked at: its step finds out, and reports.
-    async fn size(&self, node: NodeId) -> Option<u64> {
+    /// Size now; 0 when the file has gone, which its one empty step finds out. A size that cannot be read is none: the
+    /// file is reported, and copied when the job is started again. A primary that does not answer is waited for.
+    async fn sized(&self, node: NodeId) -> Result<(NodeId, Result<u64, String>), Error> {
         let stat = match self.source.object(node).await {
             Ok(Some(object)) => self.source.location.filer.stat(&object).await,
-            Ok(None) => return None,
+            Ok(None) => return Ok((node, Ok(0))),
             Err(error) => Err(error),
         };
         match stat {
-            Ok(stat) => Some(stat.size),
-            Err(error) => {
-                tracing::debug!(%node, %error, "size not to be had");
-                None
-            }
+            Ok(stat) => Ok((node, Ok(stat.size))),
+            Err(_) if self.source.is_gone(node) => Ok((node, Ok(0))),
+            Err(error) if matches!(error.kind, ErrorKind::Down | ErrorKind::Unknown) => Err(Error::Source(error)),
+            Err(error) => Ok((node, Err(format!("its size cannot be read: {error}")))),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 /// How long a start may take before it counts as failed.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(180);
 
 pub struct Service {
     exe: PathBuf,
@@ -134,7 +134,7 @@ impl Service {
         if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()).and_then(rustix::process::Pid::from_raw) {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|e| io(e.into()))?;
         }
-        match timeout(Duration::from_secs(60), child.wait()).await {
+        match timeout(Duration::from_secs(180), child.wait()).await {
             Ok(status) => {
                 let status = status.map_err(io)?;
                 if status.success() { Ok(()) } else { Err(Error::Service(format!("stopped with {status}"))) }

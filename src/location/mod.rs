@@ -222,6 +222,9 @@ impl Locations {
     pub fn get(&self, id: LocationId) -> Option<Arc<Location>> {
         self.map.read().get(&id).cloned()
     }
+    pub fn all(&self) -> Vec<Arc<Location>> {
+        self.map.read().values().cloned().collect()
+    }
     pub fn insert(&self, location: Arc<Location>) {
         self.map.write().insert(location.id, location);
     }

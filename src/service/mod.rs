@@ -6,7 +6,7 @@
 //! ```
 //!
 //! When the journal fails the process ends at once (I8): nothing may be answered any more, and what was durable is
-//! found again at the next start.
+//! found again at the next start. The same when a store of the index fails, which a full state disk does.
 
 pub mod port;
 pub mod recovery;
@@ -37,10 +37,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Exit status after the journal failed.
+/// Exit status after the journal or the index failed.
 const EXIT_FAIL_STOP: i32 = 70;
+/// How often the service looks whether its index is well.
+const INDEX_LOOK: Duration = Duration::from_millis(250);
 /// How long a start waits for primaries before clients are served from those that are up.
 const PRIMARIES_WAIT: Duration = Duration::from_secs(30);
+/// How long a stop takes at most: draining clients, ending jobs' tasks, the last checkpoint. (systemd waits 90 s.)
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Run until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<()> {
@@ -88,7 +92,13 @@ pub async fn run(config: Config) -> Result<()> {
     let identity = Identity { handle_key, journal_id: journal.id() };
     let gateway = Gateway::new(backend, identity, drc, Limits::for_process());
     let mut gateway = tokio::spawn(gateway.serve(listener, stopped.clone()));
-    let port = Arc::new(ServicePort { core: core.clone(), board, ids, nfs, hard_limit: config.journal.hard_limit });
+    let port = Arc::new(ServicePort {
+        core: core.clone(),
+        board: board.clone(),
+        ids,
+        nfs,
+        hard_limit: config.journal.hard_limit,
+    });
     let mut until = stopped.clone();
     let mut api = tokio::spawn(api.serve(port, async move {
         let _ = until.wait_for(|stop| *stop).await;
@@ -100,6 +110,7 @@ pub async fn run(config: Config) -> Result<()> {
     let reason = tokio::select! {
         reason = asked_to_stop() => reason?,
         error = journal.failed() => fail_stop(&error),
+        why = index_failed(&core, &board) => index_stop(&why),
     };
     tracing::info!(reason, "stopping: calls in flight end first");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -109,16 +120,19 @@ pub async fn run(config: Config) -> Result<()> {
         let _ = (&mut gateway).await;
         let _ = (&mut api).await;
         let _ = (&mut supervisor).await;
+        crash_point!("STOP_DRAINED");
+        checkpoints.abort();
+        let _ = checkpoints.await;
+        if let Err(error) = Checkpoints::default().take(&core).await {
+            tracing::error!(%error, "no last checkpoint: the next start redoes more");
+        }
     };
     tokio::select! {
-        () = ends => {}
+        ended = tokio::time::timeout(STOP_MAX, ends) => if ended.is_err() {
+            tracing::warn!("something still waits for a filer: stopping without it, the next start redoes more");
+        },
         error = journal.failed() => fail_stop(&error),
-    }
-    crash_point!("STOP_DRAINED");
-    checkpoints.abort();
-    let _ = checkpoints.await;
-    if let Err(error) = Checkpoints::default().take(&core).await {
-        tracing::error!(%error, "no last checkpoint: the next start redoes more");
+        why = index_failed(&core, &board) => index_stop(&why),
     }
     crash_point!("STOP_BEFORE_CLOSE");
     journal.close().await.context("the journal could not be closed in order")?;
@@ -191,6 +205,28 @@ async fn asked_to_stop() -> Result<&'static str> {
 
 fn fail_stop(error: &crate::journal::Error) -> ! {
     tracing::error!(%error, "the journal failed: nothing can be answered any more, the service ends (start it again: it recovers)");
+    std::process::exit(EXIT_FAIL_STOP);
+}
+
+/// Returns, with the reason, once a store of the index is dead: it has lost what was written since its last commit, so
+/// nothing may be answered by it any more. (A full state disk is the likely cause.)
+async fn index_failed(core: &Core, board: &Board) -> String {
+    loop {
+        let primaries = core.locations.all();
+        let dead = primaries.iter().find_map(|l| l.objects.store.failed()).or_else(|| core.live.store.failed());
+        if let Some(why) = dead.map(ToOwned::to_owned).or_else(|| board.index_failed()) {
+            return why;
+        }
+        tokio::time::sleep(INDEX_LOOK).await;
+    }
+}
+
+fn index_stop(why: &str) -> ! {
+    tracing::error!(
+        error = why,
+        "the node index failed: the service ends, for nothing can be answered without it; \
+        look whether its disk ([state] dir) is full or broken; started again, it recovers from the journal"
+    );
     std::process::exit(EXIT_FAIL_STOP);
 }
 

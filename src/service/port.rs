@@ -1,7 +1,8 @@
 //! The running service as control sees it.
 
+use crate::checkpoint;
 use crate::control::{JournalPin, Port, ReplayerStatus, ServiceStatus};
-use crate::core::Core;
+use crate::core::{Core, blocking};
 use crate::filer::{self, CoreFiler, Probe, registry};
 use crate::journal::Appended;
 use crate::ledger::CommandError;
@@ -9,12 +10,15 @@ use crate::state::{Command, Role, State};
 use crate::supervisor::Board;
 use crate::volume::NodeIds;
 use async_trait::async_trait;
-use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
+use journal_format::event::Event;
+use journal_format::ids::{Identity, JunctionId, LocationId, Lsn, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long a junction may take to come to rest.
+const REST_MAX: Duration = Duration::from_secs(15);
 /// How long a location may take to fall out of use.
 const QUIESCE_MAX: Duration = Duration::from_secs(20);
 
@@ -100,6 +104,26 @@ impl Port for ServicePort {
         Some(ReplayerStatus { lag_bytes, dirty, waits_for: status.error.map(|trouble| trouble.text) })
     }
 
+    async fn rest(&self, junction: JunctionId) -> Result<Box<dyn Send>, String> {
+        let core = &self.core;
+        let hold = core.volume.hold(junction);
+        let primary = core.ledger.state().junctions.get(&junction).and_then(|j| core.locations.get(j.primary));
+        let rest = async {
+            core.volume.drained(junction).await;
+            match &primary {
+                Some(location) => {
+                    checkpoint::primary(core, junction, location).await.map(|_| ()).map_err(|e| e.to_string())
+                }
+                None => nothing_since_cursor(core, junction).await,
+            }
+        };
+        match tokio::time::timeout(REST_MAX, rest).await {
+            Ok(Ok(())) => Ok(Box::new(hold)),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(format!("its primary has not taken what clients were told is done within {REST_MAX:?}")),
+        }
+    }
+
     async fn quiesce(&self, location: LocationId) -> Result<(), String> {
         let begin = Instant::now();
         loop {
@@ -157,6 +181,10 @@ impl ServicePort {
             let (dir, lsn) = (archive.dir.display(), archive.archived_lsn);
             problems.push(format!("the journal cannot be archived in {dir}, and is kept from LSN {lsn} on: {why}"));
         }
+        for (id, silent) in self.core.volume.silent() {
+            let name = state.location_name(id);
+            problems.push(format!("{name} has not answered for {} s: its clients wait", silent.as_secs()));
+        }
         if self.core.ledger.journal.is_full() {
             let most = self.pins(self.core.ledger.journal.end_lsn());
             let by = most.first().map_or_else(String::new, |pin| {
@@ -166,5 +194,40 @@ impl ServicePort {
                 .push(format!("the journal is full: client changes are told to come again until there is room{by}"));
         }
         problems
+    }
+}
+
+/// A primary that is down must lack nothing that clients were told is done: no operation since its cursor.
+async fn nothing_since_cursor(core: &Core, junction: JunctionId) -> Result<(), String> {
+    let state = core.ledger.state();
+    let Some(primary) = state.junctions.get(&junction).map(|j| j.primary) else { return Ok(()) };
+    let cursor = state.locations.get(&primary).map_or(Lsn(0), |l| l.cursor);
+    let journal = core.ledger.journal.clone();
+    let lacks = blocking(move || {
+        let end = journal.durable_lsn();
+        let mut reader = journal.reader(cursor)?;
+        while let Some(record) = reader.next(end)? {
+            if changes(&record.event, primary) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    match lacks.await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("its primary is down, and lacks operations that clients were told are done".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn changes(event: &Event, primary: LocationId) -> bool {
+    match event {
+        Event::Write(e) => e.location == primary,
+        Event::SetAttr(e) => e.location == primary,
+        Event::Make(e) => e.location == primary,
+        Event::Remove(e) => e.location == primary,
+        Event::Rename(e) => e.location == primary,
+        Event::Link(e) => e.location == primary,
+        _ => false,
     }
 }

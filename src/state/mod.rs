@@ -34,7 +34,7 @@ mod tests;
 
 pub use jobs::JobAction;
 pub use snapshot::SnapshotError;
-pub use wanted::{Replayer, Wanted, wanted};
+pub use wanted::{Replayer, Wanted, wanted, wanted_replayer};
 
 use journal_format::event::{Event, FilerFound, JobKind, JobState};
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, Time};

@@ -39,26 +39,29 @@ pub fn wanted(state: &State) -> Wanted {
         }
     }
     for (id, job) in &state.jobs {
-        if job.switched.is_some() {
-            // The destination is the primary now; nothing is replayed to it any more.
-            if job.state == JobState::Transitioning {
-                wanted.finishes.push(*id);
-            }
-            continue;
+        if job.state == JobState::Transitioning {
+            let to = if job.switched.is_some() { &mut wanted.finishes } else { &mut wanted.switches };
+            to.push(*id);
         }
-        let copying = match job.state {
-            JobState::Stopped | JobState::Completed | JobState::Aborted => continue,
-            // While the destination is out of sync nothing new is copied to it.
-            JobState::Moving => state.locations.get(&job.destination).is_some_and(|l| l.out_of_sync.is_none()),
-            JobState::Transitioning => {
-                wanted.switches.push(*id);
-                false
-            }
-            JobState::Starting | JobState::Paused | JobState::Synchronized => false,
-        };
-        let replayer =
-            Replayer { location: job.destination, job: *id, junction: job.junction, source: job.source, copying };
-        wanted.replayers.insert(job.destination, replayer);
+        if let Some(replayer) = wanted_replayer(state, *id) {
+            wanted.replayers.insert(job.destination, replayer);
+        }
     }
     wanted
+}
+
+/// What the job's destination wants; `None`: nothing is to be written there.
+pub fn wanted_replayer(state: &State, id: JobId) -> Option<Replayer> {
+    let job = state.jobs.get(&id)?;
+    if job.switched.is_some() {
+        // The destination is the primary now; nothing is replayed to it any more.
+        return None;
+    }
+    let copying = match job.state {
+        JobState::Stopped | JobState::Completed | JobState::Aborted => return None,
+        // While the destination is out of sync nothing new is copied to it.
+        JobState::Moving => state.locations.get(&job.destination).is_some_and(|l| l.out_of_sync.is_none()),
+        JobState::Starting | JobState::Paused | JobState::Synchronized | JobState::Transitioning => false,
+    };
+    Some(Replayer { location: job.destination, job: id, junction: job.junction, source: job.source, copying })
 }

@@ -68,10 +68,10 @@ impl Volume {
             return Err(Status::NotDir);
         }
         let location = self.primary(dir.junction)?;
-        let obj = location.object(&self.live, dir.node).await.map_err(|e| of_object(&e))?;
+        let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         let mut from = 0;
         loop {
-            let page = location.filer.list(&obj, from, Adopt::ENTRIES_MAX).await.map_err(|e| of_object(&e))?;
+            let page = self.ask(&location, location.filer.list(&obj, from, Adopt::ENTRIES_MAX)).await?;
             let mut unknown = Vec::new();
             for name in page.names {
                 if self.live.entry(dir.node, &name)?.is_none() {
@@ -105,7 +105,7 @@ impl Volume {
 
     async fn adopt_name(&self, permit: Permit, dir: NodeRef, name: Vec<u8>) -> Result<Option<Entry>, Status> {
         let location = self.primary(dir.junction)?;
-        let obj = location.object(&self.live, dir.node).await.map_err(|e| of_object(&e))?;
+        let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         // Without the locks first: most names that nobody knows are not there, and are not waited for.
         if meet_one(&location, &obj, &name).await?.is_none() {
             return Ok(self.live.entry(dir.node, &name)?);

@@ -38,7 +38,9 @@
 //! after it the operation stays unsettled and locked and its task tries on ([`run`]), and the client gets JUKEBOX after
 //! [`run::PATIENCE`]; when it comes again it is answered what came of it ([`late`]). Of such operations a junction has at
 //! most [`run::STUCK_MAX`], plus those in flight when that is reached; then its mutations get JUKEBOX before they are
-//! appended, and other junctions go on. Whoever waits for a lock longer than [`LOCK_PATIENCE`] gets JUKEBOX too. An index that fails is logged, and the operation is not ended until it works again.
+//! appended, and other junctions go on. Calls that change nothing, and what a mutation looks at before its record, wait
+//! as long ([`patience`]). Whoever waits for a lock longer than [`LOCK_PATIENCE`] gets JUKEBOX too. An index that fails
+//! is logged, and the operation is not ended until it works again.
 
 mod act;
 pub mod adopt;
@@ -47,6 +49,7 @@ pub mod late;
 pub mod locks;
 pub mod ops;
 pub mod outcome;
+mod patience;
 mod resolve;
 pub mod run;
 pub mod status;
@@ -60,6 +63,7 @@ use crate::location::Locations;
 use hold::{HoldGuard, Holds};
 use journal_format::ids::{JunctionId, NodeId, Time};
 use locks::{Guard, Key, Locks, Mode};
+use patience::Silent;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -96,6 +100,7 @@ pub struct Volume {
     locks: Locks,
     stuck: run::StuckCounts,
     late: late::Late,
+    silent: Arc<Silent>,
 }
 
 impl Volume {
@@ -110,6 +115,7 @@ impl Volume {
             locks: Locks::default(),
             stuck: run::StuckCounts::default(),
             late: late::Late::default(),
+            silent: Arc::default(),
         }
     }
 

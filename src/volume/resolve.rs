@@ -2,7 +2,6 @@
 
 use super::hold::Permit;
 use super::locks::{Guard, Key, Mode};
-use super::status::of_object;
 use super::types::{Attr, Call, NAME_MAX, NodeRef, PreAttr, Refused, Status, Wcc};
 use super::{Volume, virtuals};
 use crate::filer::{Object, Stat};
@@ -137,8 +136,12 @@ impl Volume {
 
     pub(super) async fn see(&self, location: &Location, at: NodeRef) -> Result<Seen, Status> {
         let rec = self.rec(at)?;
-        let obj = location.object(&self.live, at.node).await.map_err(|e| of_object(&e))?;
-        let stat = location.filer.stat(&obj).await.map_err(|e| of_object(&e))?;
+        let look = async {
+            let obj = location.object(self.live.as_ref(), at.node).await?;
+            let stat = location.filer.stat(&obj).await?;
+            Ok((obj, stat))
+        };
+        let (obj, stat) = self.ask(location, look).await?;
         Ok(Seen { at, rec, obj, stat })
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Every directory is root's, mode 0555, and its times are those of the last junction added or removed below it. A name
 //! that leads to a junction is answered with the junction's root, so a client crosses into it as into a mounted
-//! file system (another fsid). Cookies are made of the children's numbers, which are never used again: a listing does
+//! file system (another fsid). Until it has crossed, it shows the junction's root under the fsid of this tree: so fileids
+//! here are none that a node may have, or a directory and a junction in it could look like one ("file system loop",
+//! says `find`). Cookies are made of the children's numbers, which are never used again: a listing does
 //! not shift when junctions come and go.
 
 use super::Volume;
@@ -14,6 +16,18 @@ use journal_format::ids::{JunctionId, Kind, NodeId};
 pub const TREE: JunctionId = JunctionId(0);
 /// Node of `/`.
 pub const ROOT: NodeId = NodeId(1);
+
+/// Fileids of the directories below `/` begin here, behind every node's.
+const FILEIDS: u64 = 1 << 48;
+
+/// `/` keeps 1, which no node ever gets.
+fn fileid(node: NodeId) -> u64 {
+    if node == ROOT { node.0 } else { FILEIDS.saturating_add(node.0) }
+}
+
+fn fileid_in_tree(at: NodeRef) -> u64 {
+    if at.junction == TREE { fileid(at.node) } else { at.node.0 }
+}
 
 fn attr_of(node: NodeId, dir: &VirtualDir, fsid: u64) -> Attr {
     let dirs = u32::try_from(dir.children.len()).unwrap_or(u32::MAX);
@@ -27,7 +41,7 @@ fn attr_of(node: NodeId, dir: &VirtualDir, fsid: u64) -> Attr {
         used: 4096,
         rdev: (0, 0),
         fsid,
-        fileid: node.0,
+        fileid: fileid(node),
         atime: dir.changed,
         mtime: dir.changed,
         ctime: dir.changed,
@@ -99,7 +113,7 @@ impl Volume {
         all.sort();
         let mut listing = super::ops::readdir::Filling::new(max, plus);
         for (cookie, name, node) in all.into_iter().filter(|(cookie, _, _)| *cookie > after) {
-            let entry = DirEntry { name, fileid: node.node.0, cookie, node: plus.then_some(node), attr: None };
+            let entry = DirEntry { name, fileid: fileid_in_tree(node), cookie, node: plus.then_some(node), attr: None };
             if !listing.push(entry) {
                 break;
             }
@@ -131,6 +145,14 @@ mod tests {
         assert_eq!((attr.kind, attr.mode, attr.uid, attr.gid), (Kind::Dir, 0o555, 0, 0));
         assert_eq!((attr.nlink, attr.fsid, attr.fileid), (3, 99, 1));
         assert_eq!((attr.atime, attr.mtime, attr.ctime), (Time(7), Time(7), Time(7)));
+    }
+
+    #[test]
+    fn a_directory_of_the_tree_never_has_the_fileid_of_a_node() {
+        assert_eq!(fileid(ROOT), 1);
+        let at = |junction, node| NodeRef { junction, node: NodeId(node) };
+        assert_ne!(fileid_in_tree(at(TREE, 2)), fileid_in_tree(at(JunctionId(1), 2)), "one fsid shows both");
+        assert_eq!(fileid_in_tree(at(JunctionId(1), 2)), 2);
     }
 
     #[test]

@@ -2,6 +2,15 @@
 cd /mnt/projects/demo || fail "crossing into the junction"
 mounted=$(mounts)
 [ "$(wc -l <<< "$mounted")" = 2 ] || fail "not a file system of its own: $mounted"
+# The tree above the junction is a directory like any other to those who walk it. (Below b the other guest is at work.)
+for walk in 'find /mnt -path /mnt/projects/demo/b -prune -o -print' 'find /mnt -xdev' 'ls -la /mnt /mnt/projects .' \
+  'ls -lR made' 'du -a --exclude=b /mnt' 'stat /mnt /mnt/projects .'; do
+  said=$($walk 2>&1 > /dev/null) && [ -z "$said" ] || fail "$walk: $said"
+done
+[ "$(find /mnt -path /mnt/projects/demo/b -prune -o -name main.rs -print)" = /mnt/projects/demo/made/src/main.rs ] ||
+  fail "find: $(find /mnt -name main.rs)"
+[ "$(pwd -P)" = /mnt/projects/demo ] && mountpoint -q . && ! mountpoint -q .. || fail "where am I: $(pwd -P)"
+[ "$(ls -di .. | cut -d' ' -f1)" = "$(ls -di /mnt/projects | cut -d' ' -f1)" ] || fail "the directory above"
 mkdir a && cd a && mkdir marks || fail mkdir
 # By turns into one of two directories: at any instant the one of the last run that ended is whole.
 untar() {

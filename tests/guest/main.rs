@@ -26,8 +26,8 @@ const KINDS_A: &str = "untar git append";
 const KINDS_B: &str = "sqlite rename tar list";
 const CROSSES: &str = include_str!("crosses.sh");
 const MOUNTS: &str = include_str!("mounts.sh");
-/// Of the whole test.
-const LONGEST: Duration = Duration::from_secs(240);
+/// Of the whole test: it hangs then, however busy the machine is.
+const LONGEST: Duration = Duration::from_secs(1200);
 /// Moves: three, and more while a kind of command has not spanned a switch.
 const MOVES: [(&str, &str); 6] =
     [("new", "tree"), ("old", "back"), ("new", "again"), ("old", "more"), ("new", "and"), ("old", "last")];
@@ -69,7 +69,7 @@ fn guest(name: &'static str, service: &Service, dir: &Path, export: &str, script
     let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/realclient/run");
     let out = std::fs::File::create(share.join("output")).unwrap();
     let child = tokio::process::Command::new(run)
-        .args(["--port", &service.nfs.port().to_string(), "--export", export, "--timeout", "240"])
+        .args(["--port", &service.nfs.port().to_string(), "--export", export, "--timeout", "1200"])
         .args(["--kind", "uml", "--mem", "768", "--mount-opts", "timeo=50", "--share"])
         .arg(format!("{}:rw", share.display()))
         .args(["GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*", "--"])
@@ -105,13 +105,13 @@ impl Guest {
         let begun = Instant::now();
         while !kinds.split(' ').all(|k| self.share.join(format!("ran.{k}")).exists()) {
             self.must_be_well();
-            assert!(begun.elapsed() < Duration::from_secs(120), "guest {} hangs:\n{}", self.name, self.output());
+            assert!(begun.elapsed() < Duration::from_secs(400), "guest {} hangs:\n{}", self.name, self.output());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     async fn finish(&mut self) {
-        let status = tokio::time::timeout(Duration::from_secs(180), self.child.wait()).await.expect("it ends").unwrap();
+        let status = tokio::time::timeout(Duration::from_secs(400), self.child.wait()).await.expect("it ends").unwrap();
         assert!(status.success(), "guest {}: {status}\n{}", self.name, self.output());
         assert!(!self.output().contains("umount failed"), "guest {}: {}", self.name, self.output());
     }

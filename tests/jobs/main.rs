@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod commands;
+#[cfg(feature = "privileged-tests")]
+mod state_disk;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -221,7 +221,7 @@ pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         Event::JobCreated(e) => {
             let mut shown = fields!(e; job);
             shown.push(("kind", json!(format!("{:?}", e.kind).to_lowercase())));
-            shown.extend(fields!(e; junction, source, destination, notes));
+            shown.extend(fields!(e; junction, source, destination, stopped, notes));
             shown
         }
         Event::JobStateChanged(e) => {

@@ -17,6 +17,8 @@ pub struct JobCreated {
     pub source: LocationId,
     /// The new location.
     pub destination: LocationSpec,
+    /// It waits to be started; otherwise it is starting.
+    pub stopped: bool,
     /// Free text.
     pub notes: String,
 }

@@ -165,6 +165,7 @@ fn facts() -> Vec<Event> {
             junction: JunctionId(1),
             source: LocationId(2),
             destination: spec(3, &[]),
+            stopped: true,
             notes: "to the new one".into(),
         }),
         Event::JobStateChanged(JobStateChanged { job: JobId(1), to: JobState::Paused, reason: "asked".into() }),

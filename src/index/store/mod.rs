@@ -16,7 +16,8 @@
 //!   [`Store::rollback`] can drop what was written since the last commit.
 //!
 //! **Bounds.** Past [`OVERLAY_BYTES_MAX`] a write starts a spill on a thread of its own; past twice that, active and
-//! flushing together, writers wait for it. In an exact store nothing bounds the overlay but its one writer, which
+//! flushing together, writers whose write has made the active one too large wait for it: three times that, and two
+//! writes, is never passed. In an exact store nothing bounds the overlay but its one writer, which
 //! watches [`Store::overlay_bytes`] and closes its batch. `redb`'s cache is bounded by `cache_bytes`.
 //!
 //! **Failure.** A transaction that fails leaves the database in an unknown state in memory, so it is not tried again:
@@ -253,6 +254,11 @@ impl Store {
         let changes = decide()?;
         self.write(changes);
         self.inner.alive()
+    }
+
+    /// Why the store is dead; nothing but another start cures that.
+    pub fn failed(&self) -> Option<&str> {
+        self.inner.dead.get().map(String::as_str)
     }
 
     /// Bytes waiting in the overlay.

@@ -112,7 +112,8 @@ fn the_overlay_is_spilled_by_itself_and_stays_below_its_bound() {
     let store = Store::open(&dir.path().join("s"), CACHE).unwrap();
     let write = |n: u32| store.write(vec![(n.to_be_bytes().to_vec(), Some(vec![0; 1 << 20]))]);
     write(0);
-    // As accounted, the entry's own bytes included: each of the two overlays passes its bound by less than this.
+    // As accounted, the entry's own bytes included: what flushes passes twice the bound by less than this, and what is
+    // written meanwhile passes it once by less than this.
     let one = store.overlay_bytes();
     let mut highest = 0;
     for n in 1..56_u32 {
@@ -120,7 +121,7 @@ fn the_overlay_is_spilled_by_itself_and_stays_below_its_bound() {
         highest = highest.max(store.overlay_bytes());
     }
     // 56 MiB were written: that they are not in memory is what shows that they were spilled.
-    assert!(highest <= 2 * (OVERLAY_BYTES_MAX + one), "{highest}");
+    assert!(highest <= 3 * OVERLAY_BYTES_MAX + 2 * one, "{highest}");
     assert_eq!(all(&store).len(), 56);
     assert_eq!(store.lsn(), Lsn(0));
 }

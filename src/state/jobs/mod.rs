@@ -183,7 +183,7 @@ pub(super) fn created(state: &mut State, e: &JobCreated, end: Lsn, time: Time) -
         junction: e.junction,
         source: e.source,
         destination: e.destination.location,
-        state: JobState::Stopped,
+        state: if e.stopped { JobState::Stopped } else { JobState::Starting },
         reason: String::new(),
         notes: e.notes.clone(),
         created: time,

@@ -20,7 +20,7 @@
 
 use super::super::conflict::{Place, refuse_overlap};
 use super::super::{Refusal, State, junctions, text};
-use super::{HasEnded, JOBS_MAX, JobAction, TEXT_MAX, changed_to, find, name};
+use super::{HasEnded, JOBS_MAX, JobAction, TEXT_MAX, find, name};
 use journal_format::event::{Event, JobCreated, JobKind, JobState, JunctionSwitched, LocationSpec};
 use journal_format::ids::{JobId, LocationId};
 
@@ -98,13 +98,17 @@ pub(in super::super) fn create(
         root: to.root.clone(),
     };
     let job = JobId(state.next.job);
-    let created =
-        JobCreated { job, kind: JobKind::Move, junction, source: it.primary, destination, notes: notes.into() };
-    let mut events = vec![Event::JobCreated(created)];
-    if !stopped {
-        events.push(changed_to(job, JobState::Starting, ""));
-    }
-    Ok(events)
+    // One event: a job that should start is never found stopped after a crash.
+    let created = JobCreated {
+        job,
+        kind: JobKind::Move,
+        junction,
+        source: it.primary,
+        destination,
+        stopped,
+        notes: notes.into(),
+    };
+    Ok(vec![Event::JobCreated(created)])
 }
 
 pub(in super::super) fn switch(state: &State, id: JobId) -> Result<Vec<Event>, Refusal> {

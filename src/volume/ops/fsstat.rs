@@ -2,7 +2,6 @@
 
 use crate::filer::FsStat;
 use crate::volume::Volume;
-use crate::volume::status::of_object;
 use crate::volume::types::{Answer, Call, NodeRef, Space};
 use crate::volume::virtuals::TREE;
 
@@ -14,7 +13,7 @@ impl Volume {
             return Ok(Space { attr: Some(attr), fs: FsStat::default() });
         }
         let location = self.primary(node.junction)?;
-        let fs = location.filer.statfs().await.map_err(|e| of_object(&e))?;
+        let fs = self.ask(&location, location.filer.statfs()).await?;
         Ok(Space { attr: Some(attr), fs })
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::semantics::permission::may_read_data;
 use crate::volume::Volume;
-use crate::volume::status::of_object;
 use crate::volume::types::{Attr, Call, NodeRef, READ_MAX, ReadOk, Refused, Status};
 use crate::volume::virtuals::TREE;
 use bytes::Bytes;
@@ -39,7 +38,7 @@ impl Volume {
         let data = if len == 0 || offset >= seen.stat.size {
             Bytes::new()
         } else {
-            location.filer.read(&seen.obj, offset, len).await.map_err(|e| of_object(&e))?
+            self.ask(&location, location.filer.read(&seen.obj, offset, len)).await?
         };
         let end = offset.saturating_add(data.len() as u64);
         if end > seen.stat.size && !data.is_empty() {

@@ -1,7 +1,6 @@
 //! READLINK.
 
 use crate::volume::Volume;
-use crate::volume::status::of_object;
 use crate::volume::types::{Attr, Call, NodeRef, Refused, Status};
 use crate::volume::virtuals::TREE;
 use journal_format::ids::Kind;
@@ -27,7 +26,7 @@ impl Volume {
         if seen.rec.kind != Kind::Symlink {
             return Err(Status::Inval);
         }
-        let target = location.filer.readlink(&seen.obj).await.map_err(|e| of_object(&e))?;
+        let target = self.ask(&location, location.filer.readlink(&seen.obj)).await?;
         Ok((target, Some(seen.attr(self.fsid(node.junction)))))
     }
 }

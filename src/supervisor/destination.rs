@@ -1,0 +1,290 @@
+//! A job's destination: its replayer, its copier, and the job's steps from one state to the next.
+
+use super::{Board, LOOK, RETRY, end};
+use crate::copier::{Copier, Directories};
+use crate::core::{Core, Error, Result, open_location};
+use crate::filer::ErrorKind;
+use crate::ledger::CommandError;
+use crate::location::Location;
+use crate::location::copy::Source;
+use crate::location::projection::Projection;
+use crate::replayer::{Handle, Replayer, Status};
+use crate::state::{self, Command, Job, wanted_replayer};
+use crate::switch::Switch;
+use async_trait::async_trait;
+use journal_format::event::JobState;
+use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// A job pauses past so many file errors (design §7).
+const ERRORS_MAX: usize = 200;
+/// A switch that was put off is tried again so much later.
+const SWITCH_AGAIN: Duration = Duration::from_millis(500);
+
+/// Looks after one destination for as long as State wants its replayer.
+pub(super) struct Keeper {
+    core: Core,
+    board: Arc<Board>,
+    id: LocationId,
+    job: JobId,
+    stop: watch::Receiver<bool>,
+}
+
+/// What runs for it.
+struct Running {
+    wanted: state::Replayer,
+    location: Arc<Location>,
+    source: Arc<Location>,
+    projection: Projection,
+    handle: Handle,
+    replayer: JoinHandle<()>,
+    copier: Option<JoinHandle<()>>,
+    switch_after: Instant,
+}
+
+impl Running {
+    /// Back when nothing of it runs any more, a call that hangs in a filer included.
+    async fn stop(&mut self) {
+        self.stop_copier().await;
+        end(&mut self.replayer).await;
+    }
+
+    async fn stop_copier(&mut self) {
+        if let Some(mut copier) = self.copier.take() {
+            end(&mut copier).await;
+        }
+    }
+
+    /// The replayer has ended (a panic), or reads from a location that is not the open primary any more.
+    fn is_over(&self, core: &Core) -> bool {
+        let source = core.locations.get(self.wanted.source);
+        self.replayer.is_finished() || !source.is_some_and(|source| Arc::ptr_eq(&source, &self.source))
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(core: Core, board: Arc<Board>, wanted: state::Replayer, stop: watch::Receiver<bool>) -> Self {
+        Self { core, board, id: wanted.location, job: wanted.job, stop }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some(wanted) = self.wanted() {
+            let mut pause = LOOK;
+            // The primary first.
+            if let Some(source) = self.core.locations.get(wanted.source) {
+                self.board.statuses.lock().insert(self.id, Status::default());
+                match self.board.watched(self.id, "opening it", self.start(&wanted, source)).await {
+                    Ok(running) => {
+                        self.board.is_up(self.id);
+                        self.keep(running).await;
+                    }
+                    Err(Error::Journal(_)) => break, // the process is about to stop
+                    Err(error) => {
+                        self.board.is_down(self.id, &error.to_string());
+                        pause = RETRY;
+                    }
+                }
+                self.board.statuses.lock().remove(&self.id);
+            }
+            if self.stopped_within(pause).await {
+                break;
+            }
+        }
+        self.board.statuses.lock().remove(&self.id);
+    }
+
+    fn wanted(&self) -> Option<state::Replayer> {
+        wanted_replayer(&self.core.ledger.state(), self.job)
+    }
+
+    async fn stopped_within(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.stop.wait_for(|stop| *stop) => true,
+            () = tokio::time::sleep(pause) => false,
+        }
+    }
+
+    async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
+        let state = self.core.ledger.state();
+        let location = open_location(&self.core, &state, wanted.location).await?;
+        let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
+        let projection = Projection {
+            store: location.objects.store.clone(),
+            objects: location.objects.clone(),
+            location: wanted.location,
+            junction: wanted.junction,
+        };
+        if self.wanted().is_none() {
+            return Err(Error::Other("the job has ended meanwhile".into()));
+        }
+        projection.begin(location.root, start)?;
+        let from = Source { location: source.clone(), live: self.core.live.clone() };
+        let replayer =
+            Replayer::new(self.core.ledger.clone(), location.clone(), projection.clone(), from, wanted.job, start);
+        let handle = replayer.handle();
+        let replayer = tokio::spawn(replayer.run());
+        let switch_after = Instant::now();
+        Ok(Running { wanted: *wanted, location, source, projection, handle, replayer, copier: None, switch_after })
+    }
+
+    /// Until it is not wanted any more, or must be started afresh. Nothing of it runs when this returns.
+    async fn keep(&mut self, mut running: Running) {
+        while let Some(wanted) = self.wanted() {
+            if let Some(why) = running.location.objects.store.failed() {
+                *self.board.dead.lock() = Some(why.to_owned());
+            }
+            if running.is_over(&self.core) {
+                break;
+            }
+            running.wanted = wanted;
+            self.board.statuses.lock().insert(self.id, running.handle.status.borrow().clone());
+            match (&running.copier, wanted.copying) {
+                (Some(copier), true) if copier.is_finished() => running.stop_copier().await,
+                (None, true) => running.copier = Some(tokio::spawn(copier(&self.core, &running).run())),
+                (Some(_), false) => running.stop_copier().await,
+                _ => {}
+            }
+            match self.advance(&mut running).await {
+                Ok(()) => {}
+                Err(Error::Journal(_)) => break, // the process is about to stop
+                Err(error) => {
+                    tracing::error!(job = %self.job, %error, "the job's next step failed; it is tried again");
+                    if self.stopped_within(RETRY).await {
+                        break;
+                    }
+                }
+            }
+            if self.stopped_within(LOOK).await {
+                break;
+            }
+        }
+        running.stop().await;
+    }
+
+    /// Take the job a step further, when it is time.
+    async fn advance(&self, running: &mut Running) -> Result<()> {
+        let state = self.core.ledger.state();
+        let Some(job) = state.jobs.get(&self.job) else { return Ok(()) };
+        match job.state {
+            JobState::Starting => self.to(JobState::Moving, "").await,
+            JobState::Moving => self.moving(running, job).await,
+            JobState::Synchronized if running.switch_after > Instant::now() => Ok(()),
+            JobState::Synchronized => self.to(JobState::Transitioning, "").await,
+            JobState::Transitioning => self.transition(running).await,
+            JobState::Stopped | JobState::Paused | JobState::Completed | JobState::Aborted => Ok(()),
+        }
+    }
+
+    async fn moving(&self, running: &Running, job: &Job) -> Result<()> {
+        let status = running.handle.status.borrow().clone();
+        if let Some(trouble) = &status.error
+            && matches!(
+                trouble.kind,
+                Some(ErrorKind::NoSpace | ErrorKind::Quota | ErrorKind::ReadOnly | ErrorKind::Down)
+            )
+        {
+            return self.to(JobState::Paused, &format!("the destination: {}", trouble.text)).await;
+        }
+        if job.errors.len() > ERRORS_MAX {
+            let reason = format!("more than {ERRORS_MAX} objects could not be copied; see the job's errors");
+            return self.to(JobState::Paused, &reason).await;
+        }
+        let pending = status.pending;
+        if status.error.is_some() || pending.dirs + pending.files > 0 {
+            return Ok(());
+        }
+        // Nothing is queued by what is committed; what was appended since must be seen as well.
+        let end = self.core.ledger.settled_lsn(running.wanted.junction);
+        if !running.handle.commit(end, Duration::from_millis(500)).await {
+            return Ok(());
+        }
+        let pending = running.handle.status.borrow().pending;
+        if pending.dirs + pending.files > 0 {
+            return Ok(());
+        }
+        if pending.incomplete > 0 {
+            let reason = format!("{} objects could not be copied; see the job's errors", pending.incomplete);
+            return self.to(JobState::Paused, &reason).await;
+        }
+        self.to(JobState::Synchronized, "").await
+    }
+
+    async fn transition(&self, running: &mut Running) -> Result<()> {
+        running.stop_copier().await;
+        let switch = Switch {
+            job: self.job,
+            junction: running.wanted.junction,
+            source: running.source.clone(),
+            destination: running.location.clone(),
+            replayer: running.handle.clone(),
+        };
+        let replayer = &mut running.replayer;
+        match switch.run(&self.core, || end(replayer)).await {
+            Ok(switched) => {
+                self.board.holds.lock().insert(self.job, switched.held);
+                tracing::info!(job = %self.job, held = ?switched.held, "the junction was switched");
+                Ok(())
+            }
+            Err(error @ Error::Journal(_)) => Err(error),
+            Err(error) => {
+                tracing::warn!(job = %self.job, %error, "the switch is put off; clients stay on the old primary");
+                running.switch_after = Instant::now() + SWITCH_AGAIN;
+                self.to(JobState::Synchronized, &format!("the switch was put off: {error}")).await
+            }
+        }
+    }
+
+    async fn to(&self, state: JobState, reason: &str) -> Result<()> {
+        to(&self.core, self.job, state, reason).await
+    }
+}
+
+/// A refusal means that somebody else (an abort) was first.
+pub(super) async fn to(core: &Core, job: JobId, state: JobState, reason: &str) -> Result<()> {
+    crash_point!("JOB_BEFORE_STATE");
+    match core.ledger.command(&Command::JobTo { job, state, reason: reason.into() }).await {
+        Ok(_) => {
+            crash_point!("JOB_AFTER_STATE");
+            tracing::info!(%job, ?state, reason, "job");
+            Ok(())
+        }
+        Err(CommandError::Refused(why)) => {
+            tracing::info!(%job, ?state, why = why.reason, "the job did not go there");
+            Ok(())
+        }
+        Err(CommandError::Journal(error)) => Err(error.into()),
+    }
+}
+
+fn copier(core: &Core, running: &Running) -> Copier {
+    Copier {
+        ledger: core.ledger.clone(),
+        live: core.live.clone(),
+        source: Arc::new(Source { location: running.source.clone(), live: core.live.clone() }),
+        projection: running.projection.clone(),
+        directories: Arc::new(VolumeDirectories(core.clone())),
+        replayer: running.handle.clone(),
+        job: running.wanted.job,
+    }
+}
+
+struct VolumeDirectories(Core);
+
+#[async_trait]
+impl Directories for VolumeDirectories {
+    async fn complete(&self, junction: JunctionId, dir: NodeId) -> std::result::Result<(), String> {
+        self.0
+            .volume
+            .complete(junction, dir)
+            .await
+            .map_err(|status| format!("the directory cannot be read: {status:?}"))
+    }
+    async fn lock(&self, dir: NodeId) -> Box<dyn Send> {
+        Box::new(self.0.volume.lock_dir(dir).await)
+    }
+}

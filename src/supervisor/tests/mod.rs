@@ -1,0 +1,330 @@
+//! The supervisor over filers in memory that hang, fail and come back.
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
+mod gate;
+
+use super::*;
+use crate::checkpoint::Checkpoints;
+use crate::core::{LIVE_CACHE, LIVE_STORE};
+use crate::filer::memory::Fault;
+use crate::filer::{Changes, CoreFiler, ErrorKind, MakeAttrs, OwnerMarker};
+use crate::index::live::Live;
+use crate::index::stores::{Directory, Stores};
+use crate::journal::{AppendMode, Journal, Options};
+use crate::ledger::Ledger;
+use crate::location::Locations;
+use crate::state::{Command, JobAction, State};
+use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status as NfsStatus, Volume};
+use bytes::Bytes;
+use gate::{Gated, Rack};
+use journal_format::event::{FilerFound, JobState, What};
+use journal_format::ids::{NodeId, Time};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Longer than anything takes on a busy machine; nothing that works waits for it.
+const HANG: Duration = Duration::from_secs(120);
+
+struct World {
+    core: Core,
+    board: Arc<Board>,
+    filers: BTreeMap<String, Gated>,
+    stop: watch::Sender<bool>,
+    supervisor: Option<JoinHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+fn url(name: &str) -> String {
+    format!("memory://{name}")
+}
+
+impl World {
+    async fn new(names: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: dir.path().join("journal"),
+            segment_size: 4 << 20,
+            hard_limit: 64 << 20,
+            append: AppendMode::Buffered,
+            any_file_system: true,
+            disk: Arc::new(crate::env::RealDisk),
+        };
+        let journal = Journal::open(options).unwrap();
+        let stores: Arc<dyn Stores> = Arc::new(Directory(dir.path().to_owned()));
+        let live = Arc::new(Live::new(Arc::new(stores.open(LIVE_STORE, LIVE_CACHE, false).unwrap())));
+        let told = live.clone();
+        let ledger = Ledger::new(
+            journal,
+            State::default(),
+            Box::new(move |at, event| told.apply(at.lsn, at.time, event).unwrap()),
+        );
+        let locations = Arc::new(Locations::default());
+        let ids = Arc::new(NodeIds::after(NodeId(1000)));
+        let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids));
+        let filers: BTreeMap<String, Gated> = names.iter().map(|name| (url(name), Gated::new())).collect();
+        let rack = Arc::new(Rack(filers.clone()));
+        let core = Core { ledger, live, locations, volume, stores, filers: rack };
+        let (stop, stopped) = watch::channel(false);
+        let board = Arc::new(Board::default());
+        let supervisor = Some(tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped)));
+        let world = Self { core, board, filers, stop, supervisor, _dir: dir };
+        for name in names {
+            let found = FilerFound { can_chown: true, can_mknod: true, ..FilerFound::default() };
+            world
+                .command(Command::AddFiler {
+                    name: (*name).into(),
+                    url: url(name),
+                    root: name.as_bytes().into(),
+                    found,
+                })
+                .await;
+        }
+        world
+    }
+
+    fn filer(&self, name: &str) -> &Gated {
+        &self.filers[&url(name)]
+    }
+
+    async fn command(&self, command: Command) {
+        self.core.ledger.command(&command).await.unwrap();
+    }
+
+    /// A junction at `/name` over the filer of that name, with a file of these bytes in it before.
+    async fn junction(&self, name: &str, number: u64, content: &[u8]) -> NodeRef {
+        let filer = &self.filer(name).filer;
+        let root = filer.root().await.unwrap();
+        filer.set(&root, Changes { mode: Some(0o777), ..Changes::default() }).await.unwrap();
+        let attrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+        let file = filer.make(&root, b"file", &What::File, attrs).await.unwrap();
+        filer.write(&file, 0, Bytes::copy_from_slice(content)).await.unwrap();
+        self.claim(name).await;
+        let node = NodeId(number);
+        let path = vec![name.as_bytes().to_vec()];
+        let (mtime, ctime) = (Time(1), Time(1));
+        let add = Command::AddJunction { path, filer: name.into(), subdir: vec![], root: root.id, node, mtime, ctime };
+        self.command(add).await;
+        let state = self.core.ledger.state();
+        let junction = state.junction_by_path(&[name.as_bytes().to_vec()]).unwrap().0;
+        NodeRef { junction, node }
+    }
+
+    async fn claim(&self, name: &str) {
+        let location = self.core.ledger.state().next.location;
+        let marker = OwnerMarker { journal_id: self.core.ledger.journal.id(), location, epoch: 1 };
+        self.filer(name).filer.claim(&marker).await.unwrap();
+    }
+
+    async fn start_move(&self, junction: &str, to: &str) -> JobId {
+        let root = self.filer(to).filer.root().await.unwrap().id;
+        self.claim(to).await;
+        let job = JobId(self.core.ledger.state().next.job);
+        let source = vec![junction.as_bytes().to_vec()];
+        let create =
+            Command::CreateMove { source, filer: to.into(), subdir: vec![], root, notes: "".into(), stopped: false };
+        self.command(create).await;
+        job
+    }
+
+    fn job(&self, job: JobId) -> (JobState, String) {
+        let state = self.core.ledger.state();
+        let job = state.jobs.get(&job).unwrap();
+        (job.state, job.reason.clone())
+    }
+
+    async fn reaches(&self, job: JobId, wanted: JobState) {
+        self.until(|| self.job(job).0 == wanted, || format!("job {job} is {:?}, not {wanted:?}", self.job(job))).await;
+    }
+
+    async fn until(&self, mut reached: impl FnMut() -> bool, what: impl Fn() -> String) {
+        let begun = Instant::now();
+        while !reached() {
+            assert!(begun.elapsed() < HANG, "{}", what());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn is_open(&self, junction: NodeRef) {
+        let primary = self.core.ledger.state().junctions[&junction.junction].primary;
+        self.until(|| self.core.locations.get(primary).is_some(), || format!("{primary} does not come up")).await;
+    }
+
+    async fn create(&self, at: NodeRef, name: &str) -> Result<(), NfsStatus> {
+        let how = CreateHow::Guarded(SetAttrs { mode: Some(0o644), ..SetAttrs::default() });
+        self.core.volume.create(&call(), at, name.as_bytes(), how).await.map(drop).map_err(|r| r.status)
+    }
+
+    async fn stop(&mut self) {
+        self.stop.send_replace(true);
+        let supervisor = self.supervisor.take().unwrap();
+        tokio::time::timeout(HANG, supervisor).await.expect("the supervisor stops").unwrap();
+    }
+}
+
+fn call() -> Call {
+    Call { uid: 0, gid: 0, gids: vec![], addr: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 700, xid: 1, sum: 1 }
+}
+
+async fn content(filer: &Gated, name: &str) -> Vec<u8> {
+    let root = filer.filer.root().await.unwrap();
+    let file = filer.filer.lookup(&root, name.as_bytes()).await.unwrap();
+    filer.filer.read(&file, 0, 1 << 20).await.unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_destination_that_hangs_holds_up_its_own_job_and_neither_another_one_nor_the_stop() {
+    let mut w = World::new(&["a", "b", "c", "d"]).await;
+    w.junction("a", 1, b"of a").await;
+    w.junction("c", 2, b"of c").await;
+    w.filer("b").hang(true);
+    let hung = w.start_move("a", "b").await;
+    w.until(|| w.filer("b").waiting() > 0, || "b is not asked".into()).await;
+    let healthy = w.start_move("c", "d").await;
+    w.reaches(healthy, JobState::Completed).await;
+    assert_eq!(content(w.filer("d"), "file").await, b"of c");
+    assert!(matches!(w.job(hung).0, JobState::Starting | JobState::Moving), "{:?}", w.job(hung));
+    w.stop().await;
+    w.filer("b").hang(false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_destination_that_hangs_in_mid_copy_does_not_keep_an_abort_from_counting_and_is_shown() {
+    let w = World::new(&["a", "b"]).await;
+    w.junction("a", 1, b"of a").await;
+    // Open, and then no more.
+    let b = w.filer("b").clone();
+    w.filer("a").filer.set_fault(Some(Box::new(move |op| {
+        if op == "read" {
+            b.hang(true);
+        }
+        None
+    })));
+    let job = w.start_move("a", "b").await;
+    w.until(|| w.filer("b").waiting() > 0, || "b is not asked".into()).await;
+    w.command(Command::JobAction { job, action: JobAction::Abort }).await;
+    assert_eq!(w.job(job).0, JobState::Aborted);
+    let destination = w.core.ledger.state().jobs[&job].destination;
+    w.filer("b").hang(false);
+    w.until(|| w.board.replayer(destination).is_none(), || "the replayer does not end".into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_primary_that_hangs_keeps_its_own_cursor_and_clients_and_nobody_elses() {
+    let mut w = World::new(&["a", "c"]).await;
+    let (a, c) = (w.junction("a", 1, b"of a").await, w.junction("c", 2, b"of c").await);
+    w.is_open(a).await;
+    w.is_open(c).await;
+    w.create(a, "before").await.unwrap();
+    w.filer("a").hang(true);
+    assert_eq!(w.create(a, "while it hangs").await, Err(NfsStatus::Jukebox));
+    let (silent, _) = w.core.volume.silent().pop_first().unwrap();
+    assert_eq!(silent, w.core.ledger.state().junctions[&a.junction].primary);
+    // At once: nobody waits once more for what is known to hang.
+    let asked = w.filer("a").waiting();
+    for n in 0..100 {
+        assert_eq!(w.create(a, &n.to_string()).await, Err(NfsStatus::Jukebox));
+    }
+    assert!(w.filer("a").waiting() < asked + 50, "{} of 100 calls went to the filer", w.filer("a").waiting() - asked);
+    w.create(c, "beside it").await.unwrap();
+    let cursor = |w: &World, at: NodeRef| {
+        let state = w.core.ledger.state();
+        state.locations[&state.junctions[&at.junction].primary].cursor
+    };
+    let before = (cursor(&w, a), cursor(&w, c));
+    let mut checkpoints = Checkpoints::default();
+    checkpoints.take(&w.core).await.unwrap();
+    assert_eq!(cursor(&w, a), before.0, "what hangs is not durable");
+    assert!(cursor(&w, c) > before.1, "the healthy one's cursor goes on");
+    w.filer("a").hang(false);
+    let begun = Instant::now();
+    while w.create(a, "after").await != Ok(()) {
+        assert!(begun.elapsed() < HANG, "it does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(w.core.volume.silent().is_empty());
+    w.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_primary_that_hangs_at_the_start_is_shown_as_down_and_comes_up_when_it_answers() {
+    let w = World::new(&["a", "c"]).await;
+    w.filer("a").hang(true);
+    let (a, c) = (w.junction("a", 1, b"").await, w.junction("c", 2, b"").await);
+    w.is_open(c).await;
+    w.until(|| w.board.down().len() == 1, || "it is not shown".into()).await;
+    assert_eq!(w.create(a, "x").await, Err(NfsStatus::Jukebox));
+    w.filer("a").hang(false);
+    w.is_open(a).await;
+    w.create(a, "x").await.unwrap();
+    assert!(w.board.down().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_old_side_keeps_neither_owner_marker_nor_pen_nor_another_time() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    w.create(a, "new").await.unwrap();
+    let old = &w.filer("a").filer;
+    old.pen().await.unwrap(); // a redo left it
+    let mtime = w.core.live.node(a.node).unwrap().unwrap().mtime;
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(w.job(job).1, "");
+    assert_eq!(old.owner().await.unwrap(), None);
+    let root = old.root().await.unwrap();
+    assert_eq!(old.stat(&root).await.unwrap().mtime, mtime);
+    let before = old.pen().await.unwrap().id;
+    old.remove_pen().await.unwrap();
+    assert_ne!(old.pen().await.unwrap().id, before, "that one was made by this test");
+    assert_eq!(w.filer("b").filer.owner().await.unwrap().unwrap().location, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_old_side_that_fails_does_not_keep_the_job_from_its_end_and_the_reason_says_what_stays() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    w.filer("a").filer.set_fault(Some(Box::new(|op| (op == "unclaim").then_some(Fault::Before(ErrorKind::Io)))));
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Completed).await;
+    assert!(w.job(job).1.contains("a:/ keeps tain's owner marker"), "{}", w.job(job).1);
+}
+
+/// A size that cannot be read was once taken for none: the copy was an empty file, and counted as done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_whose_size_cannot_be_read_is_reported_and_copied_when_the_job_goes_on() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"all of it").await;
+    w.is_open(a).await;
+    let copying = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let begun = copying.clone();
+    w.filer("b").filer.set_fault(Some(Box::new(move |op| {
+        // The file is made on the destination: what is asked of the source from now on is its size.
+        if op == "make" {
+            begun.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        None
+    })));
+    w.filer("a").filer.set_fault(Some(Box::new(move |op| {
+        (op == "stat" && copying.load(std::sync::atomic::Ordering::SeqCst)).then_some(Fault::Before(ErrorKind::Io))
+    })));
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Paused).await;
+    let errors = w.core.ledger.state().jobs[&job].errors.clone();
+    assert!(format!("{errors:?}").contains("size cannot be read"), "{errors:?}");
+    w.filer("a").filer.set_fault(None);
+    w.command(Command::JobAction { job, action: JobAction::Start }).await;
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(content(w.filer("b"), "file").await, b"all of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_junction_that_is_removed_is_closed() {
+    let w = World::new(&["a"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    let primary = w.core.ledger.state().junctions[&a.junction].primary;
+    w.command(Command::RemoveJunction { path: vec![b"a".to_vec()] }).await;
+    w.until(|| w.core.locations.get(primary).is_none(), || "it stays open".into()).await;
+    assert_eq!(w.create(a, "x").await, Err(NfsStatus::Stale));
+}
