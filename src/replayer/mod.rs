@@ -74,6 +74,8 @@ pub struct Status {
 pub struct Trouble {
     pub kind: Option<ErrorKind>,
     pub text: String,
+    /// When it was met.
+    pub at: Instant,
 }
 
 #[derive(Debug, thiserror::Error)]

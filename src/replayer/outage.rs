@@ -138,7 +138,7 @@ impl Replayer {
         let kind = if let Error::Filer(e) = error { Some(e.kind) } else { None };
         let text = error.to_string();
         self.status.send_modify(|s| {
-            s.error = Some(Trouble { kind, text });
+            s.error = Some(Trouble { kind, text, at: Instant::now() });
             s.position = s.committed;
         });
     }

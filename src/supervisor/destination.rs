@@ -11,6 +11,7 @@ use crate::location::projection::Projection;
 use crate::replayer::{Handle, Replayer, Status};
 use crate::state::{self, Command, Job, wanted_replayer};
 use crate::switch::Switch;
+use crate::volume::Status as NfsStatus;
 use async_trait::async_trait;
 use journal_format::event::JobState;
 use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
@@ -22,6 +23,8 @@ use tokio::time::Instant;
 
 /// A job pauses past so many file errors (design §7).
 const ERRORS_MAX: usize = 200;
+/// A directory that the volume could not complete in time is asked for again so much later.
+const AGAIN: Duration = Duration::from_millis(200);
 /// A switch that was put off is tried again so much later.
 const SWITCH_AGAIN: Duration = Duration::from_millis(500);
 
@@ -41,9 +44,11 @@ struct Running {
     source: Arc<Location>,
     projection: Projection,
     handle: Handle,
-    replayer: JoinHandle<()>,
+    replayer: Option<JoinHandle<()>>,
     copier: Option<JoinHandle<()>>,
     switch_after: Instant,
+    /// Since when the job has been moving without a pause.
+    moving_since: Option<Instant>,
 }
 
 impl Running {
@@ -54,15 +59,13 @@ impl Running {
     }
 
     async fn stop_copier(&mut self) {
-        if let Some(mut copier) = self.copier.take() {
-            end(&mut copier).await;
-        }
+        end(&mut self.copier).await;
     }
 
     /// The replayer has ended (a panic), or reads from a location that is not the open primary any more.
     fn is_over(&self, core: &Core) -> bool {
         let source = core.locations.get(self.wanted.source);
-        self.replayer.is_finished() || !source.is_some_and(|source| Arc::ptr_eq(&source, &self.source))
+        self.replayer.as_ref().is_none_or(JoinHandle::is_finished) || !source.is_some_and(|source| Arc::ptr_eq(&source, &self.source))
     }
 }
 
@@ -76,7 +79,9 @@ impl Keeper {
             let mut pause = LOOK;
             // The primary first.
             if let Some(source) = self.core.locations.get(wanted.source) {
-                self.board.statuses.lock().insert(self.id, Status::default());
+                let cursor = self.core.ledger.state().locations.get(&self.id).map_or(Lsn(0), |l| l.cursor);
+                let begin = Status { position: cursor, committed: cursor, ..Status::default() };
+                self.board.statuses.lock().insert(self.id, begin);
                 match self.board.watched(self.id, "opening it", self.start(&wanted, source)).await {
                     Ok(running) => {
                         self.board.is_up(self.id);
@@ -127,9 +132,9 @@ impl Keeper {
         let replayer =
             Replayer::new(self.core.ledger.clone(), location.clone(), projection.clone(), from, wanted.job, start);
         let handle = replayer.handle();
-        let replayer = tokio::spawn(replayer.run());
+        let replayer = Some(tokio::spawn(replayer.run()));
         let switch_after = Instant::now();
-        Ok(Running { wanted: *wanted, location, source, projection, handle, replayer, copier: None, switch_after })
+        Ok(Running { wanted: *wanted, location, source, projection, handle, replayer, copier: None, switch_after, moving_since: None })
     }
 
     /// Until it is not wanted any more, or must be started afresh. Nothing of it runs when this returns.
@@ -170,6 +175,7 @@ impl Keeper {
     async fn advance(&self, running: &mut Running) -> Result<()> {
         let state = self.core.ledger.state();
         let Some(job) = state.jobs.get(&self.job) else { return Ok(()) };
+        running.moving_since = (job.state == JobState::Moving).then(|| running.moving_since.unwrap_or_else(Instant::now));
         match job.state {
             JobState::Starting => self.to(JobState::Moving, "").await,
             JobState::Moving => self.moving(running, job).await,
@@ -182,7 +188,9 @@ impl Keeper {
 
     async fn moving(&self, running: &Running, job: &Job) -> Result<()> {
         let status = running.handle.status.borrow().clone();
+        // What it met before the job was started again may be mended: it tries, and will say.
         if let Some(trouble) = &status.error
+            && running.moving_since.is_none_or(|since| trouble.at >= since)
             && matches!(
                 trouble.kind,
                 Some(ErrorKind::NoSpace | ErrorKind::Quota | ErrorKind::ReadOnly | ErrorKind::Down)
@@ -278,11 +286,14 @@ struct VolumeDirectories(Core);
 #[async_trait]
 impl Directories for VolumeDirectories {
     async fn complete(&self, junction: JunctionId, dir: NodeId) -> std::result::Result<(), String> {
-        self.0
-            .volume
-            .complete(junction, dir)
-            .await
-            .map_err(|status| format!("the directory cannot be read: {status:?}"))
+        loop {
+            match self.0.volume.complete(junction, dir).await {
+                Ok(()) => return Ok(()),
+                // A primary that is slow, or does not answer, is waited for: nothing is wrong with the directory.
+                Err(NfsStatus::Jukebox) => tokio::time::sleep(AGAIN).await,
+                Err(status) => return Err(format!("the directory cannot be read: {status:?}")),
+            }
+        }
     }
     async fn lock(&self, dir: NodeId) -> Box<dyn Send> {
         Box::new(self.0.volume.lock_dir(dir).await)

@@ -183,12 +183,14 @@ impl Supervisor {
     }
 }
 
-/// Cancel a task and wait until it is gone.
-async fn end(task: &mut JoinHandle<()>) {
-    task.abort();
-    if let Err(error) = task.await
+/// Cancel a task and wait until it is gone. Who gives up waiting still has it.
+async fn end(task: &mut Option<JoinHandle<()>>) {
+    let Some(running) = task else { return };
+    running.abort();
+    if let Err(error) = running.await
         && error.is_panic()
     {
         tracing::error!(%error, "a task of a job panicked");
     }
+    *task = None;
 }

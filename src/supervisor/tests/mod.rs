@@ -270,6 +270,7 @@ async fn the_old_side_keeps_neither_owner_marker_nor_pen_nor_another_time() {
     let job = w.start_move("a", "b").await;
     w.reaches(job, JobState::Completed).await;
     assert_eq!(w.job(job).1, "");
+    w.until(|| w.board.replayer(LocationId(2)).is_none(), || "its destination's replayer still counts".into()).await;
     assert_eq!(old.owner().await.unwrap(), None);
     let root = old.root().await.unwrap();
     assert_eq!(old.stat(&root).await.unwrap().mtime, mtime);
@@ -327,4 +328,35 @@ async fn a_junction_that_is_removed_is_closed() {
     w.command(Command::RemoveJunction { path: vec![b"a".to_vec()] }).await;
     w.until(|| w.core.locations.get(primary).is_none(), || "it stays open".into()).await;
     assert_eq!(w.create(a, "x").await, Err(NfsStatus::Stale));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_primary_that_hangs_in_mid_copy_is_waited_for_and_nothing_of_it_is_reported_as_bad() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"all of it").await;
+    w.is_open(a).await;
+    w.filer("a").hang(true);
+    let job = w.start_move("a", "b").await;
+    w.until(|| !w.core.volume.silent().is_empty(), || "a is not asked".into()).await;
+    w.until(|| w.filer("a").waiting() > 1, || "a is not asked again".into()).await;
+    w.filer("a").hang(false);
+    w.reaches(job, JobState::Completed).await;
+    assert!(w.core.ledger.state().jobs[&job].errors.is_empty());
+    assert_eq!(content(w.filer("b"), "file").await, b"all of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_that_paused_on_a_full_destination_goes_on_when_it_is_started_with_room_again() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"all of it").await;
+    w.is_open(a).await;
+    w.filer("b").filer.set_fault(Some(Box::new(|op| (op == "make").then_some(Fault::Before(ErrorKind::NoSpace)))));
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Paused).await;
+    assert!(w.job(job).1.contains("the destination"), "{}", w.job(job).1);
+    w.filer("b").filer.set_fault(None);
+    // Once: what was met before is not held against it.
+    w.command(Command::JobAction { job, action: JobAction::Start }).await;
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(content(w.filer("b"), "file").await, b"all of it");
 }
