@@ -83,6 +83,7 @@ impl World {
                 junction: JUNCTION,
                 source: FROM,
                 destination: spec(TO, &b),
+                stopped: true,
                 notes: String::new(),
             }),
             state(JobState::Starting),

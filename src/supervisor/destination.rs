@@ -2,9 +2,10 @@
 
 use super::{Board, LOOK, RETRY, end};
 use crate::copier::{Copier, Directories};
-use crate::core::{Core, Error, Result, open_location};
+use crate::core::{Core, Error, Result, open_later, open_location};
 use crate::filer::ErrorKind;
 use crate::ledger::CommandError;
+use crate::limits::{self, Pin};
 use crate::location::Location;
 use crate::location::copy::Source;
 use crate::location::projection::Projection;
@@ -13,7 +14,7 @@ use crate::state::{self, Command, Job, wanted_replayer};
 use crate::switch::Switch;
 use crate::volume::Status as NfsStatus;
 use async_trait::async_trait;
-use journal_format::event::JobState;
+use journal_format::event::{Event, JobState, OutOfSync};
 use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+/// How long a destination's filer may take to be reached.
+const OPEN_MAX: Duration = Duration::from_secs(5);
+/// A secondary that is to let go of the journal is told so again.
+const PRESS_AGAIN: Duration = Duration::from_secs(1);
 /// A job pauses past so many file errors (design §7).
 const ERRORS_MAX: usize = 200;
 /// A directory that the volume could not complete in time is asked for again so much later.
@@ -35,6 +40,8 @@ pub(super) struct Keeper {
     id: LocationId,
     job: JobId,
     stop: watch::Receiver<bool>,
+    /// A filer that has not answered yet: it is asked once, however often it is looked at.
+    opening: Option<JoinHandle<Result<Arc<Location>>>>,
 }
 
 /// What runs for it.
@@ -47,6 +54,7 @@ struct Running {
     replayer: Option<JoinHandle<()>>,
     copier: Option<JoinHandle<()>>,
     switch_after: Instant,
+    press_after: Instant,
     /// Since when the job has been moving without a pause.
     moving_since: Option<Instant>,
 }
@@ -65,24 +73,29 @@ impl Running {
     /// The replayer has ended (a panic), or reads from a location that is not the open primary any more.
     fn is_over(&self, core: &Core) -> bool {
         let source = core.locations.get(self.wanted.source);
-        self.replayer.as_ref().is_none_or(JoinHandle::is_finished) || !source.is_some_and(|source| Arc::ptr_eq(&source, &self.source))
+        self.replayer.as_ref().is_none_or(JoinHandle::is_finished)
+            || !source.is_some_and(|source| Arc::ptr_eq(&source, &self.source))
     }
 }
 
 impl Keeper {
     pub(super) fn new(core: Core, board: Arc<Board>, wanted: state::Replayer, stop: watch::Receiver<bool>) -> Self {
-        Self { core, board, id: wanted.location, job: wanted.job, stop }
+        Self { core, board, id: wanted.location, job: wanted.job, stop, opening: None }
     }
 
     pub(super) async fn run(mut self) {
         while let Some(wanted) = self.wanted() {
             let mut pause = LOOK;
+            if let Err(error) = self.let_go(None).await {
+                tracing::error!(job = %self.job, %error, "that the destination is out of sync could not be recorded");
+                break; // the process is about to stop
+            }
             // The primary first.
             if let Some(source) = self.core.locations.get(wanted.source) {
                 let cursor = self.core.ledger.state().locations.get(&self.id).map_or(Lsn(0), |l| l.cursor);
                 let begin = Status { position: cursor, committed: cursor, ..Status::default() };
                 self.board.statuses.lock().insert(self.id, begin);
-                match self.board.watched(self.id, "opening it", self.start(&wanted, source)).await {
+                match self.start(&wanted, source).await {
                     Ok(running) => {
                         self.board.is_up(self.id);
                         self.keep(running).await;
@@ -114,9 +127,31 @@ impl Keeper {
         }
     }
 
-    async fn start(&self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
+    async fn open(&mut self) -> Result<Arc<Location>> {
+        let (core, state, id) = (self.core.clone(), self.core.ledger.state(), self.id);
+        let is_out = self.is_out_of_sync();
+        let opened = self.opening.take();
+        let mut opening = opened.unwrap_or_else(|| {
+            let (core, state) = (core.clone(), state.clone());
+            tokio::spawn(async move { open_location(&core, &state, id).await })
+        });
+        let opened = match tokio::time::timeout(OPEN_MAX, &mut opening).await {
+            Ok(opened) => opened.unwrap_or_else(|panic| Err(Error::Other(panic.to_string()))),
+            Err(_) => {
+                self.opening = Some(opening);
+                Err(Error::Other(format!("its filer does not answer within {OPEN_MAX:?}")))
+            }
+        };
+        match opened {
+            // The journal must not wait for it: its backlog goes to the dirty set, and its filer is reached when it can be.
+            Err(Error::Filer(_) | Error::Other(_)) if is_out => open_later(&core, &state, id).await,
+            opened => opened,
+        }
+    }
+
+    async fn start(&mut self, wanted: &state::Replayer, source: Arc<Location>) -> Result<Running> {
+        let location = self.open().await?;
         let state = self.core.ledger.state();
-        let location = open_location(&self.core, &state, wanted.location).await?;
         let start = state.locations.get(&wanted.location).map_or(Lsn(0), |l| l.cursor);
         let projection = Projection {
             store: location.objects.store.clone(),
@@ -133,8 +168,45 @@ impl Keeper {
             Replayer::new(self.core.ledger.clone(), location.clone(), projection.clone(), from, wanted.job, start);
         let handle = replayer.handle();
         let replayer = Some(tokio::spawn(replayer.run()));
-        let switch_after = Instant::now();
-        Ok(Running { wanted: *wanted, location, source, projection, handle, replayer, copier: None, switch_after, moving_since: None })
+        let now = Instant::now();
+        Ok(Running {
+            wanted: *wanted,
+            location,
+            source,
+            projection,
+            handle,
+            replayer,
+            copier: None,
+            switch_after: now,
+            press_after: now,
+            moving_since: None,
+        })
+    }
+
+    fn is_out_of_sync(&self) -> bool {
+        self.core.ledger.state().locations.get(&self.id).is_some_and(|l| l.out_of_sync.is_some())
+    }
+
+    /// The soft limit: a secondary whose backlog has passed it goes out of sync and lets go of the journal.
+    async fn let_go(&self, running: Option<&mut Running>) -> Result<()> {
+        let ledger = &self.core.ledger;
+        let (state, soft_limit) = (ledger.state(), ledger.journal.soft_limit());
+        let settled = |junction| ledger.settled_lsn(junction).min(ledger.journal.durable_lsn());
+        let pins = limits::to_let_go(&state, settled, soft_limit);
+        let Some(Pin { location, cursor, bytes, .. }) = pins.into_iter().find(|pin| pin.location == self.id) else {
+            return Ok(());
+        };
+        if !self.is_out_of_sync() {
+            tracing::warn!(%location, %cursor, bytes, "the journal's soft limit: the secondary goes out of sync");
+            ledger.record(&Event::OutOfSync(OutOfSync { location, from: cursor })).await?;
+        }
+        if let Some(running) = running
+            && running.press_after <= Instant::now()
+        {
+            running.press_after = Instant::now() + PRESS_AGAIN;
+            running.handle.press();
+        }
+        Ok(())
     }
 
     /// Until it is not wanted any more, or must be started afresh. Nothing of it runs when this returns.
@@ -154,7 +226,11 @@ impl Keeper {
                 (Some(_), false) => running.stop_copier().await,
                 _ => {}
             }
-            match self.advance(&mut running).await {
+            let done = match self.let_go(Some(&mut running)).await {
+                Ok(()) => self.advance(&mut running).await,
+                error => error,
+            };
+            match done {
                 Ok(()) => {}
                 Err(Error::Journal(_)) => break, // the process is about to stop
                 Err(error) => {
@@ -175,10 +251,14 @@ impl Keeper {
     async fn advance(&self, running: &mut Running) -> Result<()> {
         let state = self.core.ledger.state();
         let Some(job) = state.jobs.get(&self.job) else { return Ok(()) };
-        running.moving_since = (job.state == JobState::Moving).then(|| running.moving_since.unwrap_or_else(Instant::now));
+        running.moving_since =
+            (job.state == JobState::Moving).then(|| running.moving_since.unwrap_or_else(Instant::now));
         match job.state {
             JobState::Starting => self.to(JobState::Moving, "").await,
             JobState::Moving => self.moving(running, job).await,
+            JobState::Synchronized if self.is_out_of_sync() => {
+                self.to(JobState::Moving, "the destination is out of sync").await
+            }
             JobState::Synchronized if running.switch_after > Instant::now() => Ok(()),
             JobState::Synchronized => self.to(JobState::Transitioning, "").await,
             JobState::Transitioning => self.transition(running).await,
@@ -203,7 +283,7 @@ impl Keeper {
             return self.to(JobState::Paused, &reason).await;
         }
         let pending = status.pending;
-        if status.error.is_some() || pending.dirs + pending.files > 0 {
+        if self.is_out_of_sync() || status.error.is_some() || pending.dirs + pending.files > 0 {
             return Ok(());
         }
         // Nothing is queued by what is committed; what was appended since must be seen as well.
