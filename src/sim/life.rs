@@ -7,7 +7,7 @@ use super::stores::SimStores;
 use crate::checkpoint::Checkpoints;
 use crate::core::{Core, LIVE_CACHE, LIVE_STORE};
 use crate::env::simulated::SimDisk;
-use crate::filer::memory::{Found, Memory, named};
+use crate::filer::memory::{Found, Memory, Options as FilerOptions, named};
 use crate::filer::registry::{self, Registry};
 use crate::gateway::Drc;
 use crate::index::live::Live;
@@ -302,7 +302,9 @@ impl Life {
     }
 
     async fn begin_move(&self, rng: Rng) {
-        let place = self.ground.add_place(Memory::default(), rng);
+        let first = 1 + ((self.ground.places.lock().len() as u64) << 32);
+        let memory = Memory::new(FilerOptions { first, ..FilerOptions::default() });
+        let place = self.ground.add_place(memory, rng);
         place.fate.set_redoing(false);
         let Some(root) = place.memory.tree().first().map(|root| root.number) else { return };
         if let Err(error) = self.add_filer(&place).await {

@@ -47,6 +47,8 @@ pub struct Options {
     pub gid: u32,
     /// Bytes that it holds at first; `u64::MAX` is no limit.
     pub space: u64,
+    /// Number of its root, from which the others go up: filers of one world must not have an identity in common.
+    pub first: u64,
 }
 
 impl Default for Options {
@@ -59,7 +61,7 @@ impl Default for Options {
             open_by_identity: true,
             chown: true,
         };
-        Self { capabilities, uid: 0, gid: 0, space: u64::MAX }
+        Self { capabilities, uid: 0, gid: 0, space: u64::MAX, first: 1 }
     }
 }
 
@@ -140,7 +142,7 @@ impl Memory {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let mut live = Image::default();
-        let root = 1;
+        let root = options.first;
         let attrs = MakeAttrs { mode: 0o755, uid: options.uid, gid: options.gid };
         live.insert(root, Inode::new(&What::Dir, attrs, Time(0), root));
         let world = World {
