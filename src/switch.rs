@@ -141,7 +141,13 @@ impl Switch {
         self.destination.filer.remove_pen().await?;
         if let Some(rec) = core.live.node(self.destination.root)? {
             let root = self.destination.filer.root().await?;
-            self.destination.filer.set(&root, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await?;
+            // The root was there before the job: nothing else gives it the owner and mode that clients see.
+            let from = self.source.filer.root().await?;
+            let stat = self.source.filer.stat(&from).await?;
+            let owner = self.destination.filer.capabilities().chown;
+            let (uid, gid) = (owner.then_some(stat.uid), owner.then_some(stat.gid));
+            let changes = Changes { uid, gid, mode: Some(stat.mode), mtime: Some(rec.mtime), ..Changes::default() };
+            self.destination.filer.set(&root, changes).await?;
         }
         crash_point!("SWITCH_TIDIED");
         self.destination.filer.sync().await?;
