@@ -1,12 +1,16 @@
 //! Checkpoints: positions from which recovery starts (design §4).
 //!
 //! Order, for a primary: take its settled LSN; then put kept times, sync, commit its store; only then is the position
-//! its cursor. The live index's commit states a position that every operation before has ended at. A failed sync holds
-//! the cursor, and the operations since are redone at the next start.
+//! its cursor. The live index's commit states a position that every operation before has ended at.
+//!
+//! A failed sync holds the cursor, and the location *falls* (see `Locations`): what the filer shows of the operations
+//! since may be lost, and a later sync that succeeds says nothing about it. The supervisor redoes them from the cursor,
+//! by writing again; clients wait, and nobody reads the location before. So too when it was mounted anew.
 
 mod aside;
 
 use crate::core::{Core, Error, Result, blocking};
+use crate::filer;
 use crate::location::Location;
 use crate::location::carry_out::put_times;
 use crate::service::recovery::CALLS_BYTES;
@@ -39,7 +43,8 @@ const TIME_MAX_ARMED: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub struct Checkpoints {
     at: Lsn,
-    activity: u64,
+    /// What had happened when a checkpoint last took everything in.
+    activity: Option<u64>,
     snapshot: Lsn,
     /// Primaries that are being synced, one try each.
     syncing: BTreeMap<LocationId, (tokio::time::Instant, JoinHandle<Result<Lsn>>)>,
@@ -54,7 +59,7 @@ impl Checkpoints {
             tokio::time::sleep(tick).await;
             let bytes = core.ledger.journal.end_lsn().0.saturating_sub(self.at.0);
             let touched = primaries(&core).values().map(|l| l.touched()).max().unwrap_or(0);
-            let due = since.elapsed() >= time_max && core.ledger.activity() != self.activity;
+            let due = since.elapsed() >= time_max && self.is_due_again(&core);
             let journal = &core.ledger.journal;
             let pressed = journal.used_bytes() > journal.soft_limit() && since.elapsed() >= PRESSED;
             let bytes_max = BYTES_MAX.min(journal.soft_limit() / 4);
@@ -71,11 +76,19 @@ impl Checkpoints {
         }
     }
 
+    /// Whether the last one did not take everything in.
+    #[must_use]
+    pub fn is_due_again(&self, core: &Core) -> bool {
+        Some(core.ledger.activity()) != self.activity
+    }
+
     /// Take one now.
     pub async fn take(&mut self, core: &Core) -> Result<()> {
         crash_point!("CHECKPOINT_BEGIN");
         let activity = core.ledger.activity();
         let cursors = self.sync(core).await?;
+        // Of every junction, those that are down too.
+        let all = cursors.len() == core.ledger.state().junctions.len();
         crash_point!("CHECKPOINT_PRIMARIES_DONE");
         let aside = aside::hung(core);
         let settled = core.ledger.settled_without(&aside);
@@ -109,7 +122,8 @@ impl Checkpoints {
         blocking(move || Ok(journal.recycle(floor)?)).await?;
         crash_point!("CHECKPOINT_END");
         self.at = core.ledger.journal.end_lsn();
-        self.activity = activity;
+        // An idle service must come back to what could not be synced, or is down.
+        self.activity = if all { Some(activity) } else { None };
         Ok(())
     }
 
@@ -175,12 +189,13 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     let settled = core.ledger.settled_lsn(junction).min(core.ledger.journal.durable_lsn());
     let touched = location.take_touched();
     crash_point!("CHECKPOINT_BEFORE_TIMES");
-    let synced = async {
-        put_times(location, core.live.as_ref(), &core.live, &touched).await?;
-        crash_point!("CHECKPOINT_AFTER_TIMES");
-        location.filer.sync().await
-    };
-    if let Err(error) = synced.await {
+    let timed = put_times(location, core.live.as_ref(), &core.live, &touched).await;
+    crash_point!("CHECKPOINT_AFTER_TIMES");
+    let synced = sync(location).await;
+    if synced.is_err() && core.locations.fall(location.id) {
+        tracing::error!(location = %location.id, "a sync failed: clients wait until what is not durable is written again");
+    }
+    if let Err(error) = synced.and(timed) {
         for node in touched {
             location.touch(node);
         }
@@ -201,4 +216,10 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     let store = location.objects.store.clone();
     blocking(move || Ok(store.commit(settled)?)).await?;
     Ok(settled)
+}
+
+/// The root is asked for first: a file system that was mounted anew, or is not there, is found out so.
+async fn sync(location: &Location) -> filer::Result<()> {
+    location.filer.root().await?;
+    location.filer.sync().await
 }

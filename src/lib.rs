@@ -13,6 +13,7 @@
 #[macro_use]
 pub mod crash;
 
+pub mod bring_up;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

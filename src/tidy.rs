@@ -28,6 +28,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("core", &["env", "state", "journal", "index", "filer", "location", "ledger", "volume"]),
     ("limits", &["state"]),
     ("checkpoint", &["state", "limits", "journal", "index", "filer", "location", "ledger", "volume", "core"]),
+    ("bring_up", BELOW_SUPERVISOR),
     ("switch", BELOW_SUPERVISOR),
     ("supervisor", BELOW_SUPERVISOR),
     ("gateway", &["volume", "wire", "state", "env", "config", "ledger"]),
@@ -60,6 +61,7 @@ const BELOW_SUPERVISOR: &[&str] = &[
     "core",
     "checkpoint",
     "limits",
+    "bring_up",
     "switch",
 ];
 /// What test builds need stands in every room.

@@ -46,6 +46,8 @@ pub async fn extend(core: &Core, junctions: &BTreeSet<JunctionId>, to: Lsn) -> R
     for junction in junctions {
         let found = locations(&state, *junction);
         let Some(from) = found.iter().map(|(_, cursor)| *cursor).min() else { continue };
+        // The index lacks what is in doubt, wherever the cursor stands.
+        let from = core.ledger.doubt_from(*junction).map_or(from, |doubt| from.min(doubt));
         if core.ledger.journal.side_end(*junction).is_none() {
             tracing::warn!(%junction, %from, "the junction's primary hangs: its records are set aside, others go on");
         }

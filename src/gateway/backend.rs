@@ -58,6 +58,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<Listing, Refused<Option<Attr>>>;
     async fn fsstat(&self, call: &Call, node: NodeRef) -> Answer<Space>;
     async fn attr_opt(&self, node: NodeRef) -> Option<Attr>;
+    /// Whether what the journal says of the junction's last operations may still turn out to have been refused.
+    async fn in_doubt(&self, junction: JunctionId) -> bool;
     async fn commit(&self, call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
     /// Whether this very call was sent away before (JUKEBOX), and what came of it.
     fn late(&self, call: &Call) -> Answer<Option<Known>>;
@@ -104,5 +106,6 @@ forward! {
         -> Result<Listing, Refused<Option<Attr>>>;
     fsstat(call: &Call, node: NodeRef) -> Answer<Space>;
     attr_opt(node: NodeRef) -> Option<Attr>;
+    in_doubt(junction: JunctionId) -> bool;
     commit(call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
 }

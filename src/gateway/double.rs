@@ -293,6 +293,10 @@ impl Backend for Double {
         self.attr(node).ok()
     }
 
+    async fn in_doubt(&self, _junction: JunctionId) -> bool {
+        false
+    }
+
     async fn commit(&self, _call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>> {
         Ok(self.wcc(node))
     }

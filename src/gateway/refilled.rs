@@ -5,7 +5,7 @@ use super::convert::post;
 use super::nfs::{Session, refuse_with};
 use super::status::from_number;
 use crate::volume::outcome::{Effect, Outcome};
-use crate::volume::types::NodeRef;
+use crate::volume::types::{NodeRef, Status};
 use crate::wire::nfs3::{self as wire, Args};
 use crate::wire::xdr::Writer;
 use journal_format::ids::NodeId;
@@ -16,6 +16,10 @@ impl Session<'_> {
     pub async fn replay(&self, args: &Args, outcome: Outcome, w: &mut Writer) -> bool {
         if let Some(status) = outcome.failed {
             refuse_with(args, from_number(status), w);
+            return true;
+        }
+        if self.shared.backend.in_doubt(outcome.junction).await {
+            refuse_with(args, from_number(Status::Jukebox as u32), w);
             return true;
         }
         let at = |node: NodeId| NodeRef { junction: outcome.junction, node };

@@ -36,6 +36,7 @@ struct Inner {
     told: Told,
     state: RwLock<Arc<State>>,
     unsettled: Mutex<BTreeMap<JunctionId, BTreeSet<Lsn>>>,
+    doubts: Mutex<BTreeMap<JunctionId, Lsn>>,
     /// One command at a time.
     commands: tokio::sync::Mutex<()>,
     moved: watch::Sender<u64>,
@@ -69,6 +70,7 @@ impl Ledger {
             told,
             state: RwLock::new(Arc::new(state)),
             unsettled: Mutex::default(),
+            doubts: Mutex::default(),
             commands: tokio::sync::Mutex::new(()),
             moved: watch::Sender::new(0),
             activity: AtomicU64::new(0),
@@ -134,6 +136,29 @@ impl Ledger {
         crash_point!("ENDED_DURABLE");
         self.done(op);
         Ok(())
+    }
+
+    /// The junction's operations from `lsn` on are in doubt: its primary has not been redone since the start, and they are
+    /// not in the live index. Until they are [`decided`](Self::decided) its settled LSN stays there.
+    pub fn doubt(&self, junction: JunctionId, lsn: Lsn) {
+        self.inner.doubts.lock().insert(junction, lsn);
+    }
+
+    /// Every operation of the junction before the journal's end has ended, and is in the live index.
+    pub fn decided(&self, junction: JunctionId) {
+        self.inner.doubts.lock().remove(&junction);
+        self.wake();
+    }
+
+    /// From where on operations are in doubt, if they are.
+    #[must_use]
+    pub fn doubt_from(&self, junction: JunctionId) -> Option<Lsn> {
+        self.inner.doubts.lock().get(&junction).copied()
+    }
+
+    /// Tell what an event that is durable says, as those of a command are told.
+    pub fn tell(&self, at: &Appended, event: &Event) {
+        (self.inner.told)(at, event);
     }
 
     /// Append any other event; State is folded with it in the same step. Not durable yet.
@@ -225,7 +250,9 @@ impl Ledger {
         // The end first: an operation appended after this line lies at or behind it.
         let end = self.journal.end_lsn();
         let unsettled = self.inner.unsettled.lock();
-        unsettled.get(&junction).and_then(BTreeSet::first).map_or(end, |lsn| end.min(*lsn))
+        let settled = unsettled.get(&junction).and_then(BTreeSet::first).map_or(end, |lsn| end.min(*lsn));
+        drop(unsettled);
+        self.doubt_from(junction).map_or(settled, |lsn| settled.min(lsn))
     }
 
     /// Every operation on any junction before this LSN has ended, and its record is durable.
@@ -233,7 +260,9 @@ impl Ledger {
     pub fn settled_all_lsn(&self) -> Lsn {
         let end = self.journal.durable_lsn();
         let unsettled = self.inner.unsettled.lock();
-        unsettled.values().filter_map(BTreeSet::first).min().map_or(end, |lsn| end.min(*lsn))
+        let settled = unsettled.values().filter_map(BTreeSet::first).min().map_or(end, |lsn| end.min(*lsn));
+        drop(unsettled);
+        self.inner.doubts.lock().values().min().map_or(settled, |lsn| settled.min(*lsn))
     }
 
     /// The same without these junctions.
@@ -242,7 +271,11 @@ impl Ledger {
         let end = self.journal.durable_lsn();
         let unsettled = self.inner.unsettled.lock();
         let others = unsettled.iter().filter(|(junction, _)| !aside.contains(junction));
-        others.filter_map(|(_, ops)| ops.first()).min().map_or(end, |lsn| end.min(*lsn))
+        let settled = others.filter_map(|(_, ops)| ops.first()).min().map_or(end, |lsn| end.min(*lsn));
+        drop(unsettled);
+        let doubts = self.inner.doubts.lock();
+        let others = doubts.iter().filter(|(junction, _)| !aside.contains(junction));
+        others.map(|(_, lsn)| *lsn).min().map_or(settled, |lsn| settled.min(lsn))
     }
 
     /// Grows with everything that is appended, cursors apart: unchanged, there is nothing new to checkpoint.

@@ -2,13 +2,13 @@
 //! kept times last. The same code for a secondary's replayer and for redo.
 
 use super::copy::Source;
-use super::reconcile::{Settled, Site};
+use super::reconcile::{Refusal, Settled, Site, is_final};
 use super::round::{DataOp, Renew, Round};
-use super::{Location, View, index_error};
+use super::{Location, Recorder, View, index_error};
 use crate::filer::aside::side_by_side;
-use crate::filer::{Changes, Error, ErrorKind, Result};
+use crate::filer::{Changes, Error, ErrorKind, Object, Result};
 use crate::index::live::Live;
-use journal_format::event::{CopyFailed, RangeDone};
+use journal_format::event::{CopyFailed, PartDone, RangeDone};
 use journal_format::ids::{Identity, Lsn, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,8 @@ pub struct Carried {
     pub made: Vec<(NodeId, Identity)>,
     pub ranges: Vec<RangeDone>,
     pub failed: Vec<CopyFailed>,
+    /// Of a primary's redo: what the filer refused for good.
+    pub refused: Vec<Refusal>,
 }
 
 /// Copy steps that the journal says are done: never read or written again (I4). By record and node and offset.
@@ -30,21 +32,29 @@ pub async fn carry_out(
     source: Option<&Source>,
     round: &Round,
     done: &DoneSteps,
+    recorder: &dyn Recorder,
 ) -> Result<Carried> {
-    let settled = Site::new(location, view, source, round).settle().await?;
+    let settled = Site::new(location, view, source, round).recorded(recorder).settle().await?;
     crash_point!("CARRY_NAMES_SETTLED");
     let at = Data { location, view, source, round, settled: &settled, done };
     let nodes: Vec<_> = round.data.iter().map(|(node, ops)| at.node(*node, ops)).collect();
     let results: Vec<NodeCarried> = side_by_side(nodes).await?;
-    let mut carried = Carried { made: settled.made, ranges: Vec::new(), failed: settled.failed };
-    for (ranges, failed) in results {
+    let mut carried =
+        Carried { made: settled.made, ranges: Vec::new(), failed: settled.failed, refused: settled.refused };
+    for NodeCarried { ranges, failed, refused } in results {
         carried.ranges.extend(ranges);
         carried.failed.extend(failed);
+        carried.refused.extend(refused);
     }
     Ok(carried)
 }
 
-type NodeCarried = (Vec<RangeDone>, Option<CopyFailed>);
+#[derive(Default)]
+struct NodeCarried {
+    ranges: Vec<RangeDone>,
+    failed: Option<CopyFailed>,
+    refused: Option<Refusal>,
+}
 
 struct Data<'a> {
     location: &'a Location,
@@ -58,42 +68,85 @@ struct Data<'a> {
 impl Data<'_> {
     /// One node's operations. Writes and truncates are physical: a second run gives the same bytes.
     async fn node(&self, node: NodeId, ops: &[DataOp]) -> Result<NodeCarried> {
-        let mut ranges = Vec::new();
+        let mut carried = NodeCarried::default();
         if self.settled.broken.contains(&node) {
-            return Ok((ranges, None)); // reported when it could not be made
+            return Ok(carried); // reported when it could not be made
         }
         let site = Site::new(self.location, self.view, self.source, self.round);
         let Some(object) = site.locate(node).await? else {
             return self.missing(node, ops);
         };
-        let filer = self.location.filer.as_ref();
-        for op in ops {
+        for (i, op) in ops.iter().enumerate() {
             let result = match op {
-                DataOp::Write { offset, data, mode } => match filer.write(&object, *offset, data.clone()).await {
-                    Ok(()) if crate::planted::is('j') && self.round.ask_filer => {
-                        filer.write(&object, *offset + data.len() as u64, data.clone()).await
-                    }
-                    Ok(()) if mode.is_some() => filer.set(&object, Changes { mode: *mode, ..Changes::default() }).await,
-                    other => other,
-                },
-                DataOp::Set(changes) => filer.set(&object, *changes).await,
                 DataOp::Copy { range, .. } if self.done.contains(&(range.node, range.offset)) => Ok(()),
-                DataOp::Renew(renew) => self.renew(node, renew, &object).await,
-                DataOp::Copy { range, lsn } => self.copy(range, *lsn, &object, &mut ranges).await,
+                DataOp::Renew(renew) => self.renew(node, renew, &object).await.map_err(|e| (e, None)),
+                DataOp::Copy { range, lsn } => {
+                    self.copy(range, *lsn, &object, &mut carried.ranges).await.map_err(|e| (e, None))
+                }
+                DataOp::Write { .. } | DataOp::Set(_) => self.change(op, &object).await,
             };
             crash_point!("CARRY_DATA_OP");
-            if let Err(error) = result {
-                return self.failed(node, error).map(|failed| (ranges, Some(failed)));
+            if let Err((error, part)) = result {
+                if self.source.is_some() {
+                    carried.failed = Some(self.failed(node, error)?);
+                    return Ok(carried);
+                }
+                // A primary: what time may change is waited for, whatever it is; nothing that was answered is passed over.
+                let op = self.round.ops_of.get(&node).and_then(|ops| ops.get(i)).copied();
+                let Some(op) = op.filter(|_| is_final(error.kind)) else { return Err(error) };
+                carried.refused = Some(Refusal { op, node, part, error });
+                return Ok(carried);
             }
         }
-        Ok((ranges, None))
+        Ok(carried)
+    }
+
+    /// A WRITE or SETATTR; when it fails, what of it was done. Group by group: see `Changes`.
+    async fn change(&self, op: &DataOp, object: &Object) -> std::result::Result<(), (Error, Option<PartDone>)> {
+        let filer = self.location.filer.as_ref();
+        match op {
+            DataOp::Write { offset, data, mode } => {
+                if let Err(error) = filer.write(object, *offset, data.clone()).await {
+                    let done = u32::try_from(error.done).unwrap_or(u32::MAX);
+                    return Err((error, (done > 0).then_some(PartDone::Bytes(done))));
+                }
+                if crate::planted::is('j') && self.round.ask_filer {
+                    let behind = *offset + data.len() as u64;
+                    return filer.write(object, behind, data.clone()).await.map_err(|error| (error, None));
+                }
+                let Some(mode) = *mode else { return Ok(()) };
+                let whole = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                let cleared = filer.set(object, Changes { mode: Some(mode), ..Changes::default() }).await;
+                cleared.map_err(|error| (error, Some(PartDone::Bytes(whole))))
+            }
+            DataOp::Set(c) => {
+                let none = Changes::default();
+                let groups = [
+                    Changes { uid: c.uid, gid: c.gid, ..none },
+                    Changes { mode: c.mode, ..none },
+                    Changes { size: c.size, ..none },
+                    Changes { atime: c.atime, mtime: c.mtime, ..none },
+                ];
+                let mut done = [false; 4];
+                for (i, changes) in groups.into_iter().enumerate().filter(|(_, changes)| *changes != none) {
+                    if let Err(error) = filer.set(object, changes).await {
+                        let [owner, mode, size, times] = done;
+                        let part = PartDone::Attrs { mode, owner, size, times };
+                        return Err((error, done.contains(&true).then_some(part)));
+                    }
+                    done[i] = true;
+                }
+                Ok(())
+            }
+            DataOp::Copy { .. } | DataOp::Renew(_) => Ok(()),
+        }
     }
 
     async fn copy(
         &self,
         range: &journal_format::event::Range,
         lsn: Lsn,
-        object: &crate::filer::Object,
+        object: &Object,
         ranges: &mut Vec<RangeDone>,
     ) -> Result<()> {
         let source =
@@ -105,7 +158,7 @@ impl Data<'_> {
         Ok(())
     }
 
-    async fn renew(&self, node: NodeId, renew: &Renew, object: &crate::filer::Object) -> Result<()> {
+    async fn renew(&self, node: NodeId, renew: &Renew, object: &Object) -> Result<()> {
         let source =
             self.source.ok_or_else(|| Error::new(ErrorKind::Invalid, "renew", "there is no source to copy from"))?;
         source.renew(node, renew, self.location.filer.as_ref(), object).await
@@ -113,6 +166,11 @@ impl Data<'_> {
 
     /// No object: right when its source was gone (steps on it are void), an error report otherwise.
     fn missing(&self, node: NodeId, ops: &[DataOp]) -> Result<NodeCarried> {
+        if self.source.is_none() {
+            // Nothing is left that could be done to it; that nobody is told so by a refusal is no loss.
+            tracing::error!(location = %self.location.id, %node, "an object is gone from the primary: somebody else removed it");
+            return Ok(NodeCarried::default());
+        }
         let gone = self.settled.void.contains(&node) || self.source.is_some_and(|source| source.is_gone(node));
         if !gone {
             let error = Error::new(
@@ -120,7 +178,7 @@ impl Data<'_> {
                 "write",
                 "the object is not on the filer any more: it was removed behind tain's back",
             );
-            return self.failed(node, error).map(|failed| (Vec::new(), Some(failed)));
+            return self.failed(node, error).map(|failed| NodeCarried { failed: Some(failed), ..Default::default() });
         }
         let void = ops.iter().filter_map(|op| match op {
             DataOp::Copy { range, .. } if !self.done.contains(&(range.node, range.offset)) => {
@@ -128,12 +186,12 @@ impl Data<'_> {
             }
             _ => None,
         });
-        Ok((void.collect(), None))
+        Ok(NodeCarried { ranges: void.collect(), ..NodeCarried::default() })
     }
 
     /// An error of one object is reported; one that may pass, or concerns the whole filer, ends the round.
     fn failed(&self, node: NodeId, error: Error) -> Result<CopyFailed> {
-        if error.kind.is_transient() && error.kind != ErrorKind::Io || error.kind == ErrorKind::ReadOnly {
+        if !is_final(error.kind) && error.kind != ErrorKind::Io {
             return Err(error);
         }
         let path = self.source.map_or_else(|| format!("node {node}").into_bytes(), |source| source.path(node));
@@ -157,6 +215,11 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
     };
     match location.filer.set(&object, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await {
         Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(()),
+        // The filer never takes this time: clients see the kept one all the same, and the cursor must get on.
+        Err(error) if is_final(error.kind) => {
+            tracing::warn!(location = %location.id, %node, %error, "a modification time could not be put on the filer");
+            Ok(())
+        }
         other => other,
     }
 }

@@ -10,16 +10,19 @@ pub mod carry_out;
 pub mod copy;
 pub mod digest;
 pub mod dirty;
+mod newborn;
 pub mod projection;
 pub mod reconcile;
 pub mod redo;
 pub mod round;
 pub mod steplog;
+pub mod tail;
 pub mod view;
 
 use crate::filer::fence::{Fence, Fenced};
 use crate::filer::{self, CoreFiler, Error, ErrorKind, Object};
 use crate::index::objects::Objects;
+use async_trait::async_trait;
 use cache::Cache;
 use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
 use parking_lot::{Mutex, RwLock};
@@ -27,6 +30,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 pub use view::View;
 
+#[cfg(test)]
+mod redo_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -36,6 +41,13 @@ const OBJECTS_KEPT_MAX: usize = 1024;
 const NAMES_TRIED_MAX: usize = 64;
 /// Deeper trees are refused when they must be walked; by identity any depth works.
 const DEPTH_MAX: usize = 1024;
+
+/// Takes down, durably, which object a new node is.
+#[async_trait]
+pub trait Recorder: Send + Sync {
+    /// Returns when `Made` is durable.
+    async fn made(&self, location: LocationId, objects: &[(NodeId, Identity)]) -> filer::Result<()>;
+}
 
 pub struct Location {
     pub id: LocationId,
@@ -173,6 +185,11 @@ impl Location {
         self.cache.lock().remove(&node);
     }
 
+    /// Nothing is at hand any more: the file system may have been mounted anew.
+    pub fn forget_all(&self) {
+        *self.cache.lock() = Cache::new(OBJECTS_KEPT_MAX);
+    }
+
     /// The node's kept times must be put on the filer before the location's cursor passes. Returns how many wait.
     pub fn touch(&self, node: NodeId) -> usize {
         let mut touched = self.touched.lock();
@@ -211,24 +228,43 @@ pub(crate) fn index_error(error: crate::index::store::Error) -> Error {
     Error::new(ErrorKind::Io, "index", error.to_string())
 }
 
-/// The open locations.
+/// The open locations: those that are up, and those that have fallen.
+///
+/// A location *falls* when its sync has failed: what was carried out since its cursor may be lost, although the filer
+/// still shows it. Nobody is given it any more until it has been redone from its cursor; then it is put back.
 #[derive(Default)]
 pub struct Locations {
     map: RwLock<BTreeMap<LocationId, Arc<Location>>>,
+    fallen: RwLock<BTreeMap<LocationId, Arc<Location>>>,
 }
 
 impl Locations {
-    /// `None`: unknown or down.
+    /// `None`: unknown, down or fallen.
     pub fn get(&self, id: LocationId) -> Option<Arc<Location>> {
         self.map.read().get(&id).cloned()
     }
     pub fn all(&self) -> Vec<Arc<Location>> {
         self.map.read().values().cloned().collect()
     }
+    /// It is up (again).
     pub fn insert(&self, location: Arc<Location>) {
+        self.fallen.write().remove(&location.id);
         self.map.write().insert(location.id, location);
     }
     pub fn remove(&self, id: LocationId) {
         self.map.write().remove(&id);
+        self.fallen.write().remove(&id);
+    }
+    /// Nobody gets it any more. Whether it was up.
+    pub fn fall(&self, id: LocationId) -> bool {
+        let taken = self.map.write().remove(&id);
+        let was_up = taken.is_some();
+        if let Some(location) = taken {
+            self.fallen.write().insert(id, location);
+        }
+        was_up
+    }
+    pub fn fallen(&self, id: LocationId) -> Option<Arc<Location>> {
+        self.fallen.read().get(&id).cloned()
     }
 }

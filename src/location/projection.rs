@@ -240,9 +240,8 @@ impl Projection {
         let kind = e.what.kind();
         let held = if matches!(e.what, What::Dir) { Held::Listed } else { Held::Present };
         self.set_held(e.node, Some((kind, held)))?;
-        self.add_name(round, e.dir, &e.name, e.node, kind)?;
         round.make(e.node, kind, Origin::Event(Box::new(e.clone())));
-        Ok(())
+        self.add_name(round, e.dir, &e.name, e.node, kind)
     }
 
     fn remove(&self, round: &mut Round, e: &Remove) -> Result<()> {

@@ -2,26 +2,37 @@
 //!
 //! 1. *Take away*: every touched name whose present holder does not belong there. An object that has another place to
 //!    go is parked in the pen under its node id; one that is gone is removed (directories through the pen, at the end,
-//!    and never when they are not empty).
-//! 2. *Place*: directories top-down, then everything else side by side: out of the pen, by a further link, or new.
-//! 3. *Clear*: what is gone leaves the pen.
+//!    and never when they are not empty). In redo a last name is never taken of an object that lives on.
+//! 2. *Make*: new objects ([`newborn`](super::newborn)), in place or, where that could be mistaken later, in the pen.
+//! 3. *Place*: directories top-down, then everything else side by side: out of the pen, by a further link, or new.
+//! 4. *Clear*: what is gone leaves the pen.
 //!
 //! Carried out twice it does nothing the second time: with [`Round::ask_filer`] the first step looks at the filer for
-//! who is there, so any state between "nothing done" and "all done" is led to the same end. An unknown object where an
-//! un-`Made` creation of the round put one of its kind *is* that node (design §4).
+//! who is there, so any state between "nothing done" and "all done" is led to the same end.
 
 use super::copy::Source;
 use super::projection::{PEN, pen_name};
-use super::round::{Origin, Round};
-use super::{Location, View, index_error};
+use super::round::Round;
+use super::{Location, Recorder, View, index_error};
 use crate::filer::aside::side_by_side;
-use crate::filer::{Changes, Error, ErrorKind, MakeAttrs, Object, Result};
-use journal_format::event::{CopyFailed, What};
-use journal_format::ids::{Identity, Kind, NodeId};
+use crate::filer::{Error, ErrorKind, Object, Result};
+use journal_format::event::{CopyFailed, PartDone};
+use journal_format::ids::{Identity, Kind, Lsn, NodeId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 
-type Key = (NodeId, Vec<u8>);
+pub(super) type Key = (NodeId, Vec<u8>);
+
+/// What a filer refused for good, of a primary's redo.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The last operation that asked for it.
+    pub op: Lsn,
+    pub node: NodeId,
+    /// What of it was done; `None`: provably nothing.
+    pub part: Option<PartDone>,
+    pub error: Error,
+}
 
 /// A location at work on a round.
 pub struct Site<'a> {
@@ -31,20 +42,26 @@ pub struct Site<'a> {
     /// Where objects that are copied come from.
     pub source: Option<&'a Source>,
     pub round: &'a Round,
-    state: Mutex<SiteState>,
+    /// Takes down what was made where nothing but that would tell it later.
+    pub recorder: Option<&'a dyn Recorder>,
+    pub(super) state: Mutex<SiteState>,
 }
 
 #[derive(Default)]
-struct SiteState {
+pub(super) struct SiteState {
     /// Who is there now, for touched names (and whatever else is in the pen).
-    there: BTreeMap<Key, NodeId>,
+    pub there: BTreeMap<Key, NodeId>,
+    /// Touched names under which an object stands that tain does not know.
+    pub foreign: BTreeSet<Key>,
     /// Objects held for the round, where the filer cannot find them by identity.
-    held: BTreeMap<NodeId, Object>,
-    made: Vec<(NodeId, Identity)>,
-    failed: Vec<CopyFailed>,
-    broken: BTreeSet<NodeId>,
+    pub held: BTreeMap<NodeId, Object>,
+    /// Made, and not recorded yet.
+    pub made: Vec<(NodeId, Identity)>,
+    pub failed: Vec<CopyFailed>,
+    pub refused: Vec<Refusal>,
+    pub broken: BTreeSet<NodeId>,
     /// Source gone: a later REMOVE says so too.
-    void: BTreeSet<NodeId>,
+    pub void: BTreeSet<NodeId>,
 }
 
 /// What came of the names.
@@ -52,6 +69,7 @@ struct SiteState {
 pub struct Settled {
     pub made: Vec<(NodeId, Identity)>,
     pub failed: Vec<CopyFailed>,
+    pub refused: Vec<Refusal>,
     /// Nodes that have no object because of it: nothing can be done to them.
     pub broken: BTreeSet<NodeId>,
     /// Nodes whose source was gone.
@@ -60,7 +78,13 @@ pub struct Settled {
 
 impl<'a> Site<'a> {
     pub fn new(location: &'a Location, view: &'a dyn View, source: Option<&'a Source>, round: &'a Round) -> Self {
-        Self { location, view, source, round, state: Mutex::default() }
+        Self { location, view, source, round, recorder: None, state: Mutex::default() }
+    }
+
+    #[must_use]
+    pub fn recorded(mut self, recorder: &'a dyn Recorder) -> Self {
+        self.recorder = Some(recorder);
+        self
     }
 
     /// Settle every name of the round.
@@ -68,15 +92,16 @@ impl<'a> Site<'a> {
         let after = self.after()?;
         self.look(&after).await?;
         crash_point!("RECONCILE_LOOKED");
-        let wanted = self.wanted(&after);
-        let parked = self.take_away(&after, &wanted).await?;
+        let mut wanted = self.wanted(&after);
+        let mut parked = self.take_away(&after, &mut wanted).await?;
         crash_point!("RECONCILE_TAKEN_AWAY");
+        self.make_aside(&wanted, &mut parked).await?;
         self.place_all(&wanted, &parked).await?;
         crash_point!("RECONCILE_PLACED");
         self.clear().await?;
         crash_point!("RECONCILE_CLEARED");
-        let state = self.state.into_inner();
-        Ok(Settled { made: state.made, failed: state.failed, broken: state.broken, void: state.void })
+        let SiteState { made, failed, refused, broken, void, .. } = self.state.into_inner();
+        Ok(Settled { made, failed, refused, broken, void })
     }
 
     fn after(&self) -> Result<BTreeMap<Key, Option<NodeId>>> {
@@ -135,11 +160,10 @@ impl<'a> Site<'a> {
                     continue;
                 };
                 match self.location.filer.lookup(&dir, &key.1).await {
-                    Ok(object) => {
-                        if let Some(node) = self.recognise(&key, &object, after).await? {
-                            self.state.lock().there.insert(key, node);
-                        }
-                    }
+                    Ok(object) => match self.recognise(&key, &object).await? {
+                        Some(node) => drop(self.state.lock().there.insert(key, node)),
+                        None => drop(self.state.lock().foreign.insert(key)),
+                    },
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
@@ -151,80 +175,11 @@ impl<'a> Site<'a> {
         }
     }
 
-    async fn dir_there(&self, dir: NodeId) -> Result<Option<Object>> {
+    pub(super) async fn dir_there(&self, dir: NodeId) -> Result<Option<Object>> {
         if dir == PEN {
             return self.location.filer.pen().await.map(Some);
         }
         self.locate(dir).await
-    }
-
-    /// Which node an object that stands under a touched name is.
-    async fn recognise(
-        &self,
-        key: &Key,
-        object: &Object,
-        after: &BTreeMap<Key, Option<NodeId>>,
-    ) -> Result<Option<NodeId>> {
-        if let Some(node) = self.location.objects.node(&object.id).map_err(index_error)? {
-            return Ok(Some(node));
-        }
-        // Unknown: an un-`Made` creation of this round that stood, or should stand, under this name.
-        let penned = (key.0 == PEN).then(|| std::str::from_utf8(&key.1).ok()?.parse().ok().map(NodeId)).flatten();
-        let should = after.get(key).copied().flatten();
-        let candidates = self.round.placed.get(key).into_iter().flatten().copied().chain(should).chain(penned);
-        for node in candidates {
-            let kind =
-                self.round.makes.get(&node).map(|(kind, _)| *kind).or_else(|| self.round.gone.get(&node).copied());
-            let known = self.location.objects.identity(node).map_err(index_error)?;
-            let missing = match known {
-                None => true,
-                Some(_) => self.locate(node).await?.is_none(),
-            };
-            if kind == Some(object.kind) && missing {
-                if object.kind == Kind::File {
-                    // All its bytes come again from the round.
-                    self.location.filer.set(object, Changes { size: Some(0), ..Changes::default() }).await?;
-                }
-                self.attributes(node, object).await?;
-                self.note_made(node, object)?;
-                return Ok(Some(node));
-            }
-        }
-        tracing::warn!(location = %self.location.id, dir = %key.0, name = %String::from_utf8_lossy(&key.1),
-            "an object that tain does not know stands in the tree; it is left alone");
-        Ok(None)
-    }
-
-    /// Attributes of an adopted object, as its creation would have set them.
-    async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
-        let changes = match self.round.makes.get(&node) {
-            Some((_, Origin::Event(e))) => {
-                // The size that it was made with; nothing else in the journal says it.
-                let size = Some(e.size).filter(|size| *size > 0);
-                let (uid, gid, mode) = (Some(e.uid), Some(e.gid), Some(e.mode));
-                Changes { uid, gid, mode, size, atime: e.atime, mtime: None }
-            }
-            Some((kind, Origin::Source)) => {
-                let Some(source) = self.source else { return Ok(()) };
-                let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
-                Changes { uid: Some(attrs.uid), gid: Some(attrs.gid), mode: Some(attrs.mode), ..later }
-            }
-            None => return Ok(()),
-        };
-        let changes = if object.kind == Kind::Symlink { Changes { mode: None, ..changes } } else { changes };
-        self.location.filer.set(object, changes).await
-    }
-
-    fn note_made(&self, node: NodeId, object: &Object) -> Result<()> {
-        let changes = self.location.objects.put(node, &object.id).map_err(index_error)?;
-        self.location.objects.store.write(changes);
-        self.location.remember(node, object);
-        let mut state = self.state.lock();
-        state.made.push((node, object.id.clone()));
-        if !self.location.filer.capabilities().open_by_identity && object.kind == Kind::Dir {
-            state.held.insert(node, object.clone());
-        }
-        Ok(())
     }
 
     /// For every node, the names it should have and does not.
@@ -245,7 +200,7 @@ impl<'a> Site<'a> {
     async fn take_away(
         &self,
         after: &BTreeMap<Key, Option<NodeId>>,
-        wanted: &BTreeMap<NodeId, Vec<Key>>,
+        wanted: &mut BTreeMap<NodeId, Vec<Key>>,
     ) -> Result<BTreeSet<NodeId>> {
         let there: Vec<(Key, NodeId)> = self.state.lock().there.iter().map(|(k, n)| (k.clone(), *n)).collect();
         let mut parked: BTreeSet<NodeId> = BTreeSet::new();
@@ -260,21 +215,28 @@ impl<'a> Site<'a> {
             }
             let Some(dir) = self.locate(key.0).await? else { continue };
             let is_dir = self.kind(node).await? == Some(Kind::Dir);
+            // What a primary's redo removes goes through the pen, too: the operation may yet be refused.
+            let through_pen = is_dir || self.source.is_none();
             let gone = self.round.gone.contains_key(&node);
-            let moves = wanted.contains_key(&node) || (is_dir && gone) || (!gone && self.only_here(node, &key).await?);
-            if moves && !parked.contains(&node) {
-                let pen = self.location.filer.pen().await?;
-                // Second run: the name is empty already, and the object in the pen or in its place.
-                self.location.filer.rename(&dir, &key.1, &pen, &pen_name(node)).await?;
-                parked.insert(node);
-                self.state.lock().there.insert((PEN, pen_name(node)), node);
-                crash_point!("RECONCILE_PARKED");
+            let moves =
+                wanted.contains_key(&node) || (through_pen && gone) || (!gone && self.only_here(node, &key).await?);
+            let lost = if moves || is_dir { Vec::new() } else { self.lost_names(node).await? };
+            let done = if (moves && !parked.contains(&node)) || !lost.is_empty() {
+                let parking = self.park(&dir, &key, node).await;
+                if parking.is_ok() {
+                    parked.insert(node);
+                    wanted.entry(node).or_default().extend(lost);
+                }
+                parking
             } else if is_dir {
                 continue; // a directory has one name
             } else {
-                ignore(self.location.filer.remove(&dir, &key.1).await, ErrorKind::NotFound)?;
+                ignore(self.location.filer.remove(&dir, &key.1).await, ErrorKind::NotFound)
+            };
+            match done {
+                Ok(()) => drop(self.state.lock().there.remove(&key)),
+                Err(error) => self.refused(node, &key, error)?,
             }
-            self.state.lock().there.remove(&key);
         }
         Ok(parked)
     }
@@ -298,7 +260,47 @@ impl<'a> Site<'a> {
         Ok(!names.is_empty())
     }
 
-    async fn kind(&self, node: NodeId) -> Result<Option<Kind>> {
+    /// Second run: the name is empty already, and the object in the pen or in its place.
+    async fn park(&self, dir: &Object, key: &Key, node: NodeId) -> Result<()> {
+        let pen = self.location.filer.pen().await?;
+        self.location.filer.rename(dir, &key.1, &pen, &pen_name(node)).await?;
+        self.state.lock().there.insert((PEN, pen_name(node)), node);
+        crash_point!("RECONCILE_PARKED");
+        Ok(())
+    }
+
+    /// A name is to be taken away of a node that lives on by other names. If it is the last one that the filer still
+    /// has (a power cut lost a LINK and kept the name), the object would go with it: these are to be given back first.
+    async fn lost_names(&self, node: NodeId) -> Result<Vec<Key>> {
+        if !self.round.ask_filer || self.round.gone.contains_key(&node) {
+            return Ok(Vec::new());
+        }
+        let Some(object) = self.locate(node).await? else { return Ok(Vec::new()) };
+        if self.location.filer.stat(&object).await?.nlink > 1 {
+            return Ok(Vec::new());
+        }
+        let names = self.view.names(node, super::NAMES_TRIED_MAX).map_err(index_error)?;
+        if !names.is_empty() {
+            tracing::warn!(location = %self.location.id, %node, "a hard link was lost by the filer: it is made again");
+        }
+        Ok(names)
+    }
+
+    /// A primary's redo goes on behind a refusal that time cannot change, and says whose it is. Otherwise the round ends.
+    fn refused(&self, node: NodeId, key: &Key, error: Error) -> Result<()> {
+        let op = self.round.ops_on.get(key).copied();
+        match op {
+            Some(op) if self.source.is_none() && is_final(error.kind) => {
+                let mut state = self.state.lock();
+                state.broken.insert(node);
+                state.refused.push(Refusal { op, node, part: None, error });
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    pub(super) async fn kind(&self, node: NodeId) -> Result<Option<Kind>> {
         if let Some(kind) = self.round.gone.get(&node) {
             return Ok(Some(*kind));
         }
@@ -308,7 +310,7 @@ impl<'a> Site<'a> {
         Ok(self.locate(node).await?.map(|object| object.kind))
     }
 
-    /// Step 2.
+    /// Step 3.
     async fn place_all(&self, wanted: &BTreeMap<NodeId, Vec<Key>>, parked: &BTreeSet<NodeId>) -> Result<()> {
         let mut others = Vec::new();
         for node in wanted.keys() {
@@ -324,8 +326,18 @@ impl<'a> Site<'a> {
     }
 
     async fn place_one(&self, node: NodeId, keys: &[Key], parked: bool) -> Result<()> {
-        let done = self.place(node, keys, parked).await;
-        self.or_report(node, done).await
+        if self.state.lock().broken.contains(&node) {
+            return Ok(());
+        }
+        let mut parked = parked;
+        let mut object = if parked { None } else { self.locate(node).await? };
+        for key in keys {
+            let done = self.place(node, key, &mut object, &mut parked).await;
+            if !self.or_report(node, Some(key), done).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// A directory, after the one it is in.
@@ -346,136 +358,124 @@ impl<'a> Site<'a> {
         self.place_one(node, keys, parked.contains(&node)).await
     }
 
-    /// Give a node its names.
-    async fn place(&self, node: NodeId, keys: &[Key], mut parked: bool) -> Result<()> {
-        let mut object = if parked { None } else { self.locate(node).await? };
-        for key in keys {
-            let (dir_id, name) = key;
-            let Some(dir) = self.dir_there(*dir_id).await? else {
-                return Err(Error::new(ErrorKind::NotFound, "place", "its directory could not be made"));
-            };
-            let filer = &self.location.filer;
-            if parked {
-                filer.rename(&filer.pen().await?, &pen_name(node), &dir, name).await?;
-                self.state.lock().there.remove(&(PEN, pen_name(node)));
-                crash_point!("RECONCILE_OUT_OF_PEN");
-                parked = false;
-                object = self.locate(node).await?;
-            } else if let Some(object) = &object {
-                // Second run: the link is there already, and leads to it.
-                match filer.link(object, &dir, name).await {
-                    Err(error)
-                        if error.kind == ErrorKind::Exists && filer.lookup(&dir, name).await?.id == object.id => {}
-                    other => other?,
-                }
-            } else {
-                object = self.make(node, &dir, name).await?;
-                if object.is_none() {
-                    self.state.lock().void.insert(node);
-                    return Ok(());
-                }
-            }
+    /// Give a node one of its names. `false`: there is nothing to give it to, its source has gone.
+    async fn place(&self, node: NodeId, key: &Key, object: &mut Option<Object>, parked: &mut bool) -> Result<bool> {
+        let (dir_id, name) = key;
+        if self.state.lock().there.get(key) == Some(&node) {
+            return Ok(true); // it is in the pen, where it belongs
+        }
+        let Some(dir) = self.dir_there(*dir_id).await? else {
+            return Err(Error::new(ErrorKind::Stale, "place", "its directory is not there, or could not be made"));
+        };
+        if self.state.lock().there.get(key).is_some_and(|other| *other != node) {
+            return Err(Error::new(ErrorKind::Exists, "place", "who has its name could not be taken away"));
+        }
+        if self.state.lock().foreign.contains(key) {
+            return Err(Error::new(ErrorKind::Exists, "place", "an object that tain does not know has its name"));
+        }
+        let filer = &self.location.filer;
+        if *parked {
+            filer.rename(&filer.pen().await?, &pen_name(node), &dir, name).await?;
+            self.state.lock().there.remove(&(PEN, pen_name(node)));
+            crash_point!("RECONCILE_OUT_OF_PEN");
             self.state.lock().there.insert(key.clone(), node);
+            *parked = false;
+            *object = self.locate(node).await?;
+            return Ok(true);
         }
-        Ok(())
+        if let Some(object) = object {
+            // Second run: the link is there already, and leads to it.
+            match filer.link(object, &dir, name).await {
+                Err(error) if error.kind == ErrorKind::Exists && filer.lookup(&dir, name).await?.id == object.id => {}
+                other => other?,
+            }
+        } else {
+            *object = self.make(node, &dir, name).await?;
+            if object.is_none() {
+                self.state.lock().void.insert(node);
+                return Ok(false);
+            }
+        }
+        self.state.lock().there.insert(key.clone(), node);
+        Ok(true)
     }
 
-    /// A new object; `None` when its source is gone.
-    async fn make(&self, node: NodeId, dir: &Object, name: &[u8]) -> Result<Option<Object>> {
-        let filer = &self.location.filer;
-        let Some((kind, origin)) = self.round.makes.get(&node) else {
-            if self.source.is_some_and(|source| source.is_gone(node)) {
-                return Ok(None);
-            }
-            return Err(Error::new(
-                ErrorKind::Stale,
-                "place",
-                format!("node {node} should be on the filer and is not: it was removed behind tain's back"),
-            ));
+    /// An error that concerns one object only is reported and the round goes on (`false`: without it); others end it.
+    pub(super) async fn or_report(&self, node: NodeId, key: Option<&Key>, done: Result<bool>) -> Result<bool> {
+        let error = match done {
+            Ok(on) => return Ok(on),
+            Err(error) => error,
         };
-        let (what, attrs, later) = match origin {
-            Origin::Event(e) => {
-                let size = Some(e.size).filter(|size| *size > 0);
-                (
-                    e.what.clone(),
-                    MakeAttrs { mode: e.mode, uid: e.uid, gid: e.gid },
-                    Changes { size, atime: e.atime, ..Changes::default() },
-                )
-            }
-            Origin::Source => {
-                let source = self
-                    .source
-                    .ok_or_else(|| Error::new(ErrorKind::Invalid, "make", "there is no source to copy from"))?;
-                match source.describe(node, *kind).await? {
-                    Some(found) => found,
-                    // What is in it may live on elsewhere, and is here until the journal says so.
-                    None if *kind == Kind::Dir => (What::Dir, self.for_now().await?, Changes::default()),
-                    None => return Ok(None),
-                }
-            }
-        };
-        let object = filer.make(dir, name, &what, attrs).await?;
-        crash_point!("RECONCILE_MADE");
-        if later != Changes::default() {
-            filer.set(&object, later).await?;
-        }
-        if let (Origin::Source, Some(source)) = (origin, self.source) {
-            source.carry_xattrs(node, filer.as_ref(), &object).await?;
-        }
-        debug_assert!(what.kind() == *kind || matches!(what, What::File));
-        self.note_made(node, &object)?;
-        Ok(Some(object))
-    }
-
-    /// Attributes of a directory that is soon to go.
-    async fn for_now(&self) -> Result<MakeAttrs> {
-        let filer = &self.location.filer;
-        let root = filer.stat(&filer.root().await?).await?;
-        Ok(MakeAttrs { mode: 0o700, uid: root.uid, gid: root.gid })
-    }
-
-    /// An error that concerns one object only is reported and the round goes on; others end it.
-    async fn or_report(&self, node: NodeId, done: Result<()>) -> Result<()> {
-        let Err(error) = done else { return Ok(()) };
-        if error.kind.is_transient() || error.kind == ErrorKind::ReadOnly {
+        if !is_final(error.kind) {
             return Err(error);
         }
-        let path = match self.source {
-            Some(source) => source.path(node),
-            None => format!("node {node}").into_bytes(),
+        let Some(source) = self.source else {
+            // An object that somebody else removed is no refusal: there is nothing left that could be done to it.
+            if error.kind == ErrorKind::Stale {
+                tracing::error!(location = %self.location.id, %node, %error, "an object is gone from the primary");
+                self.state.lock().broken.insert(node);
+                return Ok(false);
+            }
+            let Some(key) = key else { return Err(error) };
+            return self.refused(node, key, error).map(|()| false);
         };
+        let failed = CopyFailed { node, path: source.path(node), error: error.to_string(), fatal: false };
         let mut state = self.state.lock();
         state.broken.insert(node);
-        state.failed.push(CopyFailed { node, path, error: error.to_string(), fatal: false });
-        Ok(())
+        state.failed.push(failed);
+        Ok(false)
     }
 
-    /// Step 3: what is gone leaves the pen and the index.
+    /// Step 4: what is gone leaves the pen and the index.
     async fn clear(&self) -> Result<()> {
         if self.round.partial {
             return Ok(()); // a directory may hold what another round takes away
         }
-        let filer = &self.location.filer;
+        if !self.state.lock().refused.is_empty() {
+            return Ok(()); // what has gone may have to come back
+        }
         for (node, kind) in &self.round.gone {
             let name = pen_name(*node);
             let penned = self.state.lock().there.get(&(PEN, name.clone())) == Some(node);
-            if penned {
-                let pen = filer.pen().await?;
-                let done =
-                    if *kind == Kind::Dir { filer.rmdir(&pen, &name).await } else { filer.remove(&pen, &name).await };
-                match done {
-                    Err(error) if error.kind == ErrorKind::NotEmpty => {
-                        tracing::error!(location = %self.location.id, %node,
-                            "a removed directory holds objects that tain does not know; it is kept in the pen");
-                    }
-                    other => ignore(other, ErrorKind::NotFound)?,
-                }
+            if penned && !self.clear_pen(*node, *kind, &name).await? {
+                continue;
             }
             self.location.forget(*node);
+            if self.state.lock().broken.contains(node) {
+                continue; // its removal was refused: it is there
+            }
+            if self.source.is_none() {
+                // Until the location is synced a power cut may bring the object back, and then it must be known.
+                self.location.retire(Lsn(0), *node);
+                continue;
+            }
             let changes = self.location.objects.remove(*node).map_err(index_error)?;
             self.location.objects.store.write(changes);
         }
         Ok(())
+    }
+
+    /// Whether it has left the pen.
+    async fn clear_pen(&self, node: NodeId, kind: Kind, name: &[u8]) -> Result<bool> {
+        let filer = &self.location.filer;
+        let pen = filer.pen().await?;
+        let done = if kind == Kind::Dir { filer.rmdir(&pen, name).await } else { filer.remove(&pen, name).await };
+        match done {
+            Err(error) if is_final(error.kind) && error.kind != ErrorKind::NotFound && self.source.is_none() => {
+                let removed = self.round.places_of.get(&node).into_iter().flatten();
+                let Some(op) = removed.filter_map(|key| self.round.ops_on.get(key).copied()).max() else {
+                    return Err(error);
+                };
+                self.state.lock().refused.push(Refusal { op, node, part: None, error });
+                Ok(false)
+            }
+            Err(error) if error.kind == ErrorKind::NotEmpty => {
+                tracing::error!(location = %self.location.id, %node,
+                    "a removed directory holds objects that tain does not know; it is kept in the pen");
+                Ok(true)
+            }
+            other => ignore(other, ErrorKind::NotFound).map(|()| true),
+        }
     }
 
     /// The node's object, wherever it is now; `None` when it is nowhere.
@@ -517,6 +517,11 @@ impl<'a> Site<'a> {
         places.push((PEN, pen_name(node)));
         Ok(places)
     }
+}
+
+/// A refusal that waiting does not change.
+pub(super) fn is_final(kind: ErrorKind) -> bool {
+    !kind.is_transient() && kind != ErrorKind::ReadOnly
 }
 
 fn ignore(result: Result<()>, kind: ErrorKind) -> Result<()> {

@@ -1,18 +1,46 @@
 //! Redo of a primary from its cursor (design §4 "Recovery of a location").
 //!
-//! Two readings of the journal from the cursor on: the first collects how operations ended, the second what they ask
-//! of the location, as one [`Round`] judged by the live index as it stands at the journal's end. An operation without
-//! an end counts as done: it is carried out here, unless it is refused for good, which then is its end.
+//! Readings of the journal from the cursor on: how operations ended; what they ask of the location, as one [`Round`], and
+//! who should be where at the end; last, when the filer has taken it all, the live index.
+//!
+//! # Operations in doubt
+//!
+//! Before `doubt_from` (what the index had committed, when the service began) every operation has ended: the live index
+//! holds it, and it must be redone. From there on an operation without an end counts as done, but nobody knows; so the
+//! live index is folded with these only afterwards ([`fold_tail`]), and until then they are a [`Tail`] over it. One that
+//! the filer refuses for good, with its effect absent, is returned as [`Refused`]; the caller appends its `Failed`
+//! (or `Partial`) and calls again: the same redo without it puts back what had been moved out of its way.
+//!
+//! | the filer holds, of what was carried out since the cursor          | redo                                         |
+//! | ------------------------------------------------------------------ | -------------------------------------------- |
+//! | everything (kill -9)                                               | finds each object in its place; writes again |
+//! | nothing, or any part of it (power cut, failed sync)                | places, makes and writes what is missing     |
+//! | an object that was made, its `Made` not durable                    | recognises it ([`newborn`](super::newborn))  |
+//! | an object with the identity of one that was lost                   | tells them apart: identities hold the birth  |
+//! | a node's name, not its other, younger one (a LINK was lost)        | parks it, gives the other name, then takes   |
+//! | objects in the pen (a crash in redo)                               | gives them their places, or clears them away |
+//! | an object tain does not know, where it does not matter             | leaves it alone                              |
+//! | the same, where a name is needed                                   | refused: `Exists`                            |
+//! | fewer objects than at the cursor (somebody removed them)           | says so in the log: nothing can be done      |
+//! | it does not answer, is full, read-only or gives an I/O error       | an error: the junction is held, tried again  |
+//! | a refusal that time cannot change, of an operation in doubt        | `Failed`, and once more without it           |
+//! | the same, of one that provably had ended (it was answered)         | an error: the junction is held, and says so  |
+//!
+//! An operation had ended, provably, when its `Made` is in the journal, or when a later one shares a name, or a node,
+//! with it: that one held the same locks.
 
 use super::carry_out::{DoneSteps, carry_out, put_times};
+use super::reconcile::Refusal;
 use super::round::{DataOp, Origin, Round};
-use super::{Location, index_error};
-use crate::filer;
+use super::tail::Tail;
+use super::{Location, Recorder, index_error};
+use crate::filer::{self, ErrorKind};
 use crate::index::live::Live;
 use crate::journal::{self, Journal, Record};
 use journal_format::event::{Event, PartDone};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How an operation ended otherwise than done.
 #[derive(Clone, Debug)]
@@ -45,92 +73,273 @@ pub enum Error {
     Filer(#[from] filer::Error),
 }
 
-/// An operation that the filer refuses for good: it is to be recorded as failed.
+/// An operation in doubt that the filer refuses for good: it is to be recorded as failed, or as done in part.
+#[derive(Debug)]
 pub struct Refused {
     pub op: Lsn,
     pub node: NodeId,
+    pub kind: ErrorKind,
+    pub part: Option<PartDone>,
     pub error: String,
 }
 
-/// What a redo did.
-#[derive(Default)]
+/// What a redo did. With `refused` it is not at the end.
+#[derive(Debug, Default)]
 pub struct Redone {
     pub operations: u64,
     pub bytes: u64,
-    pub made: Vec<(NodeId, journal_format::ids::Identity)>,
     pub refused: Vec<Refused>,
 }
 
 struct Collected {
     round: Round,
     operations: u64,
-    made_by: BTreeMap<NodeId, Lsn>,
+    tail: Tail,
+    end: Lsn,
 }
 
-/// Bring `location` to the journal's end. The live index must have been folded to the end already.
-pub async fn redo(journal: &Journal, live: &Live, location: &Location, cursor: Lsn) -> Result<Redone, Error> {
-    let Collected { round, operations, made_by } = {
-        let journal = journal.clone();
-        let (objects, id) = (location.objects.clone(), location.id);
-        // Its records may lie in the junction's side, if it hung long enough.
-        let junction = live.node(location.root).map_err(index_error)?.map_or(JunctionId(0), |rec| rec.junction);
-        crate::env::aside(move || collect(&journal, &objects, (junction, id), cursor))
-            .await
-            .map_err(|e| filer::Error::new(filer::ErrorKind::Io, "redo", e.to_string()))??
-    };
-    if operations == 0 {
-        return Ok(Redone::default());
-    }
-    crash_point!("REDO_COLLECTED");
-    let bytes = round.bytes();
-    let carried = carry_out(location, live, None, &round, &DoneSteps::new()).await?;
-    crash_point!("REDO_CARRIED");
-    // What was refused is refused its times, too; that must not keep the location down for ever.
-    let mut times = round.times.clone();
-    for failed in &carried.failed {
-        times.remove(&failed.node);
-    }
-    put_times(location, live, live, &times).await?;
-    crash_point!("REDO_TIMES");
-    location.filer.sync().await?;
-    crash_point!("REDO_SYNCED");
-    let mut refused = Vec::new();
-    for failed in carried.failed {
-        match made_by.get(&failed.node) {
-            Some(op) => refused.push(Refused { op: *op, node: failed.node, error: failed.error }),
-            None => tracing::error!(location = %location.id, node = %failed.node, error = failed.error,
-                "an operation from the journal could not be redone"),
+/// Where from, and who takes down what is made.
+pub struct Redo<'a> {
+    pub journal: &'a Journal,
+    /// Its records may lie in the junction's side, if it hung long enough.
+    pub junction: JunctionId,
+    pub live: &'a Arc<Live>,
+    pub location: &'a Location,
+    pub cursor: Lsn,
+    /// The live index holds everything before; operations from here on may be in doubt.
+    pub doubt_from: Lsn,
+    /// A `Made` behind it comes from this redo, and proves nothing about what clients were told.
+    pub proven_to: Lsn,
+    pub recorder: &'a dyn Recorder,
+}
+
+impl Redo<'_> {
+    /// Bring the location, and then the live index, to the journal's durable end. Not synced yet.
+    pub async fn run(&self) -> Result<Redone, Error> {
+        let Collected { round, operations, tail, end } = self.collect().await?;
+        let bytes = round.bytes();
+        if !round.is_empty() {
+            crash_point!("REDO_COLLECTED");
+            let carried = carry_out(self.location, &tail, None, &round, &DoneSteps::new(), self.recorder).await?;
+            crash_point!("REDO_CARRIED");
+            if !carried.made.is_empty() {
+                self.recorder.made(self.location.id, &carried.made).await?;
+            }
+            if !carried.refused.is_empty() {
+                let refused = self.judge(carried.refused, end).await?;
+                if !refused.is_empty() {
+                    return Ok(Redone { operations, bytes, refused });
+                }
+            }
         }
+        self.fold_tail(end).await?;
+        put_times(self.location, self.live, self.live, &round.times).await?;
+        crash_point!("REDO_TIMES");
+        Ok(Redone { operations, bytes, refused: Vec::new() })
     }
-    Ok(Redone { operations, bytes, made: carried.made, refused })
+
+    async fn collect(&self) -> Result<Collected, Error> {
+        let (journal, live, id) = (self.journal.clone(), self.live.clone(), self.location.id);
+        let (objects, cursor, doubt_from) = (self.location.objects.clone(), self.cursor, self.doubt_from);
+        let of = (self.junction, id);
+        aside(move || collect(&journal, live, &objects, of, cursor, doubt_from)).await
+    }
+
+    async fn fold_tail(&self, end: Lsn) -> Result<(), Error> {
+        let (journal, live, id, from) = (self.journal.clone(), self.live.clone(), self.location.id, self.doubt_from);
+        let of = (self.junction, id);
+        aside(move || fold_tail(&journal, &live, of, from, end)).await
+    }
+
+    /// Which refusals are ends of operations in doubt; an error when one had been answered.
+    async fn judge(&self, refusals: Vec<Refusal>, end: Lsn) -> Result<Vec<Refused>, Error> {
+        let mut refused = BTreeMap::new();
+        for Refusal { op, node, part, error } in refusals {
+            let (journal, junction, made_to) = (self.journal.clone(), self.junction, self.proven_to);
+            let proof = aside(move || proof(&journal, junction, op, made_to, end)).await?;
+            match proof {
+                Proof::None if op >= self.doubt_from => {
+                    let (kind, error) = (error.kind, error.to_string());
+                    refused.entry(op).or_insert(Refused { op, node, kind, part, error });
+                }
+                Proof::Failed => {
+                    tracing::error!(location = %self.location.id, %node, %error, "what a refused operation left stays in the pen");
+                }
+                _ if error.kind == ErrorKind::NotEmpty => {
+                    tracing::error!(location = %self.location.id, %node,
+                        "a removed directory holds objects that tain does not know; it is kept in the pen");
+                }
+                _ => {
+                    let detail = format!(
+                        "the operation at {op} on node {node} was answered, its effect is gone, and the filer refuses \
+                         it now ({error}): clients of this location wait until it can be carried out"
+                    );
+                    return Err(filer::Error::new(error.kind, "redo", detail).into());
+                }
+            }
+        }
+        Ok(refused.into_values().collect())
+    }
+}
+
+async fn aside<T: Send + 'static>(f: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match crate::env::aside(f).await {
+        Ok(result) => result,
+        Err(error) => Err(filer::Error::new(ErrorKind::Io, "redo", error.to_string()).into()),
+    }
 }
 
 fn collect(
     journal: &Journal,
+    live: Arc<Live>,
     objects: &crate::index::objects::Objects,
     (junction, location): (JunctionId, LocationId),
     cursor: Lsn,
+    doubt_from: Lsn,
 ) -> Result<Collected, Error> {
     let end = journal.durable_lsn();
-    let mut ends = Ends::new();
-    let mut reader = journal.reader_of(junction, cursor)?;
-    while let Some(record) = reader.next(end)? {
-        note_end(&mut ends, &record.event);
-    }
-    let mut collected = Collected { round: Round::redo(), operations: 0, made_by: BTreeMap::new() };
-    let mut reader = journal.reader_of(junction, cursor)?;
+    let from = cursor.min(doubt_from);
+    let ends = ends(journal, junction, from, end)?;
+    let mut collected = Collected { round: Round::redo(), operations: 0, tail: Tail::new(live), end };
+    let mut reader = journal.reader_of(junction, from)?;
     while let Some(record) = reader.next(end)? {
         let part = match ends.get(&record.lsn) {
-            Some(End::Failed) => continue,
-            Some(End::Partial(part)) => Some(part.clone()),
+            Some(End::Failed) => {
+                if record.lsn >= cursor {
+                    undo(&mut collected.round, location, &record);
+                }
+                continue;
+            }
+            Some(End::Partial(part)) => Some(part),
             None => None,
         };
+        if record.lsn >= doubt_from && location_of(&record.event) == Some(location) {
+            collected.tail.fold(&record.event);
+        }
         known(objects, location, &record.event)?;
-        if ask(&mut collected, location, &record, part.as_ref()) {
+        if record.lsn >= cursor && ask(&mut collected.round, location, &record, part) {
             collected.operations += 1;
         }
     }
     Ok(collected)
+}
+
+fn ends(journal: &Journal, junction: JunctionId, from: Lsn, end: Lsn) -> Result<Ends, Error> {
+    let mut ends = Ends::new();
+    let mut reader = journal.reader_of(junction, from)?;
+    while let Some(record) = reader.next(end)? {
+        note_end(&mut ends, &record.event);
+    }
+    Ok(ends)
+}
+
+/// Fold what happened on the location from `from` on into the live index.
+fn fold_tail(
+    journal: &Journal,
+    live: &Live,
+    (junction, location): (JunctionId, LocationId),
+    from: Lsn,
+    end: Lsn,
+) -> Result<(), Error> {
+    if from >= end {
+        return Ok(());
+    }
+    let ends = ends(journal, junction, from, end)?;
+    let mut reader = journal.reader_of(junction, from)?;
+    while let Some(record) = reader.next(end)? {
+        if location_of(&record.event) == Some(location) {
+            fold(live, &record, ends.get(&record.lsn)).map_err(index_error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fold one record as it ended.
+pub fn fold(live: &Live, record: &Record, end: Option<&End>) -> crate::index::store::Result<()> {
+    match (end, &record.event) {
+        (Some(End::Failed), _) => return Ok(()),
+        (Some(End::Partial(PartDone::Attrs { size, times, mode, owner })), Event::SetAttr(e)) => {
+            if !(*size || *times || *mode || *owner) {
+                return Ok(());
+            }
+            let mut part = e.clone();
+            part.size = part.size.filter(|_| *size);
+            part.mtime = part.mtime.filter(|_| *times);
+            return live.apply(record.lsn, record.time, &Event::SetAttr(part));
+        }
+        (Some(End::Partial(PartDone::Bytes(0))), _) => return Ok(()),
+        _ => {}
+    }
+    live.apply(record.lsn, record.time, &record.event)
+}
+
+/// The location that a client's operation was carried out on, or that an object was met on.
+#[must_use]
+pub fn location_of(event: &Event) -> Option<LocationId> {
+    match event {
+        Event::Write(e) => Some(e.location),
+        Event::SetAttr(e) => Some(e.location),
+        Event::Make(e) => Some(e.location),
+        Event::Remove(e) => Some(e.location),
+        Event::Rename(e) => Some(e.location),
+        Event::Link(e) => Some(e.location),
+        Event::Adopt(e) => Some(e.location),
+        _ => None,
+    }
+}
+
+/// Names and nodes that the operation's locks were on: whoever comes after it under one of them saw it ended.
+fn locked(event: &Event) -> (Vec<(NodeId, &[u8])>, Vec<NodeId>) {
+    match event {
+        Event::Write(e) => (vec![], vec![e.node]),
+        Event::SetAttr(e) => (vec![], vec![e.node]),
+        Event::Make(e) => (vec![(e.dir, &e.name)], vec![e.node]),
+        Event::Remove(e) => (vec![(e.dir, &e.name)], vec![e.node]),
+        Event::Rename(e) => {
+            let names = vec![(e.from_dir, e.from_name.as_slice()), (e.to_dir, e.to_name.as_slice())];
+            (names, std::iter::once(e.node).chain(e.replaced.map(|replaced| replaced.node)).collect())
+        }
+        Event::Link(e) => (vec![(e.dir, &e.name)], vec![e.node]),
+        _ => (vec![], vec![]),
+    }
+}
+
+/// What the journal proves about an operation.
+enum Proof {
+    /// It had ended: it was answered, or nearly.
+    Ended,
+    /// It has failed.
+    Failed,
+    None,
+}
+
+fn proof(journal: &Journal, junction: JunctionId, op: Lsn, made_to: Lsn, end: Lsn) -> Result<Proof, Error> {
+    let mut reader = journal.reader_of(junction, op)?;
+    let Some(first) = reader.next(end)? else { return Ok(Proof::None) };
+    let (names, nodes) = locked(&first.event);
+    while let Some(record) = reader.next(end)? {
+        match &record.event {
+            Event::Failed(e) if e.op == op => return Ok(Proof::Failed),
+            Event::Made(made) if record.lsn < made_to => {
+                if matches!(&first.event, Event::Make(e) if made.objects.iter().any(|(node, _)| *node == e.node)) {
+                    return Ok(Proof::Ended);
+                }
+            }
+            _ => {}
+        }
+        let (other_names, other_nodes) = locked(&record.event);
+        // Two WRITEs share their node and exclude each other only where they overlap.
+        let apart = matches!((&first.event, &record.event), (Event::Write(a), Event::Write(b))
+            if a.offset + u64::from(a.len) <= b.offset || b.offset + u64::from(b.len) <= a.offset);
+        // What was made is used by nobody before it is done: as a directory, too.
+        let inside = other_names.iter().any(|(dir, _)| nodes.contains(dir));
+        let same = other_names.iter().any(|name| names.contains(name))
+            || other_nodes.iter().any(|node| nodes.contains(node) && !apart);
+        if same || (inside && matches!(first.event, Event::Make(_))) {
+            return Ok(Proof::Ended);
+        }
+    }
+    Ok(Proof::None)
 }
 
 /// Identities that the journal holds and a store behind it may not.
@@ -151,46 +360,114 @@ pub fn known(
     }
 }
 
+/// Identities from the journal's beginning up to `before`, for a store that was lost. Whether the journal reaches back to
+/// the location's own beginning: else some are missing.
+pub fn recollect(
+    journal: &Journal,
+    objects: &crate::index::objects::Objects,
+    location: LocationId,
+    before: Lsn,
+) -> Result<bool, Error> {
+    let mut whole = false;
+    let forget = |node| -> Result<(), Error> {
+        objects.store.write(objects.remove(node).map_err(index_error)?);
+        Ok(())
+    };
+    let mut reader = journal.reader(journal.start_lsn())?;
+    while let Some(record) = reader.next(before)? {
+        match &record.event {
+            Event::JunctionAdded(e) => whole |= e.location.location == location,
+            Event::JobCreated(e) => whole |= e.destination.location == location,
+            Event::Remove(e) if e.last => forget(e.node)?,
+            Event::Rename(e) if e.replaced.is_some_and(|replaced| replaced.last) => {
+                e.replaced.map_or(Ok(()), |replaced| forget(replaced.node))?;
+            }
+            event => known(objects, location, event)?,
+        }
+    }
+    Ok(whole)
+}
+
 /// Add what the operation asks of the location; whether it asks anything.
-fn ask(into: &mut Collected, location: LocationId, record: &Record, part: Option<&PartDone>) -> bool {
-    let round = &mut into.round;
+fn ask(round: &mut Round, location: LocationId, record: &Record, part: Option<&PartDone>) -> bool {
     let shorten = |op: DataOp| match part {
         Some(done) => op.part(done),
         None => op,
     };
     match &record.event {
         Event::Write(e) if e.location == location => {
-            round.data(e.node, shorten(DataOp::Write { offset: e.offset, data: record.bulk.clone(), mode: e.mode }));
+            let write = DataOp::Write { offset: e.offset, data: record.bulk.clone(), mode: e.mode };
+            data(round, record.lsn, e.node, shorten(write));
         }
-        Event::SetAttr(e) if e.location == location => round.data(e.node, shorten(DataOp::set(e))),
+        Event::SetAttr(e) if e.location == location => {
+            // Kept times are put last, from the index; what a refusal leaves of them is the index's as well.
+            data(round, record.lsn, e.node, shorten(DataOp::set(e)));
+        }
         Event::Make(e) if e.location == location => {
-            touch(round, e.dir, &e.name, e.node);
             round.make(e.node, e.what.kind(), Origin::Event(Box::new(e.clone())));
-            into.made_by.insert(e.node, record.lsn);
+            touch(round, record.lsn, e.dir, &e.name, e.node);
+            // Its size is an entry of `data`.
+            let data = round.data.get(&e.node).map_or(0, Vec::len);
+            if data > 0 {
+                round.ops_of.entry(e.node).or_default().resize(data, record.lsn);
+            }
         }
         Event::Remove(e) if e.location == location => {
-            touch(round, e.dir, &e.name, e.node);
+            touch(round, record.lsn, e.dir, &e.name, e.node);
             if e.last {
                 round.gone(e.node, e.kind);
             }
         }
         Event::Rename(e) if e.location == location => {
-            touch(round, e.from_dir, &e.from_name, e.node);
-            touch(round, e.to_dir, &e.to_name, e.node);
             if let Some(replaced) = e.replaced {
-                touch(round, e.to_dir, &e.to_name, replaced.node);
+                touch(round, record.lsn, e.to_dir, &e.to_name, replaced.node);
                 if replaced.last {
                     round.gone(replaced.node, replaced.kind);
                 }
             }
+            touch(round, record.lsn, e.from_dir, &e.from_name, e.node);
+            touch(round, record.lsn, e.to_dir, &e.to_name, e.node);
         }
-        Event::Link(e) if e.location == location => touch(round, e.dir, &e.name, e.node),
+        Event::Link(e) if e.location == location => touch(round, record.lsn, e.dir, &e.name, e.node),
         _ => return false,
     }
     true
 }
 
-fn touch(round: &mut Round, dir: NodeId, name: &[u8], node: NodeId) {
+/// An operation that failed: a redo may have moved objects out of its way. Its names are looked at again, and what it
+/// made is not left in the pen (elsewhere an object that tain does not know is none of its: it may be why it failed).
+fn undo(round: &mut Round, location: LocationId, record: &Record) {
+    if location_of(&record.event) != Some(location) {
+        return;
+    }
+    for (dir, name) in locked(&record.event).0 {
+        round.touch_name(dir, name, None);
+        // One before it that was done is the one to be blamed.
+        round.ops_on.entry((dir, name.to_vec())).or_insert(record.lsn);
+    }
+    match &record.event {
+        Event::Make(e) => {
+            round.placed(e.dir, &e.name, e.node);
+            round.gone(e.node, e.what.kind());
+        }
+        Event::Rename(e) => {
+            round.placed(e.from_dir, &e.from_name, e.node);
+            round.placed(e.to_dir, &e.to_name, e.node);
+            if let Some(replaced) = e.replaced {
+                round.placed(e.to_dir, &e.to_name, replaced.node);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn data(round: &mut Round, lsn: Lsn, node: NodeId, op: DataOp) {
+    round.data(node, op);
+    round.ops_of.entry(node).or_default().push(lsn);
+}
+
+fn touch(round: &mut Round, lsn: Lsn, dir: NodeId, name: &[u8], node: NodeId) {
     round.touch_name(dir, name, None);
     round.placed(dir, name, node);
+    round.ops_on.insert((dir, name.to_vec()), lsn);
 }

@@ -97,10 +97,15 @@ pub struct Round {
     pub times: BTreeSet<NodeId>,
     /// Nodes that ended in the round.
     pub gone: BTreeMap<NodeId, Kind>,
-    /// Every node that had, or got, a touched name in the round: where an un-`Made` object may stand.
+    /// Every node that had, or got, a touched name in the round.
     pub placed: BTreeMap<(NodeId, Vec<u8>), Vec<NodeId>>,
+    /// Nodes made in the round by the first name they got, in LSN order: where an un-`Made` object may stand.
+    pub born: BTreeMap<(NodeId, Vec<u8>), Vec<NodeId>>,
     /// The same by node: where its object may be.
     pub places_of: BTreeMap<NodeId, BTreeSet<(NodeId, Vec<u8>)>>,
+    /// Redo of a primary: the last operation on each name, and that of each entry of `data`. Who was refused?
+    pub ops_on: BTreeMap<(NodeId, Vec<u8>), Lsn>,
+    pub ops_of: BTreeMap<NodeId, Vec<Lsn>>,
     /// Do not believe what was before: ask the filer (redo, retry).
     pub ask_filer: bool,
     /// Further places of these nodes are in other rounds: what lives on is kept, and what is gone is not cleared away.
@@ -153,14 +158,27 @@ impl Round {
         let nodes = self.placed.entry((dir, name.to_vec())).or_default();
         if !nodes.contains(&node) {
             nodes.push(node);
-            self.places_of.entry(node).or_default().insert((dir, name.to_vec()));
+            let first = self.places_of.entry(node).or_default().insert((dir, name.to_vec()));
+            let new = self.makes.contains_key(&node) || self.gone.contains_key(&node);
+            if first && new && self.places_of[&node].len() == 1 {
+                self.born.entry((dir, name.to_vec())).or_default().push(node);
+            }
         }
+    }
+
+    /// The name is the node's alone from the round's beginning to its end, and its only one: an object made there is
+    /// recognised even when the crash comes before its `Made`.
+    #[must_use]
+    pub fn is_plain(&self, node: NodeId, key: &(NodeId, Vec<u8>)) -> bool {
+        self.places_of.get(&node).is_none_or(|places| places.len() == 1)
+            && self.placed.get(key).is_none_or(|nodes| nodes.iter().all(|placed| *placed == node))
     }
 
     pub fn touch_times(&mut self, node: NodeId) {
         self.times.insert(node);
     }
 
+    /// To be told before the node's first name is [`placed`](Self::placed).
     pub fn make(&mut self, node: NodeId, kind: Kind, origin: Origin) {
         self.ops += 1;
         self.gone.remove(&node);
@@ -190,6 +208,7 @@ impl Round {
     pub fn gone(&mut self, node: NodeId, kind: Kind) {
         self.makes.remove(&node);
         self.data.remove(&node);
+        self.ops_of.remove(&node);
         self.times.remove(&node);
         self.gone.insert(node, kind);
     }

@@ -2,11 +2,11 @@
 //! lag, in rounds of random size, and crashes in the middle of them. In the end both trees are the same, and no step
 //! that was done ran twice.
 
-use super::Location;
 use super::carry_out::{Carried, DoneSteps, carry_out, put_times};
 use super::copy::Source;
 use super::projection::{Held, Projection, Queue};
 use super::round::Round;
+use super::{Location, Recorder};
 use crate::filer::{self, CoreFiler, ErrorKind, MakeAttrs, memory};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
@@ -55,6 +55,10 @@ struct World {
     position: usize,
     done: DoneSteps,
     crashes: u32,
+    /// `Made`s in the journal.
+    recorded: Book,
+    /// Made, and not in the journal yet.
+    made: Vec<(NodeId, Identity)>,
     _dirs: Vec<tempfile::TempDir>,
 }
 
@@ -92,6 +96,8 @@ impl World {
             position: 0,
             done: DoneSteps::new(),
             crashes: 0,
+            recorded: Book::default(),
+            made: Vec::new(),
             _dirs: vec![dir],
         };
         let root = world.source.filer.root().await.unwrap();
@@ -343,8 +349,13 @@ impl World {
     async fn round(&mut self, to: usize, redo: bool) -> filer::Result<Carried> {
         let from = if redo { self.committed } else { self.position };
         let round = self.fold(from, to, redo);
+        if self.made.iter().any(|(node, _)| round.places_of.contains_key(node)) {
+            self.recorded.0.lock().append(&mut self.made);
+        }
         let source = Source { location: self.source.clone(), live: self.live.clone() };
-        let carried = carry_out(&self.dest, &self.projection, Some(&source), &round, &self.done).await?;
+        let carried =
+            carry_out(&self.dest, &self.projection, Some(&source), &round, &self.done, &self.recorded).await?;
+        self.made.extend(carried.made.iter().cloned());
         assert!(carried.failed.is_empty(), "{:?}", carried.failed);
         put_times(&self.dest, &self.projection, &self.live, &round.times).await?;
         self.position = to;
@@ -355,6 +366,7 @@ impl World {
         for range in ranges {
             assert!(self.done.insert((range.node, range.offset)), "a finished step ran again: {range:?}");
         }
+        self.recorded.0.lock().append(&mut self.made);
         self.projection.store.commit(Lsn(self.position as u64)).unwrap();
         self.committed = self.position;
     }
@@ -362,10 +374,26 @@ impl World {
     fn crash(&mut self) {
         self.crashes += 1;
         self.projection.store.rollback().unwrap();
+        self.made.clear();
+        for (node, id) in self.recorded.0.lock().iter() {
+            self.projection.store.write(self.dest.objects.put(*node, id).unwrap());
+        }
         let dest = &self.dest;
         // A new process: nothing is remembered.
         let fresh = Location::new(TO, ROOT, dest.filer.clone(), dest.objects.clone());
         self.dest = Arc::new(fresh);
+    }
+}
+
+/// The journal, as far as `Made` goes.
+#[derive(Clone, Default)]
+pub(super) struct Book(pub Arc<parking_lot::Mutex<Vec<(NodeId, Identity)>>>);
+
+#[async_trait::async_trait]
+impl Recorder for Book {
+    async fn made(&self, _location: LocationId, objects: &[(NodeId, Identity)]) -> filer::Result<()> {
+        self.0.lock().extend_from_slice(objects);
+        Ok(())
     }
 }
 

@@ -1,14 +1,14 @@
 //! Rounds since the last commit, and how they become durable together.
 
+use super::record::{self, PER_RECORD_MAX};
 use super::{BATCH_BYTES_MAX, BATCH_OPS_MAX, BATCH_TIME_MAX, Error, Instant, LINGER, Replayer, blocking};
+use crate::ledger::Ledger;
+use crate::location::Recorder;
 use crate::location::carry_out::{Carried, put_times};
 use crate::location::round::Round;
-use journal_format::event::{CopyDone, CopyFailed, Cursor, Event, Made, RangeDone};
-use journal_format::ids::{Identity, Lsn, NodeId};
+use journal_format::event::{CopyDone, CopyFailed, Cursor, Event, RangeDone};
+use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
 use std::collections::BTreeSet;
-
-/// Objects in one `Made`, ranges in one `CopyDone`: keeps a record well below its bound.
-const PER_RECORD_MAX: usize = 1024;
 
 pub struct Batch {
     pub position: Lsn,
@@ -57,6 +57,19 @@ impl Batch {
         self.failed.extend(carried.failed);
         self.last = Instant::now();
         self.since.get_or_insert(self.last);
+    }
+
+    /// The round touches a name of a node whose `Made` is not in the journal yet. It must be, before: an object that tain
+    /// does not know is taken for the first node that was made under its name (see `location::newborn`).
+    pub fn is_about(&self, round: &Round) -> bool {
+        self.made.iter().any(|(node, _)| round.places_of.contains_key(node))
+    }
+
+    /// Take down durably what was made so far.
+    pub async fn record_made(&mut self, ledger: &Ledger, location: LocationId) -> Result<(), Error> {
+        ledger.made(location, &self.made).await?;
+        self.made.clear();
+        Ok(())
     }
 
     /// Nothing was carried out since the last commit.
@@ -112,8 +125,8 @@ impl Batch {
     async fn record(&mut self, of: &Replayer) -> Result<(), Error> {
         let location = of.location.id;
         let mut end = None;
-        for objects in self.made.chunks(PER_RECORD_MAX) {
-            end = Some(of.ledger.append(&Event::Made(Made { location, objects: objects.to_vec() })).await?.end);
+        if let Some(made) = record::made(&of.ledger, location, &self.made).await? {
+            end = Some(made);
         }
         crash_point!("BATCH_MADE_APPENDED");
         let (mut files_made, mut dirs_made) = (self.listed_files, self.listed_dirs);

@@ -17,8 +17,11 @@
 mod batch;
 mod outage;
 mod prescan;
+mod rebuild;
+mod record;
 #[cfg(test)]
 mod tests;
+pub use rebuild::rebuild;
 
 use crate::env::watch;
 use crate::filer::{self, ErrorKind};
@@ -247,6 +250,9 @@ impl Replayer {
             let progressed = position > batch.position;
             let few = round.ops() < GATHER_OPS;
             if !round.is_empty() {
+                if batch.is_about(&round) {
+                    batch.record_made(&self.ledger, self.location.id).await?;
+                }
                 let round = Arc::new(round);
                 let carried = self.carry(&round, &done).await?;
                 for failed in &carried.failed {
@@ -292,8 +298,8 @@ impl Replayer {
 
     async fn carry(&self, round: &Arc<Round>, done: &Arc<DoneSteps>) -> Result<Carried, Error> {
         let (location, view, source) = (self.location.clone(), self.projection.clone(), self.source.clone());
-        let (round, done) = (round.clone(), done.clone());
-        self.guarded(async move { carry_out(&location, &view, Some(&source), &round, &done).await }).await
+        let (round, done, recorder) = (round.clone(), done.clone(), self.ledger.clone());
+        self.guarded(async move { carry_out(&location, &view, Some(&source), &round, &done, &recorder).await }).await
     }
 
     async fn prescan(&self, from: Lsn) -> Result<Prescan, Error> {

@@ -187,8 +187,8 @@ impl Replayer {
         let Some(step) = self.guarded(async move { set.next(&source).await }).await? else { return Ok(false) };
         let step = Arc::new(step);
         let (location, view, source) = (self.location.clone(), self.projection.clone(), self.source.clone());
-        let (of, steps) = (step.clone(), done.clone());
-        let work = async move { carry_out(&location, &view, Some(&source), &of.round, &steps).await };
+        let (of, steps, recorder) = (step.clone(), done.clone(), self.ledger.clone());
+        let work = async move { carry_out(&location, &view, Some(&source), &of.round, &steps, &recorder).await };
         let carried = self.guarded(work).await?;
         let failed: BTreeSet<_> = carried.failed.iter().map(|failed| failed.node).collect();
         for node in &failed {

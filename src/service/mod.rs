@@ -69,7 +69,10 @@ pub async fn run(config: Config) -> Result<()> {
     if crate::planted::is('l') {
         handle_key[..8].copy_from_slice(&crate::env::wall_nanos().to_le_bytes());
     }
-    let ledger = Ledger::new(journal.clone(), recovered.state, told(live.clone()));
+    let ledger = Ledger::new(journal.clone(), recovered.state, told(live.clone(), drc.clone()));
+    for (junction, from) in recovered.doubts {
+        ledger.doubt(junction, from);
+    }
     let locations = Arc::new(Locations::default());
     let ids = Arc::new(NodeIds::after(recovered.highest_node));
     let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
@@ -140,9 +143,11 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Events of commands that say something about nodes go into the live index when they are durable.
-fn told(live: Arc<Live>) -> crate::ledger::Told {
+/// Events of commands that say something about nodes go into the live index when they are durable; ends that a start
+/// gives to operations in doubt, to the answers that repeated calls get.
+fn told(live: Arc<Live>, drc: Drc) -> crate::ledger::Told {
     Box::new(move |at, event| {
+        drc.refill(at.lsn, at.time, event, None);
         if let Err(error) = live.apply(at.lsn, at.time, event) {
             tracing::error!(%error, "the node index failed: restart the service, it recovers from the journal");
         }

@@ -1,16 +1,18 @@
 //! Start: newest valid snapshot, the fold of the rest, the live index to the journal's end (design §4).
 //!
-//! The live index may be ahead of the LSN it states; folding the events since again leads it to the same end. An
-//! operation without an end counts as done: redo carries it out, or records that the filer refused it.
+//! The live index may be ahead of the LSN it states; folding the events since again leads it to the same end. What has
+//! happened on today's primaries since is not folded here: it may be in doubt, and is folded when each is redone
+//! (`location::redo`), without what its filer refused.
 
 use crate::core::{Error, Result};
 use crate::gateway::drc::Drc;
 use crate::index::live::Live;
-use crate::journal::{Journal, Record};
-use crate::location::redo::{End, Ends, note_end};
+use crate::journal::Journal;
+use crate::location::redo::{Ends, fold, location_of, note_end};
 use crate::state::{self, State};
-use journal_format::event::{Event, PartDone};
-use journal_format::ids::{JunctionId, Lsn, NodeId};
+use journal_format::event::Event;
+use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// At least so much of the journal's end is kept, and read for calls that may be repeated across a restart.
 /// (Less where tests die at crash points, so that segments are recycled there.)
@@ -22,6 +24,8 @@ pub struct Recovered {
     /// Highest node id that was ever given out.
     pub highest_node: NodeId,
     pub records: u64,
+    /// The live index holds everything of a junction before; from here on operations of its primary may be in doubt.
+    pub doubts: BTreeMap<JunctionId, Lsn>,
 }
 
 /// Fold State and the live index to the journal's end, and refill the duplicate-request cache. Blocking.
@@ -34,25 +38,12 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
         }
         None => (State::default(), journal.start_lsn()),
     };
-    let index_from = if live.store.lsn() == Lsn(0) { journal.start_lsn() } else { live.store.lsn() };
+    let index_from = index_from(journal, live)?;
     let calls_from = calls_from(journal);
     let mut ends = Ends::new();
-    let mut reader = journal.reader(index_from.min(calls_from))?;
     let mut statuses = std::collections::BTreeMap::new();
-    while let Some(record) = reader.next(end)? {
-        note_end(&mut ends, &record.event);
-        match record.event {
-            Event::Failed(e) => drop(statuses.insert(e.op, e.status)),
-            Event::Partial(e) => drop(statuses.insert(e.op, e.status)),
-            _ => {}
-        }
-    }
-    crash_point!("RECOVERY_ENDS_READ");
     let mut highest = live.node_max()?;
     let mut records = 0;
-    for junction in live.aside()? {
-        highest = highest.max(fold_side(journal, live, junction, index_from, &ends)?);
-    }
     let mut reader = journal.reader(from.min(index_from).min(calls_from))?;
     while let Some(record) = reader.next(end)? {
         records += 1;
@@ -61,21 +52,65 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
                 .map_err(|e| Error::Other(e.to_string()))?;
         }
         highest = highest.max(highest_node(&record.event));
+        note_end(&mut ends, &record.event);
+        match record.event {
+            Event::Failed(e) => drop(statuses.insert(e.op, e.status)),
+            Event::Partial(e) => drop(statuses.insert(e.op, e.status)),
+            _ => {}
+        }
+    }
+    crash_point!("RECOVERY_ENDS_READ");
+    let primaries: BTreeSet<LocationId> = state.junctions.values().map(|junction| junction.primary).collect();
+    let mut doubts: BTreeMap<JunctionId, Lsn> =
+        state.junctions.keys().map(|junction| (*junction, index_from)).collect();
+    for junction in live.aside()? {
+        let (high, from) = fold_side(journal, live, junction, index_from, &ends, &primaries)?;
+        highest = highest.max(high);
+        if let Some(doubt) = doubts.get_mut(&junction) {
+            *doubt = from.min(*doubt);
+        }
+    }
+    let mut reader = journal.reader(index_from.min(calls_from))?;
+    while let Some(record) = reader.next(end)? {
         if record.lsn >= calls_from {
             drc.refill(record.lsn, record.time, &record.event, statuses.get(&record.lsn).copied());
         }
-        if record.lsn >= index_from {
+        if record.lsn >= index_from && location_of(&record.event).is_none_or(|id| !primaries.contains(&id)) {
             fold(live, &record, ends.get(&record.lsn))?;
         }
     }
     crash_point!("RECOVERY_FOLDED");
     state.lsn = state.lsn.max(end);
-    Ok(Recovered { state, highest_node: highest, records })
+    Ok(Recovered { state, highest_node: highest, records, doubts })
+}
+
+/// From where on the live index is folded. One that is new, or was lost, is made from the whole journal.
+fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
+    let (stated, start) = (live.store.lsn(), journal.start_lsn());
+    if stated >= start {
+        return Ok(stated);
+    }
+    let whole = start.0 < journal.segment_size();
+    if stated == Lsn(0) && whole {
+        return Ok(start);
+    }
+    Err(Error::Other(format!(
+        "the node index ends at {stated} and the journal begins at {start}: what lies between is not to be had, and \
+         without it handles that clients hold would lead nowhere. Put the index directory ([state] dir) of this \
+         journal back, or an older copy of the journal's segments beside the newer ones, and start again"
+    )))
 }
 
 /// The index lacks some of the junction's operations before the LSN it states: they are in its side, all of them, and
-/// folding them again over what it has comes to the same end.
-fn fold_side(journal: &Journal, live: &Live, junction: JunctionId, to: Lsn, later: &Ends) -> Result<NodeId> {
+/// folding them again over what it has comes to the same end. Those of today's primary wait for its redo. Where from.
+fn fold_side(
+    journal: &Journal,
+    live: &Live,
+    junction: JunctionId,
+    to: Lsn,
+    later: &Ends,
+    primaries: &BTreeSet<LocationId>,
+) -> Result<(NodeId, Lsn)> {
     let from =
         journal.side_start(junction).ok_or_else(|| Error::Other(format!("the side of {junction} is not there")))?;
     let mut ends = later.clone();
@@ -87,11 +122,12 @@ fn fold_side(journal: &Journal, live: &Live, junction: JunctionId, to: Lsn, late
     let mut reader = journal.reader_of(junction, from)?;
     while let Some(record) = reader.next(to)? {
         highest = highest.max(highest_node(&record.event));
-        if junction_of(&record.event) == Some(junction) {
+        let decided = location_of(&record.event).is_none_or(|id| !primaries.contains(&id));
+        if decided && junction_of(&record.event) == Some(junction) {
             fold(live, &record, ends.get(&record.lsn))?;
         }
     }
-    Ok(highest)
+    Ok((highest, from))
 }
 
 fn junction_of(event: &Event) -> Option<JunctionId> {
@@ -112,24 +148,6 @@ fn junction_of(event: &Event) -> Option<JunctionId> {
 fn calls_from(journal: &Journal) -> Lsn {
     let at = journal.end_lsn().0.saturating_sub(CALLS_BYTES);
     journal.start_lsn().max(Lsn(at / journal.segment_size() * journal.segment_size()))
-}
-
-fn fold(live: &Live, record: &Record, end: Option<&End>) -> Result<()> {
-    match end {
-        Some(End::Failed) => return Ok(()),
-        Some(End::Partial(PartDone::Attrs { size, times, .. })) => {
-            if let Event::SetAttr(e) = &record.event {
-                let mut part = e.clone();
-                part.size = part.size.filter(|_| *size);
-                part.mtime = part.mtime.filter(|_| *times);
-                live.apply(record.lsn, record.time, &Event::SetAttr(part))?;
-                return Ok(());
-            }
-        }
-        Some(End::Partial(PartDone::Bytes(_))) | None => {}
-    }
-    live.apply(record.lsn, record.time, &record.event)?;
-    Ok(())
 }
 
 /// Node ids given out, whatever became of them.

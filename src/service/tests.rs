@@ -14,7 +14,7 @@ use crate::index::store::Store;
 use crate::index::stores::Directory;
 use crate::journal::{AppendMode, Journal, Options};
 use crate::ledger::{Ledger, Op};
-use crate::location::{Location, Locations, redo::redo};
+use crate::location::{Location, Locations, redo::Redo};
 use crate::state::State;
 use crate::volume::{NodeIds, Volume};
 use journal_format::event::*;
@@ -187,14 +187,25 @@ fn one_hung_junction_does_not_pin_the_journal_and_a_crash_loses_nothing_of_it() 
     });
     runtime().block_on(async {
         let (journal, live) = open(dir.path());
-        let Recovered { state, .. } = recover(&journal, &live, &Drc::default()).unwrap();
+        let Recovered { state, doubts, .. } = recover(&journal, &live, &Drc::default()).unwrap();
         assert!(state.lsn >= before);
         let cursor = state.locations[&LocationId(HUNG)].cursor;
         assert!(cursor < failed.op && journal.start_lsn() > cursor);
+        let (at, _) = location(dir.path(), HUNG, &filers[0]).await;
+        let ledger = Ledger::new(journal.clone(), state, Box::new(|_, _| {}));
+        let redo = Redo {
+            journal: &journal,
+            junction: JunctionId(HUNG),
+            live: &live,
+            location: &at,
+            cursor,
+            doubt_from: doubts[&JunctionId(HUNG)],
+            proven_to: journal.durable_lsn(),
+            recorder: &ledger,
+        };
+        let redone = redo.run().await.unwrap();
         assert!(World::entry(&live, HUNG, "stuck").is_some() && World::entry(&live, HUNG, "done").is_some());
         assert_eq!(World::entry(&live, HUNG, "refused"), None, "it failed");
-        let (at, _) = location(dir.path(), HUNG, &filers[0]).await;
-        let redone = redo(&journal, &live, &at, cursor).await.unwrap();
         assert_eq!((redone.operations, redone.refused.len()), (2, 0));
         let top = filers[0].root().await.unwrap();
         let mut names = filers[0].list(&top, 0, 10).await.unwrap().names;

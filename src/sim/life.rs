@@ -184,6 +184,9 @@ impl Life {
             }
         };
         let ledger = Ledger::new(journal, recovered.state, Box::new(told));
+        for (junction, from) in recovered.doubts {
+            ledger.doubt(junction, from);
+        }
         let locations = Arc::new(Locations::default());
         let ids = Arc::new(NodeIds::after(recovered.highest_node));
         let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));

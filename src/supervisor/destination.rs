@@ -2,14 +2,14 @@
 
 use super::{Board, LOOK, RETRY, end};
 use crate::copier::{Copier, Directories};
-use crate::core::{Core, Error, Result, open_later, open_location};
+use crate::core::{Core, Error, Result, blocking, open_later, open_location};
 use crate::filer::ErrorKind;
 use crate::ledger::CommandError;
 use crate::limits::{self, Pin};
 use crate::location::Location;
 use crate::location::copy::Source;
 use crate::location::projection::Projection;
-use crate::replayer::{Handle, Replayer, Status};
+use crate::replayer::{self, Handle, Replayer, Status};
 use crate::state::{self, Command, Job, wanted_replayer};
 use crate::switch::Switch;
 use crate::volume::Status as NfsStatus;
@@ -162,6 +162,9 @@ impl Keeper {
         if self.wanted().is_none() {
             return Err(Error::Other("the job has ended meanwhile".into()));
         }
+        if projection.store.lsn() < start {
+            self.rebuild(&projection, location.root, start).await?;
+        }
         projection.begin(location.root, start)?;
         let from = Source { location: source.clone(), live: self.core.live.clone() };
         let replayer =
@@ -181,6 +184,24 @@ impl Keeper {
             press_after: now,
             moving_since: None,
         })
+    }
+
+    /// The destination is new, or its store was lost.
+    async fn rebuild(&self, projection: &Projection, root: NodeId, cursor: Lsn) -> Result<()> {
+        let (journal, projection, job) = (self.core.ledger.journal.clone(), projection.clone(), self.job);
+        let rebuilt = blocking(move || {
+            replayer::rebuild(&projection, &journal, job, root, cursor).map_err(|error| Error::Other(error.to_string()))
+        });
+        let state = self.core.ledger.state();
+        let begun = state.jobs.get(&job).is_some_and(|job| job.progress != state::Progress::default());
+        if rebuilt.await? || !begun {
+            return Ok(());
+        }
+        Err(Error::Other(format!(
+            "the store of location {} is missing, and the journal does not reach back to the job's beginning: what was \
+             copied cannot be told. Put the index directory ([state] dir) back, or abort the job and create it again",
+            self.id
+        )))
     }
 
     fn is_out_of_sync(&self) -> bool {

@@ -130,7 +130,10 @@ impl Volume {
 
     /// The index's record of a node of this junction.
     pub(super) fn rec(&self, at: NodeRef) -> Result<NodeRec, Status> {
-        let rec = self.live.node(at.node)?.ok_or(Status::Stale)?;
+        let Some(rec) = self.live.node(at.node)? else {
+            // Of a primary that has not been redone yet the index lacks the last operations: then the client waits.
+            return self.primary(at.junction).and(Err(Status::Stale));
+        };
         if rec.junction == at.junction { Ok(rec) } else { Err(Status::Stale) }
     }
 
@@ -202,8 +205,10 @@ impl Volume {
             return Ok(Some(entry));
         }
         if self.rec(dir)?.complete {
-            // Looked up once more: it may have been adopted, and the directory completed, since we looked.
-            return Ok(self.live.entry(dir.node, name)?);
+            // Looked up once more: it may have been adopted, and the directory completed, since we looked. "No such name"
+            // is said only while the primary is up: before it is redone the index lacks the last operations.
+            let entry = self.live.entry(dir.node, name)?;
+            return if entry.is_none() { self.primary(dir.junction).and(Ok(None)) } else { Ok(entry) };
         }
         let permit = match permit {
             Some(permit) => permit.clone(),

@@ -1,9 +1,16 @@
 //! How objects and file systems are told apart.
 //!
 //! An object's identity is the kernel's file handle (`name_to_handle_at`: inode and generation on every file system
-//! named in [`HANDLES_LAST`]), because it survives renames, restarts and remounts, is never given to another object,
-//! and as root opens the object again without walking names. `rustix` has no such call; `fanotify-fid` (MIT, depends
-//! on libc alone) wraps both safely, so that no unsafe code is needed here.
+//! named in [`HANDLES_LAST`]), because it survives renames, restarts and remounts, and as root opens the object again
+//! without walking names; before it stands the object's time of birth. For inode and generation alone are not never
+//! given to another object: XFS was seen to give both a second time after a power cut had lost the first object, and
+//! redo would then take the second for the first. `rustix` has no call for handles; `fanotify-fid` (MIT, depends on
+//! libc alone) wraps both safely, so that no unsafe code is needed here.
+//!
+//! ```text
+//! 1  birth: seconds i64, nanoseconds u32 (zeros where the file system has none)   the kernel's handle
+//! 2  inode u64   birth, in the same way
+//! ```
 //!
 //! Elsewhere (FUSE, network mounts, overlayfs: their handles hold numbers that a remount changes, or there are none) it
 //! is inode number and birth time; such objects are walked to. The first byte says which form it is.
@@ -17,6 +24,7 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, fstatfs, fstatvfs, statx}
 
 const BY_HANDLE: u8 = 1;
 const BY_BIRTH: u8 = 2;
+const BIRTH_BYTES: usize = 12;
 
 const EXT: u64 = 0xef53;
 const XFS: u64 = 0x5846_5342;
@@ -71,6 +79,7 @@ pub(super) fn identity(form: Form, fd: impl AsFd, seen: &Statx) -> Result<Identi
     match form {
         Form::Handle => {
             bytes.push(BY_HANDLE);
+            bytes.extend(birth(seen));
             bytes.extend(handle_from_fd(fd).map_err(fail_io("take the file handle"))?);
         }
         Form::Birth => {
@@ -88,13 +97,18 @@ pub(super) fn identity(form: Form, fd: impl AsFd, seen: &Statx) -> Result<Identi
 /// The kernel's handle in an identity, if it holds one.
 pub(super) fn handle(id: &Identity) -> Option<&[u8]> {
     match id.0.split_first() {
-        Some((&BY_HANDLE, handle)) => Some(handle),
+        Some((&BY_HANDLE, rest)) => rest.get(BIRTH_BYTES..).filter(|handle| !handle.is_empty()),
         _ => None,
     }
 }
 
-fn birth(seen: &Statx) -> [u8; 12] {
-    let mut bytes = [0; 12];
+/// Whether what a handle led to was born when the identity says. Another object that got the same handle was not.
+pub(super) fn same_birth(id: &Identity, seen: &Statx) -> bool {
+    id.0.get(1..=BIRTH_BYTES) == Some(birth(seen).as_slice())
+}
+
+fn birth(seen: &Statx) -> [u8; BIRTH_BYTES] {
+    let mut bytes = [0; BIRTH_BYTES];
     if StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::BTIME) {
         bytes[..8].copy_from_slice(&seen.stx_btime.tv_sec.to_le_bytes());
         bytes[8..].copy_from_slice(&seen.stx_btime.tv_nsec.to_le_bytes());
@@ -128,4 +142,33 @@ pub(super) fn kind(seen: &Statx) -> Result<Kind> {
             return Err(Error::new(ErrorKind::NotSupported, "stat", "an object of a kind that NFS has no word for"));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_got_the_handle_of_another_one_is_not_taken_for_it() {
+        let file = tempfile::tempfile().unwrap();
+        let seen = stat_fd(&file).unwrap();
+        let id = identity(Form::Handle, &file, &seen).unwrap();
+        assert_eq!(handle(&id).unwrap(), handle_from_fd(&file).unwrap().as_slice());
+        assert!(same_birth(&id, &seen));
+        // The same inode and generation, born a moment later.
+        let mut later = seen;
+        later.stx_btime.tv_nsec = (later.stx_btime.tv_nsec + 1) % 1_000_000_000;
+        assert!(!same_birth(&id, &later));
+        assert_ne!(identity(Form::Handle, &file, &later).unwrap(), id);
+    }
+
+    #[test]
+    fn an_identity_that_is_cut_short_leads_nowhere() {
+        for bytes in [vec![], vec![BY_HANDLE], vec![BY_HANDLE; 1 + BIRTH_BYTES], vec![BY_BIRTH; 21]] {
+            let id = Identity(bytes);
+            assert_eq!(handle(&id), None);
+        }
+    }
 }

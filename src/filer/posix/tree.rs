@@ -166,6 +166,9 @@ impl Tree {
         if seen.stx_nlink == 0 {
             return Err(gone("removed"));
         }
+        if !identity::same_birth(id, &seen) {
+            return Err(gone("another object has its handle now"));
+        }
         let kind = identity::kind(&seen)?;
         Ok(Some(self.nodes.keep(Node::new(id.clone(), kind, seen.stx_ino, path, None))))
     }

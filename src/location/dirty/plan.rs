@@ -211,6 +211,14 @@ impl Gather<'_> {
             self.step.round.placed(name.0, &name.1, node);
             self.step.names.push((name.clone(), node));
             self.node(node)?;
+            // In which order they came is not kept: an object that tain does not know may be any of them.
+            let round = &mut self.step.round;
+            if round.makes.contains_key(&node) || round.gone.contains_key(&node) {
+                let born = round.born.entry(name.clone()).or_default();
+                if !born.contains(&node) {
+                    born.push(node);
+                }
+            }
         }
         Ok(())
     }

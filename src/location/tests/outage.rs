@@ -38,7 +38,8 @@ impl World {
         self.commit(Vec::new());
         let Some(step) = self.next().await? else { return Ok(false) };
         let source = Source { location: self.source.clone(), live: self.live.clone() };
-        let carried = carry_out(&self.dest, &self.projection, Some(&source), &step.round, &self.done).await?;
+        let carried =
+            carry_out(&self.dest, &self.projection, Some(&source), &step.round, &self.done, &self.recorded).await?;
         assert!(carried.failed.is_empty() && carried.ranges.is_empty(), "{:?}", carried.failed);
         put_times(&self.dest, &self.projection, &self.live, &step.round.times).await?;
         self.dest.filer.sync().await?;

@@ -2,6 +2,7 @@
 
 use crate::volume::Volume;
 use crate::volume::types::{Answer, Attr, Call, NodeRef, Refused, Wcc};
+use journal_format::ids::JunctionId;
 
 impl Volume {
     pub async fn getattr(&self, node: NodeRef) -> Answer<Attr> {
@@ -11,6 +12,11 @@ impl Volume {
     /// post_op_attr: absent where it cannot be had now.
     pub async fn attr_opt(&self, node: NodeRef) -> Option<Attr> {
         self.attr_now(node).await.ok()
+    }
+
+    /// The junction's primary has not been redone since the start: its last operations may yet be refused.
+    pub async fn in_doubt(&self, junction: JunctionId) -> bool {
+        self.ledger.doubt_from(junction).is_some()
     }
 
     /// COMMIT: every WRITE was answered FILE_SYNC, so there is nothing to do.

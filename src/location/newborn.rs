@@ -1,0 +1,237 @@
+//! Objects that are new in a round: making them, and recognising after a crash those that were made.
+//!
+//! An object is known by its identity, which the journal has from its `Made` on. Between the making and the `Made` a
+//! crash leaves an object that only its name tells of, and names move: after "create a, rename a to b, create a" either
+//! node may stand at `a`. So that a name alone is always enough:
+//!
+//! * A node whose name in the round is its own from beginning to end ([`Round::is_plain`]) is made there. No later
+//!   round touches that name before the `Made` is durable (see the replayer). A client's own CREATE is of this kind,
+//!   too: whoever comes after it under that name waits for its locks, and its `Made` was appended under them.
+//! * Every other one, and each that redo makes, is made in the pen under its node id, which no name can be mistaken
+//!   for; it leaves the pen when its `Made` is durable.
+//!
+//! | an object tain does not know stands            | it is                                                          |
+//! | ---------------------------------------------- | -------------------------------------------------------------- |
+//! | in the pen, under the id of a node of the round | that node                                                     |
+//! | where a node of the round got its first name    | the first such node that has no identity yet, if of its kind  |
+//! |                                                 | (and, of a symlink, its text)                                 |
+//! | anywhere else, or it is of another kind         | foreign: it is left alone, and what needs its name is refused |
+//!
+//! A node that has an identity is never looked for under a name: when its object is gone (a power cut took it), it is
+//! made again. All bytes of a new file come again from the round, so one that is recognised starts at size 0.
+
+use super::projection::{PEN, pen_name};
+use super::reconcile::{Key, Site};
+use super::round::Origin;
+use super::{index_error, reconcile};
+use crate::filer::aside::side_by_side;
+use crate::filer::{Changes, Error, ErrorKind, MakeAttrs, Object, Result};
+use journal_format::event::What;
+use journal_format::ids::{Kind, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Site<'_> {
+    /// Which node an object that stands under a touched name is.
+    pub(super) async fn recognise(&self, key: &Key, object: &Object) -> Result<Option<NodeId>> {
+        if let Some(node) = self.location.objects.node(&object.id).map_err(index_error)? {
+            return Ok(Some(node));
+        }
+        for node in self.unmade(key)? {
+            if !self.fits(node, object).await? {
+                continue;
+            }
+            if object.kind == Kind::File {
+                self.location.filer.set(object, Changes { size: Some(0), ..Changes::default() }).await?;
+            }
+            self.attributes(node, object).await?;
+            self.note_made(node, object)?;
+            return Ok(Some(node));
+        }
+        tracing::warn!(location = %self.location.id, dir = %key.0, name = %String::from_utf8_lossy(&key.1),
+            "an object that tain does not know stands in the tree; it is left alone");
+        Ok(None)
+    }
+
+    /// Who it may be: the first that was made there and has no identity. (A dirty set does not keep the order.)
+    fn unmade(&self, key: &Key) -> Result<Vec<NodeId>> {
+        let penned = (key.0 == PEN).then(|| std::str::from_utf8(&key.1).ok()?.parse().ok().map(NodeId)).flatten();
+        let born = self.round.born.get(key).into_iter().flatten().copied();
+        let mut unmade = Vec::new();
+        for node in penned.into_iter().chain(born) {
+            if self.location.objects.identity(node).map_err(index_error)?.is_none() {
+                unmade.push(node);
+                if !self.round.partial {
+                    break;
+                }
+            }
+        }
+        Ok(unmade)
+    }
+
+    async fn fits(&self, node: NodeId, object: &Object) -> Result<bool> {
+        if let Some(kind) = self.round.gone.get(&node) {
+            return Ok(*kind == object.kind);
+        }
+        let Some((kind, origin)) = self.round.makes.get(&node) else { return Ok(false) };
+        if *kind != object.kind {
+            return Ok(false);
+        }
+        match origin {
+            Origin::Event(e) if let What::Symlink { target } = &e.what => {
+                Ok(self.location.filer.readlink(object).await? == *target)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Attributes of an adopted object, as its creation would have set them.
+    async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
+        let changes = match self.round.makes.get(&node) {
+            Some((_, Origin::Event(e))) => Changes {
+                uid: Some(e.uid),
+                gid: Some(e.gid),
+                mode: Some(e.mode),
+                size: Some(e.size).filter(|size| *size > 0),
+                atime: e.atime,
+                mtime: None,
+            },
+            Some((kind, Origin::Source)) => {
+                let Some(source) = self.source else { return Ok(()) };
+                let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
+                source.carry_xattrs(node, self.location.filer.as_ref(), object).await?;
+                Changes { uid: Some(attrs.uid), gid: Some(attrs.gid), mode: Some(attrs.mode), ..later }
+            }
+            None => return Ok(()),
+        };
+        let changes = if object.kind == Kind::Symlink { Changes { mode: None, ..changes } } else { changes };
+        self.location.filer.set(object, changes).await
+    }
+
+    fn note_made(&self, node: NodeId, object: &Object) -> Result<()> {
+        let changes = self.location.objects.put(node, &object.id).map_err(index_error)?;
+        self.location.objects.store.write(changes);
+        self.location.remember(node, object);
+        let mut state = self.state.lock();
+        state.made.push((node, object.id.clone()));
+        if !self.location.filer.capabilities().open_by_identity && object.kind == Kind::Dir {
+            state.held.insert(node, object.clone());
+        }
+        Ok(())
+    }
+
+    /// Step 2: in the pen, what a name alone would not tell for sure; recorded before anything leaves it.
+    pub(super) async fn make_aside(
+        &self,
+        wanted: &BTreeMap<NodeId, Vec<Key>>,
+        parked: &mut BTreeSet<NodeId>,
+    ) -> Result<()> {
+        let Some(recorder) = self.recorder else { return Ok(()) };
+        let mut aside = Vec::new();
+        for (node, keys) in wanted {
+            let plain = !self.round.ask_filer && keys.first().is_none_or(|key| self.round.is_plain(*node, key));
+            let new = self.round.makes.contains_key(node) && !parked.contains(node);
+            if new && !plain && !self.state.lock().broken.contains(node) && self.locate(*node).await?.is_none() {
+                aside.push((*node, keys.first()));
+            }
+        }
+        if !aside.is_empty() {
+            let pen = self.location.filer.pen().await?;
+            let makes: Vec<_> = aside.iter().map(|(node, key)| self.make_in_pen(*node, *key, &pen)).collect();
+            parked.extend(side_by_side(makes).await?.into_iter().flatten());
+        }
+        if !aside.is_empty() || self.round.ask_filer {
+            let made = std::mem::take(&mut self.state.lock().made);
+            if !made.is_empty() {
+                recorder.made(self.location.id, &made).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn make_in_pen(&self, node: NodeId, key: Option<&Key>, pen: &Object) -> Result<Option<NodeId>> {
+        let name = pen_name(node);
+        let done = match self.make(node, pen, &name).await {
+            Ok(Some(_)) => {
+                self.state.lock().there.insert((PEN, name), node);
+                return Ok(Some(node));
+            }
+            Ok(None) => {
+                self.state.lock().void.insert(node);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        };
+        // What came before the error stays in the pen: the next try finds it there.
+        self.or_report(node, key, done).await.map(|_| None)
+    }
+
+    /// A new object; `None` when its source is gone.
+    pub(super) async fn make(&self, node: NodeId, dir: &Object, name: &[u8]) -> Result<Option<Object>> {
+        let filer = &self.location.filer;
+        let Some((kind, origin)) = self.round.makes.get(&node) else {
+            if self.source.is_some_and(|source| source.is_gone(node)) {
+                return Ok(None);
+            }
+            return Err(Error::new(
+                ErrorKind::Stale,
+                "place",
+                format!("node {node} should be on the filer and is not: it was removed behind tain's back"),
+            ));
+        };
+        let (what, attrs, later) = match origin {
+            Origin::Event(e) => {
+                let size = Some(e.size).filter(|size| *size > 0);
+                (
+                    e.what.clone(),
+                    MakeAttrs { mode: e.mode, uid: e.uid, gid: e.gid },
+                    Changes { size, atime: e.atime, ..Changes::default() },
+                )
+            }
+            Origin::Source => {
+                let source = self
+                    .source
+                    .ok_or_else(|| Error::new(ErrorKind::Invalid, "make", "there is no source to copy from"))?;
+                match source.describe(node, *kind).await? {
+                    Some(found) => found,
+                    // What is in it may live on elsewhere, and is here until the journal says so.
+                    None if *kind == Kind::Dir => (What::Dir, self.for_now().await?, Changes::default()),
+                    None => return Ok(None),
+                }
+            }
+        };
+        let object = filer.make(dir, name, &what, attrs).await?;
+        crash_point!("RECONCILE_MADE");
+        if later != Changes::default() {
+            let set = filer.set(&object, later).await;
+            if let Err(error) = set {
+                return Err(self.unmake(dir, name, *kind, error).await);
+            }
+        }
+        if let (Origin::Source, Some(source)) = (origin, self.source) {
+            source.carry_xattrs(node, filer.as_ref(), &object).await?;
+        }
+        debug_assert!(what.kind() == *kind || matches!(what, What::File));
+        self.note_made(node, &object)?;
+        Ok(Some(object))
+    }
+
+    /// Attributes of a directory that is soon to go.
+    async fn for_now(&self) -> Result<MakeAttrs> {
+        let filer = &self.location.filer;
+        let root = filer.stat(&filer.root().await?).await?;
+        Ok(MakeAttrs { mode: 0o700, uid: root.uid, gid: root.gid })
+    }
+
+    /// A creation has all its effect or none.
+    async fn unmake(&self, dir: &Object, name: &[u8], kind: Kind, error: Error) -> Error {
+        if !reconcile::is_final(error.kind) {
+            return error; // the next try finds it, and sets what is missing
+        }
+        let filer = &self.location.filer;
+        let gone = if kind == Kind::Dir { filer.rmdir(dir, name).await } else { filer.remove(dir, name).await };
+        if let Err(left) = gone {
+            tracing::warn!(location = %self.location.id, error = %left, "an object that could not be finished stays");
+        }
+        error
+    }
+}

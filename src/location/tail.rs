@@ -1,0 +1,74 @@
+//! Names as they should be at the journal's end, while the live index does not hold the last operations yet.
+//!
+//! Bound: the names that operations have touched since the index's last commit, as the round of the same redo.
+
+use super::View;
+use crate::index::live::Live;
+use crate::index::store::Result;
+use journal_format::event::Event;
+use journal_format::ids::{Kind, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+type Key = (NodeId, Vec<u8>);
+
+/// The live index, and over it what each touched name leads to in the end. The index may be ahead and hold some of it.
+pub struct Tail {
+    live: Arc<Live>,
+    entries: BTreeMap<Key, Option<(NodeId, Kind)>>,
+    names: BTreeMap<NodeId, BTreeSet<Key>>,
+}
+
+impl Tail {
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
+        Self { live, entries: BTreeMap::new(), names: BTreeMap::new() }
+    }
+
+    /// What is not an operation on names changes nothing here.
+    pub fn fold(&mut self, event: &Event) {
+        match event {
+            Event::Make(e) => self.put(e.dir, &e.name, Some((e.node, e.what.kind()))),
+            Event::Remove(e) => self.put(e.dir, &e.name, None),
+            Event::Rename(e) => {
+                self.put(e.from_dir, &e.from_name, None);
+                self.put(e.to_dir, &e.to_name, Some((e.node, e.kind)));
+            }
+            Event::Link(e) => self.put(e.dir, &e.name, Some((e.node, e.kind))),
+            Event::Adopt(e) => e.entries.iter().for_each(|a| self.put(e.dir, &a.name, Some((a.node, a.kind)))),
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, dir: NodeId, name: &[u8], to: Option<(NodeId, Kind)>) {
+        let key = (dir, name.to_vec());
+        if let Some((node, _)) = self.entries.get(&key).copied().flatten()
+            && let Some(names) = self.names.get_mut(&node)
+        {
+            names.remove(&key);
+        }
+        if let Some((node, _)) = to {
+            self.names.entry(node).or_default().insert(key.clone());
+        }
+        self.entries.insert(key, to);
+    }
+}
+
+impl View for Tail {
+    fn entry(&self, dir: NodeId, name: &[u8]) -> Result<Option<(NodeId, Kind)>> {
+        match self.entries.get(&(dir, name.to_vec())) {
+            Some(entry) => Ok(*entry),
+            None => View::entry(&self.live, dir, name),
+        }
+    }
+
+    fn names(&self, node: NodeId, limit: usize) -> Result<Vec<Key>> {
+        let mut names: Vec<Key> = self.names.get(&node).into_iter().flatten().take(limit).cloned().collect();
+        for key in View::names(&self.live, node, limit)? {
+            if names.len() < limit && !self.entries.contains_key(&key) {
+                names.push(key);
+            }
+        }
+        Ok(names)
+    }
+}
