@@ -167,9 +167,13 @@ impl Data<'_> {
     /// No object: right when its source was gone (steps on it are void), an error report otherwise.
     fn missing(&self, node: NodeId, ops: &[DataOp]) -> Result<NodeCarried> {
         if self.source.is_none() {
-            // Nothing is left that could be done to it; that nobody is told so by a refusal is no loss.
+            // Nothing is left that could be done to it; that no client is told so by a refusal is no loss.
             tracing::error!(location = %self.location.id, %node, "an object is gone from the primary: somebody else removed it");
-            return Ok(NodeCarried::default());
+            let (path, error) = (format!("node {node}").into_bytes(), "the object is not there any more".to_owned());
+            return Ok(NodeCarried {
+                failed: Some(CopyFailed { node, path, error, fatal: false }),
+                ..Default::default()
+            });
         }
         let gone = self.settled.void.contains(&node) || self.source.is_some_and(|source| source.is_gone(node));
         if !gone {

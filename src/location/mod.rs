@@ -49,6 +49,17 @@ pub trait Recorder: Send + Sync {
     async fn made(&self, location: LocationId, objects: &[(NodeId, Identity)]) -> filer::Result<()>;
 }
 
+/// Takes it down in the location's own store, for those who have no journal of their own.
+pub struct InStore(pub Objects);
+
+#[async_trait]
+impl Recorder for InStore {
+    async fn made(&self, _location: LocationId, _objects: &[(NodeId, Identity)]) -> filer::Result<()> {
+        // They are in it already, not durably.
+        self.0.store.commit(self.0.store.lsn()).map_err(index_error)
+    }
+}
+
 pub struct Location {
     pub id: LocationId,
     /// The node of its root directory.

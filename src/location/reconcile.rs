@@ -413,7 +413,10 @@ impl<'a> Site<'a> {
             // An object that somebody else removed is no refusal: there is nothing left that could be done to it.
             if error.kind == ErrorKind::Stale {
                 tracing::error!(location = %self.location.id, %node, %error, "an object is gone from the primary");
-                self.state.lock().broken.insert(node);
+                let (path, error) = (format!("node {node}").into_bytes(), error.to_string());
+                let mut state = self.state.lock();
+                state.broken.insert(node);
+                state.failed.push(CopyFailed { node, path, error, fatal: false });
                 return Ok(false);
             }
             let Some(key) = key else { return Err(error) };

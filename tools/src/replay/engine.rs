@@ -18,7 +18,7 @@ use tain::index::objects::Objects;
 use tain::index::store::Store;
 use tain::location::carry_out::{DoneSteps, carry_out, put_times};
 use tain::location::round::{DataOp, Origin, Round};
-use tain::location::{Location, View};
+use tain::location::{InStore, Location, View};
 
 /// Names touched in a stretch; one that was begun may be longer.
 const NAMES_MAX: usize = 100_000;
@@ -285,7 +285,8 @@ impl<'a> Engine<'a> {
         }
         self.fold(from, stretch.end)?;
         let live = self.live.clone();
-        let carried = carry_out(&self.location, live.as_ref(), None, &stretch.round, &DoneSteps::new()).await;
+        let (recorder, none) = (InStore(self.location.objects.clone()), DoneSteps::new());
+        let carried = carry_out(&self.location, live.as_ref(), None, &stretch.round, &none, &recorder).await;
         refused(carried.map_err(told)?.failed)?;
         let mut touched = stretch.round.times.clone();
         let (mut at, mut bytes) = (from, 0);
@@ -293,12 +294,15 @@ impl<'a> Engine<'a> {
             let (round, next) = self.window(at, stretch.end)?;
             bytes += round.bytes();
             touched.extend(round.times.iter().copied());
-            let carried = carry_out(&self.location, live.as_ref(), None, &round, &DoneSteps::new()).await;
+            let carried = carry_out(&self.location, live.as_ref(), None, &round, &none, &recorder).await;
             refused(carried.map_err(told)?.failed)?;
             at = next;
         }
         put_times(&self.location, live.as_ref(), &live, &touched).await.map_err(told)?;
         self.location.filer.sync().await.map_err(told)?;
+        for (_, node) in self.location.take_retired() {
+            self.location.objects.store.write(self.location.objects.remove(node)?);
+        }
         self.location.objects.store.commit(Lsn(stretch.end))?;
         self.live.store.commit(Lsn(stretch.end))?;
         Ok(bytes)
@@ -369,8 +373,9 @@ impl Stretch {
         match event {
             Event::Adopt(e) => self.adopts.push((lsn, e)),
             Event::Make(e) => {
+                // Told before its name: an object that is not known yet is recognised by the first one.
+                round.make(e.node, e.what.kind(), Origin::Event(Box::new(e.clone())));
                 touch(round, e.dir, &e.name, e.node);
-                round.make(e.node, e.what.kind(), Origin::Event(Box::new(e)));
             }
             Event::Remove(e) => {
                 touch(round, e.dir, &e.name, e.node);
