@@ -116,9 +116,11 @@ pub struct Redo<'a> {
 impl Redo<'_> {
     /// Bring the location, and then the live index, to the journal's durable end. Not synced yet.
     pub async fn run(&self) -> Result<Redone, Error> {
-        let Collected { round, operations, tail, end } = self.collect().await?;
+        let Collected { mut round, operations, tail, end } = self.collect().await?;
         let bytes = round.bytes();
         if !round.is_empty() {
+            // The pen comes and goes in it.
+            round.touch_times(self.location.root);
             crash_point!("REDO_COLLECTED");
             let carried = carry_out(self.location, &tail, None, &round, &DoneSteps::new(), self.recorder).await?;
             crash_point!("REDO_CARRIED");
