@@ -2,9 +2,10 @@
 
 use crate::support::{Dir, client, exe, name};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tain::demo::nfs::{Call, How, SetAttrs, status};
 use tain::demo::service::Service;
+use tokio::time::Instant;
 
 const LONG: Duration = Duration::from_secs(180);
 
