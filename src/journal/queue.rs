@@ -1,5 +1,5 @@
 //! Who waits for which LSN, and the hand-over between the writer and the ringer; see `wait.rs`. It uses nothing but
-//! `sync`, so that `models/` can run every interleaving of it.
+//! `sync`, so that `tests/models` can run every interleaving of it.
 //!
 //! No wake is lost:
 //! - the writer moves the durable LSN, then looks through the queue; who waits looks at that LSN once more under the

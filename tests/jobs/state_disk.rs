@@ -3,7 +3,8 @@
 use crate::support::{Dir, client, exe, name};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tain::demo::nfs::{Call, How, SetAttrs, status};
+use tain::demo::client::Client;
+use tain::demo::nfs::{Call, Fh, How, SetAttrs, status};
 use tain::demo::service::Service;
 use tokio::time::Instant;
 
@@ -40,30 +41,26 @@ async fn a_full_state_disk_ends_the_service_with_a_reason_and_what_was_answered_
     service.tain(&["junction", "add", "/a", "one:/export"]).await.unwrap();
     let nfs = client(&service, 1);
     let root = nfs.mount(b"/a").await.unwrap().unwrap();
+    let mut answered = Vec::new();
+    for _ in 0..100 {
+        create(&nfs, &root, &mut answered).await;
+    }
+    assert_eq!(answered.len(), 100);
     // All the room that is left.
     let filler = state.join("filler");
     let zeros = vec![0_u8; 64 << 10];
     let mut full = std::fs::File::create(&filler).unwrap();
     while std::io::Write::write_all(&mut full, &zeros).is_ok() {}
-    let mut answered = Vec::new();
     let begun = Instant::now();
     let ended = loop {
         if let Some(ended) = service.ended().unwrap() {
             break ended;
         }
         assert!(begun.elapsed() < LONG, "it goes on on a full disk: {}", service.last_words());
-        let new = format!("{:0200}", answered.len());
-        let how = How::Guarded(SetAttrs::mode(0o600));
-        let create = Call::Create { dir: root.clone(), name: name(&new), how };
-        // When the service has gone the client would wait for it.
-        match tokio::time::timeout(Duration::from_secs(2), nfs.nfs(&create)).await {
-            Ok(Ok(reply)) if reply.status == status::OK => answered.push(new),
-            _ => {}
-        }
+        create(&nfs, &root, &mut answered).await;
     };
     assert_eq!(ended.code(), Some(70), "{}", service.last_words());
     assert!(service.last_words().contains("[state] dir"), "{}", service.last_words());
-    assert!(!answered.is_empty());
     drop(full);
     std::fs::remove_file(filler).unwrap();
     service.start().await.unwrap();
@@ -73,4 +70,16 @@ async fn a_full_state_disk_ends_the_service_with_a_reason_and_what_was_answered_
         assert_eq!(reply.status, status::OK, "{new}");
     }
     service.stop().await.unwrap();
+}
+
+/// One more file, if the service answers.
+async fn create(nfs: &Client, dir: &Fh, answered: &mut Vec<String>) {
+    let new = format!("{:0200}", answered.len());
+    let how = How::Guarded(SetAttrs::mode(0o600));
+    let call = Call::Create { dir: dir.clone(), name: name(&new), how };
+    // When the service has gone the client would wait for it.
+    match tokio::time::timeout(Duration::from_secs(2), nfs.nfs(&call)).await {
+        Ok(Ok(reply)) if reply.status == status::OK => answered.push(new),
+        _ => {}
+    }
 }

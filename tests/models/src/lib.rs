@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a model that panics has found what it was looking for")]
 
 #[allow(dead_code)]
-#[path = "../../src/journal/queue.rs"]
+#[path = "../../../src/journal/queue.rs"]
 mod queue;
 
 /// What `queue.rs` is made of.
