@@ -280,6 +280,10 @@ impl Keeper {
             JobState::Synchronized if self.is_out_of_sync() => {
                 self.to(JobState::Moving, "the destination is out of sync").await
             }
+            // A rename brought it in, or the switch found it: nobody copies but a moving job.
+            JobState::Synchronized if is_pending(running) => {
+                self.to(JobState::Moving, "something came that is not copied yet").await
+            }
             JobState::Synchronized if running.switch_after > Instant::now() => Ok(()),
             JobState::Synchronized => self.to(JobState::Transitioning, "").await,
             JobState::Transitioning => self.transition(running).await,
@@ -351,6 +355,12 @@ impl Keeper {
     async fn to(&self, state: JobState, reason: &str) -> Result<()> {
         to(&self.core, self.job, state, reason).await
     }
+}
+
+/// Something is not copied, or not whole.
+fn is_pending(running: &Running) -> bool {
+    let pending = running.handle.status.borrow().pending;
+    pending.dirs + pending.files + pending.incomplete > 0
 }
 
 /// A refusal means that somebody else (an abort) was first.

@@ -7,7 +7,7 @@ use tain::sim::found::{FOUND, OPEN};
 use tain::sim::{Outcome, run};
 
 /// The seeds that CI runs. `TAIN_SEEDS` runs 1 to n, and those that found something.
-const SEEDS: &[u64] = &[2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 50];
+const SEEDS: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 22, 24, 50, 156];
 /// Faults that they must have met.
 const CI_FEWEST: &[&str] =
     &["changes lost", "clock set", "full", "journal failed", "kill", "power cut", "read refused", "switch"];
