@@ -100,6 +100,7 @@ pub struct FsStat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     pub hard_links: bool,
+    /// Character and block devices; fifos and sockets need no privilege.
     pub special_files: bool,
     pub holes: bool,
     pub xattrs: bool,

@@ -176,8 +176,13 @@ fn check_what(call: &Call, location: &Location, what: &What) -> Result<(), Statu
         What::File => Err(Status::BadType),
         What::Symlink { target } => check_target(target),
         What::Char { .. } | What::Block { .. } if !call.cred().is_root() => Err(Status::Perm),
-        What::Fifo | What::Socket | What::Char { .. } | What::Block { .. } => {
-            if location.filer.capabilities().special_files { Ok(()) } else { Err(Status::NotSupp) }
+        What::Fifo | What::Socket => Ok(()),
+        What::Char { .. } | What::Block { .. } => {
+            if location.filer.capabilities().special_files {
+                Ok(())
+            } else {
+                Err(Status::NotSupp)
+            }
         }
     }
 }
