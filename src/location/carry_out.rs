@@ -213,8 +213,13 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
     let Some(rec) = live.node(node).map_err(index_error)? else { return Ok(()) };
     let object = match location.object(view, node).await {
         Ok(object) => object,
-        // Gone meanwhile, or reported when it could not be made.
-        Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => return Ok(()),
+        Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
+            // Gone meanwhile; or it could not be made, which was reported.
+            if live.node(node).map_err(index_error)?.is_some() {
+                tracing::warn!(location = %location.id, %node, %error, "a modification time has no object to be put on");
+            }
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     match location.filer.set(&object, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await {

@@ -26,8 +26,10 @@ use async_trait::async_trait;
 use cache::Cache;
 use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
 use parking_lot::{Mutex, RwLock};
+use projection::PEN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 pub use view::View;
 
 #[cfg(test)]
@@ -41,6 +43,10 @@ const OBJECTS_KEPT_MAX: usize = 1024;
 const NAMES_TRIED_MAX: usize = 64;
 /// Deeper trees are refused when they must be walked; by identity any depth works.
 const DEPTH_MAX: usize = 1024;
+/// Walks that may fail because names moved meanwhile, before names are asked to stay.
+const WALKS: u32 = 4;
+/// How long a walk waits for the operations on names that are under way: a filer that hangs has nothing to walk on.
+const STILL_MAX: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// Takes down, durably, which object a new node is.
 #[async_trait]
@@ -70,6 +76,8 @@ pub struct Location {
     pub objects: Objects,
     /// Held while it is synced for a checkpoint.
     pub syncing: tokio::sync::Mutex<()>,
+    /// Shared by who takes a name away on the filer, until the view says so too; see [`object`](Self::object).
+    moving: tokio::sync::RwLock<()>,
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
     touched: Mutex<BTreeSet<NodeId>>,
@@ -83,8 +91,8 @@ impl Location {
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
         let cache = Mutex::new(Cache::new(OBJECTS_KEPT_MAX));
         let fence = Fence::default();
-        let (touched, retired, syncing) = Default::default();
-        Self { id, root, filer, fence, objects, syncing, cache, touched, retired }
+        let (touched, retired, syncing, moving) = Default::default();
+        Self { id, root, filer, fence, objects, syncing, moving, cache, touched, retired }
     }
 
     /// With a fence in front of its filer: for a secondary, whose replayer gives up a round that hangs.
@@ -94,26 +102,39 @@ impl Location {
     }
 
     /// The node's object: remembered, by identity, or by walking `view`'s names and checking identities.
-    /// [`ErrorKind::Stale`] when there is none (any more).
+    /// [`ErrorKind::Stale`] when there is none (any more), and only then: a walk that names moved under is repeated, in
+    /// the end while none may ([`names_move`](Self::names_move)).
     pub async fn object(&self, view: &dyn View, node: NodeId) -> filer::Result<Object> {
         if let Some(object) = self.at_hand(node).await? {
             return Ok(object);
         }
-        // Names may move while they are walked; a few looks settle it.
-        let mut last = stale(node);
-        for _ in 0..4 {
+        for _ in 0..WALKS {
             match self.walk(view, node).await {
-                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::NotDir) => {
-                    last = error
-                }
+                Err(error) if is_absent(&error) => {}
                 other => return other,
             }
         }
-        Err(Error { kind: ErrorKind::Stale, ..last })
+        let Ok(_still) = tokio::time::timeout(STILL_MAX, self.moving.write()).await else {
+            let detail = format!("node {node} must be walked to, and an operation on names does not end");
+            return Err(Error::new(ErrorKind::Busy, "find", detail));
+        };
+        match self.walk(view, node).await {
+            Err(error) if is_absent(&error) => Err(Error { kind: ErrorKind::Stale, ..error }),
+            other => other,
+        }
+    }
+
+    /// To be held from before a name is taken away on the filer until the view says so, by whoever has the objects that
+    /// it works on already: nothing may be asked of [`object`](Self::object) meanwhile.
+    pub async fn names_move(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.moving.read().await
     }
 
     /// The object if it can be had without walking.
     pub async fn at_hand(&self, node: NodeId) -> filer::Result<Option<Object>> {
+        if node == PEN {
+            return self.filer.pen().await.map(Some);
+        }
         if let Some(object) = self.cache.lock().get(&node) {
             return Ok(Some(object));
         }
@@ -172,11 +193,14 @@ impl Location {
         }
         let id = self.identity(node)?;
         for (parent, name) in names {
-            let Ok(dir) = Box::pin(self.object(view, parent)).await else { continue };
-            match self.filer.lookup(&dir, &name).await {
+            let there = match Box::pin(self.walk(view, parent)).await {
+                Ok(dir) => self.filer.lookup(&dir, &name).await,
+                Err(error) => Err(error),
+            };
+            match there {
                 Ok(object) if object.id == id => return Ok(Some((parent, name))),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Stale) => {}
+                Err(error) if is_absent(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -228,6 +252,11 @@ impl Location {
     pub fn take_touched(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.touched.lock())
     }
+}
+
+/// There is no such object where it was looked for.
+fn is_absent(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound | ErrorKind::NotDir)
 }
 
 fn stale(node: NodeId) -> Error {

@@ -483,6 +483,12 @@ impl<'a> Site<'a> {
 
     /// The node's object, wherever it is now; `None` when it is nowhere.
     pub async fn locate(&self, node: NodeId) -> Result<Option<Object>> {
+        self.locate_below(node, &mut Vec::new()).await
+    }
+
+    /// `below` is being looked for: a directory may be in one of its places, and that one in a place of this one's (two
+    /// that changed places), but never is one in itself.
+    async fn locate_below(&self, node: NodeId, below: &mut Vec<NodeId>) -> Result<Option<Object>> {
         if let Some(object) = self.state.lock().held.get(&node) {
             return Ok(Some(object.clone()));
         }
@@ -496,19 +502,28 @@ impl<'a> Site<'a> {
             Err(error) => return Err(error),
         }
         let Some(id) = self.location.objects.identity(node).map_err(index_error)? else { return Ok(None) };
+        below.push(node);
+        let mut found = None;
         for (parent, name) in self.places(node)? {
-            let Some(dir) = Box::pin(self.dir_there(parent)).await? else { continue };
+            let dir = match parent {
+                PEN => Some(self.location.filer.pen().await?),
+                parent if below.contains(&parent) => None,
+                parent => Box::pin(self.locate_below(parent, below)).await?,
+            };
+            let Some(dir) = dir else { continue };
             match self.location.filer.lookup(&dir, &name).await {
                 Ok(object) if object.id == id => {
                     self.location.remember(node, &object);
-                    return Ok(Some(object));
+                    found = Some(object);
+                    break;
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotDir | ErrorKind::Stale) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        below.pop();
+        Ok(found)
     }
 
     /// Where a node may be: by the names after the round, by those the round touched, in the pen.

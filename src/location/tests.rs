@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod outage;
+mod walks;
 
 const JUNCTION: JunctionId = JunctionId(1);
 const FROM: LocationId = LocationId(1);
@@ -169,19 +170,23 @@ impl World {
             1 => What::Symlink { target: b"/nowhere".to_vec() },
             _ => What::File,
         };
+        self.made(dir, &name, what).await;
+    }
+
+    async fn made(&mut self, dir: NodeId, name: &[u8], what: What) -> NodeId {
         let node = NodeId(self.next);
         self.next += 1;
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let mode = if what == What::Dir { 0o755 } else { 0o640 };
         let at = self.object(dir).await;
-        let object = self.source.filer.make(&at, &name, &what, MakeAttrs { mode, uid, gid }).await.unwrap();
+        let object = self.source.filer.make(&at, name, &what, MakeAttrs { mode, uid, gid }).await.unwrap();
         self.source.objects.store.write(self.source.objects.put(node, &object.id).unwrap());
         self.nodes.insert(node, what.kind());
         let make = Make {
             junction: JUNCTION,
             location: FROM,
             dir,
-            name,
+            name: name.to_vec(),
             node,
             what,
             mode,
@@ -194,14 +199,15 @@ impl World {
             caller: Caller::default(),
         };
         self.record(Event::Make(make), Bytes::new());
+        node
     }
 
     async fn write(&mut self) {
         let Some(node) = self.some(|k| k == Kind::File) else { return };
-        let object = self.object(node).await;
         if self.dice.roll(4) == 0 {
             let size = self.dice.roll(300_000);
             let changes = filer::Changes { size: Some(size), ..Default::default() };
+            let object = self.object(node).await;
             self.source.filer.set(&object, changes).await.unwrap();
             let set = SetAttr {
                 junction: JUNCTION,
@@ -221,6 +227,11 @@ impl World {
         let offset = self.dice.roll(200_000);
         let fill = self.dice.roll(255) as u8 + 1;
         let data = Bytes::from(vec![fill; 1 + self.dice.roll(100_000) as usize]);
+        self.written(node, offset, data).await;
+    }
+
+    async fn written(&mut self, node: NodeId, offset: u64, data: Bytes) {
+        let object = self.object(node).await;
         self.source.filer.write(&object, offset, data.clone()).await.unwrap();
         let len = u32::try_from(data.len()).unwrap();
         let write =
@@ -260,13 +271,18 @@ impl World {
         else {
             return;
         };
+        self.renamed(node, to_dir, &to_name).await;
+    }
+
+    /// Unless it may not be.
+    async fn renamed(&mut self, node: NodeId, to_dir: NodeId, to_name: &[u8]) {
         let Some((from_dir, from_name)) = self.live.names(node, 1).unwrap().pop() else { return };
         let kind = self.nodes[&node];
         if node == ROOT || self.is_below(to_dir, node) {
             return;
         }
         let mut replaced = None;
-        if let Some(there) = self.live.entry(to_dir, &to_name).unwrap() {
+        if let Some(there) = self.live.entry(to_dir, to_name).unwrap() {
             let fits = (kind == Kind::Dir) == (there.kind == Kind::Dir);
             if there.node == node || !fits || there.kind == Kind::Dir && self.live.has_entries(there.node).unwrap() {
                 return;
@@ -274,7 +290,7 @@ impl World {
             replaced = Some(Replaced { node: there.node, kind: there.kind, last: self.last(there.node) });
         }
         let (from, to) = (self.object(from_dir).await, self.object(to_dir).await);
-        self.source.filer.rename(&from, &from_name, &to, &to_name).await.unwrap();
+        self.source.filer.rename(&from, &from_name, &to, to_name).await.unwrap();
         if let Some(replaced) = replaced.filter(|r| r.last) {
             self.nodes.remove(&replaced.node);
             self.source.forget(replaced.node);
@@ -285,7 +301,7 @@ impl World {
             from_dir,
             from_name,
             to_dir,
-            to_name,
+            to_name: to_name.to_vec(),
             node,
             kind,
             replaced,
@@ -353,10 +369,16 @@ impl World {
             self.recorded.0.lock().append(&mut self.made);
         }
         let source = Source { location: self.source.clone(), live: self.live.clone() };
+        if self.dice.roll(2) == 0 {
+            self.dest.forget_all();
+        }
         let carried =
             carry_out(&self.dest, &self.projection, Some(&source), &round, &self.done, &self.recorded).await?;
         self.made.extend(carried.made.iter().cloned());
         assert!(carried.failed.is_empty(), "{:?}", carried.failed);
+        if self.dice.roll(2) == 0 {
+            self.dest.forget_all(); // it is bounded
+        }
         put_times(&self.dest, &self.projection, &self.live, &round.times).await?;
         self.position = to;
         Ok(carried)

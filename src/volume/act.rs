@@ -102,6 +102,11 @@ impl Act {
         }
     }
 
+    /// Whether a name may lead nowhere, or elsewhere, once it is carried out.
+    pub const fn takes_names(&self) -> bool {
+        matches!(self, Act::Remove { .. } | Act::Rename { .. })
+    }
+
     pub async fn carry_out(&self, location: &Location) -> Outcome {
         let filer = location.filer.as_ref();
         let mut waiting = Waiting::new(self.name(), location.id);

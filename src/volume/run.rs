@@ -234,10 +234,12 @@ impl Volume {
     async fn end(&self, mutation: Mutation, event: Event, op: Op) -> Result<Ended, Status> {
         let Mutation { permit, guard, location, act } = mutation;
         let mut ended = Ended { guard, written: 0, _permit: permit };
+        let moving = if act.takes_names() { Some(location.names_move().await) } else { None };
         match act.carry_out(&location).await {
             Outcome::Done(made) => {
                 crash_point!(crate::crash::kind(&event), "AFTER_CARRY_OUT");
                 self.settle(&location, op.at, &act, &event, made.as_ref()).await?;
+                drop(moving);
                 crash_point!(crate::crash::kind(&event), "AFTER_INDEX");
                 if let Event::Write(write) = &event {
                     ended.written = write.len;
