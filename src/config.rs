@@ -16,7 +16,8 @@ const GIB: u64 = 1 << 30;
 /// The largest operation, 1 MiB of data and its header, fits several times. (Tests that die at crash points want many
 /// segments, and keep their operations small.)
 const SEGMENT_SIZE_MIN: u64 = if cfg!(feature = "crash-points") { 256 * KIB } else { 8 * MIB };
-const SEGMENT_SIZE_MAX: u64 = 16 * GIB;
+/// What the format can express.
+const SEGMENT_SIZE_MAX: u64 = journal_format::segment::SEGMENT_SIZE_MAX;
 /// One is written, one is spare, one is full and two are being read.
 const SEGMENTS_MIN: u64 = 4;
 
@@ -146,7 +147,7 @@ impl Config {
 fn journal(section: &Section<'_>) -> Result<Journal, Error> {
     let segment_size = section.size("segment_size")?.unwrap_or(256 * MIB);
     if !(SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&segment_size) || segment_size % (4 * KIB) != 0 {
-        return Err(section.bad("segment_size", "8 MiB to 16 GiB, a multiple of 4 KiB"));
+        return Err(section.bad("segment_size", "8 MiB to 4 GiB, a multiple of 4 KiB"));
     }
     // A limit that is not given follows the ones that are, so that setting one is enough.
     let least = segment_size.saturating_mul(SEGMENTS_MIN);
@@ -353,7 +354,7 @@ mod tests {
         };
         assert_eq!(limits("journal.hard_limit = \"2 GiB\""), (1024, 2048));
         assert_eq!(limits("journal.soft_limit = \"1 GiB\""), (1024, 2048));
-        assert_eq!(limits("journal.segment_size = \"8 GiB\""), (8192, 32768));
+        assert_eq!(limits("journal.segment_size = \"4 GiB\""), (4096, 16384));
     }
 
     #[test]
@@ -365,7 +366,8 @@ mod tests {
             ("journal.segment_size = \"256 MB\"", "journal.segment_size = \"256 MB\": expected a size"),
             ("journal.segment_size = -1", "journal.segment_size = -1: expected a size"),
             ("journal.segment_size = \"99999999999 TiB\"", "expected a size"),
-            ("journal.segment_size = 1048576", "journal.segment_size = 1048576: expected 8 MiB to 16 GiB"),
+            ("journal.segment_size = 1048576", "journal.segment_size = 1048576: expected 8 MiB to 4 GiB"),
+            ("journal.segment_size = \"4100 MiB\"", "journal.segment_size = \"4100 MiB\": expected 8 MiB to 4 GiB"),
             ("journal.segment_size = 16777217", "a multiple of 4 KiB"),
             ("journal.hard_limit = \"512 MiB\"", "journal.hard_limit = \"512 MiB\": expected at least 4 segments"),
             (

@@ -67,6 +67,8 @@ pub struct ServiceStatus {
     pub journal_limit_bytes: u64,
     /// From here on whoever lags lets go of the journal.
     pub journal_soft_limit_bytes: u64,
+    /// How the journal's batches are written: "direct", "buffered" or "map".
+    pub journal_append: &'static str,
     /// How often a client was told to come again because the journal was full.
     pub journal_refusals: u64,
     /// Who keeps how much of the journal, the most first.

@@ -88,6 +88,7 @@ impl Port for Double {
             journal_bytes: 20,
             journal_limit_bytes: 100,
             journal_soft_limit_bytes: 50,
+            journal_append: "direct",
             journal_refusals: 0,
             pins: Vec::new(),
             problems: self.problems.lock().clone(),

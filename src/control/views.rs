@@ -131,6 +131,7 @@ pub(super) fn status(port: &dyn Port) -> Value {
             "bytes": service.journal_bytes,
             "soft_limit_bytes": service.journal_soft_limit_bytes,
             "limit_bytes": service.journal_limit_bytes,
+            "append": service.journal_append,
             "refusals": service.journal_refusals,
             "pins": service.pins.iter().map(|pin| self::pin(&state, pin)).collect::<Vec<_>>(),
         },

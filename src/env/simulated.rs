@@ -55,6 +55,8 @@ pub struct Faults {
     /// Bytes that all files together may have.
     pub space: Option<u64>,
     pub read_fails: Vec<(PathBuf, Range<u64>)>,
+    /// The file system has no direct I/O.
+    pub no_direct: bool,
     /// What a durable write takes, where the journal waits for it in virtual time.
     pub write_takes: Option<Duration>,
 }
@@ -461,6 +463,9 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
         state.alive(state.life)?;
+        if how == Open::Direct && state.faults.no_direct {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let file = match (how, state.find(path)) {
             (Open::Create, Ok(_)) | (Open::Create, Err(_)) => {
                 state.files.push(FileData::default());

@@ -58,6 +58,13 @@ pub enum Error {
     /// A file system that cannot hold a journal safely.
     #[error("{} is on {kind}, which cannot hold a journal safely (choose another directory, or allow any file system)", dir.display())]
     UnsuitableFileSystem { dir: PathBuf, kind: &'static str },
+    /// It was asked for, and nothing else is put in its place.
+    #[error(
+        "{}: this file system has no direct I/O, and [journal] append says \"direct\": leave it out (the journal then \
+         takes what there is), say \"buffered\", or choose another directory",
+        path.display()
+    )]
+    NoDirectIo { path: PathBuf },
     /// The options contradict themselves.
     #[error("journal options: {0}")]
     Options(String),

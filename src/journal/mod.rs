@@ -98,12 +98,27 @@ pub struct Options {
 /// How batches are written; durable when they return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendMode {
-    /// Past the page cache, where the file system can; otherwise as `Buffered`.
+    /// `Direct` where the file system can, otherwise `Buffered`. [`Journal::append_mode`] says which it became.
+    Best,
+    /// Past the page cache. Where the file system cannot, the journal does not open.
     Direct,
     /// Through the page cache, then flushed.
     Buffered,
     /// Stored into a mapping, then flushed.
     Map,
+}
+
+impl AppendMode {
+    /// As it is configured and shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            AppendMode::Best => "best",
+            AppendMode::Direct => "direct",
+            AppendMode::Buffered => "buffered",
+            AppendMode::Map => "map",
+        }
+    }
 }
 
 /// Where a record came to lie. Not durable yet: see [`Journal::wait_durable`].
@@ -184,6 +199,8 @@ impl Journal {
         let found = recover::recover(&options, &dir)?;
         let sides = Sides::open(&dir, found.id)?;
         let room = Arc::new(tokio::sync::Notify::new());
+        // From here on it is the one that was found possible, for every segment.
+        let options = Options { append: found.target.mode(), ..options };
         let segments = Segments::new(&options, dir, found.id, found.size, found.segments, found.spares, room);
         let end = found.target.segment.header.first_lsn().plus(found.start);
         let shared = Arc::new(Shared::new(segments, found.target, found.start, found.last_time, end));
@@ -214,6 +231,11 @@ impl Journal {
 
     pub fn id(&self) -> [u8; 16] {
         self.inner.shared.segments.id
+    }
+
+    /// How batches are written: never `Best`, but what that became.
+    pub fn append_mode(&self) -> AppendMode {
+        self.inner.shared.segments.mode
     }
 
     /// Append; `at` runs under the journal's short lock the moment the place is given, in LSN order: it must be quick.

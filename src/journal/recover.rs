@@ -141,6 +141,12 @@ pub fn recover(options: &Options, dir: &Dir) -> Result<Recovered> {
     crash_point!("CUT_END");
     let last = segments.last().ok_or_else(|| not_whole(options, "there are no segments"))?;
     let target = Target::open(Arc::clone(last), options.append)?;
+    let mode = target.mode();
+    if options.append == super::AppendMode::Best && mode == super::AppendMode::Buffered {
+        tracing::warn!(dir = %options.dir.display(), "no direct I/O here: appending through the page cache");
+    } else {
+        tracing::info!(append = mode.name(), "appending");
+    }
     Ok(Recovered { id, size, segments, spares, target, start, last_time: tail.last_time, snapshot })
 }
 

@@ -102,7 +102,7 @@ pub struct Segments {
     pub id: [u8; 16],
     pub size: u64,
     pub max: usize,
-    mode: AppendMode,
+    pub mode: AppendMode,
     state: Mutex<State>,
     /// How many are in use, for those who may not wait for the lock.
     count: AtomicUsize,

@@ -263,3 +263,20 @@ fn the_hard_limit_is_said_when_operations_wait_and_not_before() {
         assert!(!journal.is_full());
     });
 }
+
+#[test]
+fn direct_io_that_was_asked_for_and_is_impossible_is_refused_and_a_default_says_what_it_became() {
+    let disk = SimDisk::new(7);
+    disk.set_faults(Faults { no_direct: true, ..Faults::default() });
+    world(7, || async {
+        let refused = Journal::open(Options { append: AppendMode::Direct, ..options(&disk) }).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, Error::NoDirectIo { .. }), "{refused}");
+        let journal = Journal::open(Options { append: AppendMode::Best, ..options(&disk) }).unwrap();
+        assert_eq!(journal.append_mode(), AppendMode::Buffered);
+        append(&journal, 0, b"through the page cache").await.unwrap();
+        journal.close().await.unwrap();
+        disk.set_faults(Faults::default());
+        let journal = Journal::open(Options { append: AppendMode::Best, ..options(&disk) }).unwrap();
+        assert_eq!((journal.append_mode(), nodes_of(&journal)), (AppendMode::Direct, vec![0]));
+    });
+}

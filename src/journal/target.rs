@@ -3,13 +3,13 @@
 //! | append     | how                                        | when                                                     |
 //! | ---------- | ------------------------------------------ | -------------------------------------------------------- |
 //! | `direct`   | one `O_DIRECT` write with `RWF_DSYNC`      | the default, where the file system has direct I/O        |
-//! | `buffered` | one write through the page cache, a flush  | where it has none                                        |
+//! | `buffered` | one write through the page cache, a flush  | the default where it has none                            |
 //! | `map`      | stores into a mapping, `msync` of the range | to compare: large folios are written back whole         |
 //!
 //! `docs/journal.md` has the figures.
 
 use super::AppendMode;
-use super::error::{At, Result};
+use super::error::{At, Error, Result};
 use super::map::Store;
 use super::segments::Segment;
 use crate::env::disk::{DiskFile, Open};
@@ -30,13 +30,13 @@ enum Writer {
 impl Target {
     pub fn open(segment: Arc<Segment>, mode: AppendMode) -> Result<Arc<Target>> {
         let writer = match mode {
+            AppendMode::Best => match segment.open_direct()? {
+                Some(file) => Writer::Direct(file),
+                None => Writer::Buffered(segment.open(Open::Write)?),
+            },
             AppendMode::Direct => match segment.open_direct()? {
                 Some(file) => Writer::Direct(file),
-                None => {
-                    let path = segment.path().display();
-                    tracing::warn!(%path, "no direct I/O here: appending through the page cache");
-                    Writer::Buffered(segment.open(Open::Write)?)
-                }
+                None => return Err(Error::NoDirectIo { path: segment.path().to_owned() }),
             },
             AppendMode::Buffered => Writer::Buffered(segment.open(Open::Write)?),
             AppendMode::Map => {
@@ -49,6 +49,15 @@ impl Target {
             }
         };
         Ok(Arc::new(Target { segment, writer }))
+    }
+
+    /// What the writer is.
+    pub fn mode(&self) -> AppendMode {
+        match self.writer {
+            Writer::Direct(_) => AppendMode::Direct,
+            Writer::Buffered(_) => AppendMode::Buffered,
+            Writer::Map(_) => AppendMode::Map,
+        }
     }
 
     /// One write, durable when it returns. Whatever is not a whole success is final: what the page cache or the disk

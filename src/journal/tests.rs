@@ -18,7 +18,7 @@ fn options(dir: &Path) -> Options {
         dir: dir.to_owned(),
         segment_size: SEGMENT,
         hard_limit: 8 * SEGMENT,
-        append: AppendMode::Direct,
+        append: AppendMode::Best,
         any_file_system: true,
         disk: Arc::new(RealDisk),
     }
@@ -89,7 +89,7 @@ fn copy_dir(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn what_is_appended_is_read_back_in_order_by_all_three_writers() {
-    for mode in [AppendMode::Direct, AppendMode::Buffered, AppendMode::Map] {
+    for mode in [AppendMode::Best, AppendMode::Buffered, AppendMode::Map] {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { append: mode, ..options(dir.path()) };
         let journal = Journal::open(options).unwrap();

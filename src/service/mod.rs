@@ -158,7 +158,8 @@ async fn open_journal(config: &Config) -> Result<Journal> {
     let append = match config.journal.append {
         Some(Append::Buffered) => AppendMode::Buffered,
         Some(Append::Map) => AppendMode::Map,
-        Some(Append::Direct) | None => AppendMode::Direct,
+        Some(Append::Direct) => AppendMode::Direct,
+        None => AppendMode::Best,
     };
     let options = Options {
         dir: config.journal.dir.clone(),

@@ -91,6 +91,7 @@ impl Port for ServicePort {
             journal_bytes: end_lsn.0.saturating_sub(start_lsn.0),
             journal_limit_bytes: self.hard_limit,
             journal_soft_limit_bytes: journal.soft_limit(),
+            journal_append: journal.append_mode().name(),
             journal_refusals: journal.stats().refusals,
             pins: self.pins(end_lsn),
             problems: self.problems(),
