@@ -2,14 +2,15 @@
 
 use crate::directory::{Directory, Item};
 use crate::filter::{Filter, paths_of};
+use crate::line::{Line, Style};
 use crate::names::Names;
-use crate::show;
+use crate::show::{self, Show};
 use anyhow::Result;
 use clap::Args;
-use journal_format::event::codec;
+use journal_format::event::{Event, codec};
 use journal_format::record::{KIND_PADDING, KIND_SEGMENT_END};
-use journal_format::scan::RecordRef;
-use serde_json::{Map, Value, json};
+use journal_format::scan::{Place, RecordRef};
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -38,13 +39,15 @@ struct Dumper<'a> {
     /// What begins here or behind may not be durable yet.
     stated: u64,
     /// A place without a record that nothing follows is the end of the journal: only then it need not be told.
-    gap: Option<Value>,
+    gap: Option<(u64, Place, String)>,
+    line: Line,
 }
 
 pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
     args.filter.check()?;
     let dir = Directory::open(&args.dirs)?;
-    let mut dumper = Dumper { args, names: None, stated: dir.stated_durable(), gap: None };
+    let line = Line::new(if args.json { Style::Json } else { Style::Words });
+    let mut dumper = Dumper { args, names: None, stated: dir.stated_durable(), gap: None, line };
     let (mut from, to) = args.filter.lsns();
     if args.paths || args.filter.wants_paths() {
         let mut names = Names::default();
@@ -58,118 +61,142 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
 impl Dumper<'_> {
     fn item(&mut self, segment: u64, item: Item<'_>, out: &mut dyn Write) -> Result<()> {
         let is_end = matches!(item, Item::Gap { resumes: None, .. });
-        if let Some(gap) = self.gap.take_if(|_| !is_end) {
-            print(self.args, &gap, out)?;
+        if let Some((segment, place, what)) = self.gap.take_if(|_| !is_end) {
+            self.bad(segment, Some(place), &what, out)?;
         }
-        let line = match item {
-            Item::Record(record) => match self.line_of(&record) {
-                Some(line) => line,
-                None => return Ok(()),
-            },
-            Item::Gap { place, what, resumes, .. } => {
-                let bad = json!({ "lsn": place.lsn.0, "segment": segment, "offset": place.offset, "bad": what });
-                match resumes {
-                    Some(_) => bad,
-                    None => {
-                        // The first: the segments made ready behind it are empty too.
-                        self.gap.get_or_insert(bad);
-                        return Ok(());
-                    }
-                }
+        match item {
+            Item::Record(record) => self.record(&record, out),
+            Item::Gap { place, what, resumes: Some(_), .. } => self.bad(segment, Some(place), &what, out),
+            Item::Gap { place, what, resumes: None, .. } => {
+                // The first: the segments made ready behind it are empty too.
+                self.gap.get_or_insert((segment, place, what));
+                Ok(())
             }
-            Item::Unreadable(what) => json!({ "segment": segment, "bad": what }),
-        };
-        print(self.args, &line, out)
+            Item::Unreadable(what) => self.bad(segment, None, &what, out),
+        }
     }
 
-    fn line_of(&mut self, record: &RecordRef<'_>) -> Option<Value> {
+    /// Where no record is.
+    fn bad(&mut self, segment: u64, place: Option<Place>, what: &str, out: &mut dyn Write) -> Result<()> {
+        let line = &mut self.line;
+        line.begin();
+        match line.style() {
+            Style::Json => {
+                line.open(b'{');
+                if let Some(place) = place {
+                    line.field("lsn", &place.lsn);
+                    line.field("offset", &place.offset);
+                }
+                line.field("segment", &segment);
+                line.field("bad", what);
+                line.close(b'}');
+            }
+            Style::Words => {
+                let (lsn, offset) = place.map_or_else(Default::default, |place| {
+                    (place.lsn.to_string(), format!(" at offset {}", place.offset))
+                });
+                line.raw(format!("{lsn:>12} NO RECORD in segment {segment}{offset}: {what}").as_bytes());
+            }
+        }
+        self.print(out)
+    }
+
+    fn record(&mut self, record: &RecordRef<'_>, out: &mut dyn Write) -> Result<()> {
         let (header, args) = (&record.header, self.args);
         let wanted = args.filter.in_range(header)
             && if header.is_filler() { args.all } else { args.filter.takes_kind(header.kind) };
         if !wanted && self.names.is_none() {
-            return None;
+            return Ok(());
         }
         let event = record.event();
         let mut paths = Vec::new();
         if let Ok(Some(event)) = &event {
             paths = paths_of(self.names.as_mut(), header, event);
             if !args.filter.takes(event, &paths) {
-                return None;
+                return Ok(());
             }
         } else if !args.filter.takes_any_event() {
-            return None;
+            return Ok(());
         }
         if !wanted {
-            return None;
+            return Ok(());
         }
-        let mut line = Map::new();
-        line.insert("lsn".into(), json!(header.lsn.0));
-        line.insert("time".into(), json!(show::time(header.time)));
-        match &event {
+        match self.line.style() {
+            Style::Json => self.json(record, &event, &paths),
+            Style::Words => self.words(record, &event, &paths),
+        }
+        self.print(out)
+    }
+
+    fn json(&mut self, record: &RecordRef<'_>, event: &Decoded, paths: &[String]) {
+        let (header, line) = (&record.header, &mut self.line);
+        line.begin();
+        line.open(b'{');
+        line.field("lsn", &header.lsn);
+        line.field("time", &header.time);
+        line.field("kind", &*kind_name(header.kind));
+        match event {
             Ok(Some(event)) => {
-                line.insert("kind".into(), json!(event.row().name));
-                let fields = show::fields(event).into_iter().map(|(name, value)| (name.to_owned(), value));
-                line.insert("event".into(), Value::Object(fields.collect()));
+                line.key("event");
+                line.open(b'{');
+                show::fields(event, line);
+                line.close(b'}');
             }
-            Ok(None) => drop(line.insert("kind".into(), json!(filler_name(header.kind)))),
-            Err(error) => {
-                line.insert("kind".into(), json!(kind_name(header.kind)));
-                line.insert("error".into(), json!(error.to_string()));
-            }
+            Ok(None) => {}
+            Err(error) => line.field("error", &error.to_string()),
         }
-        if args.paths {
-            line.insert("paths".into(), json!(paths));
+        if self.args.paths {
+            line.field("paths", paths);
         }
-        line.insert("end".into(), json!(header.end().0));
-        line.insert("durable".into(), json!(header.durable.0));
-        line.insert("bulk".into(), json!(header.bulk_len));
+        line.field("end", &header.end());
+        line.field("durable", &header.durable);
+        line.field("bulk", &header.bulk_len);
         if header.end().0 > self.stated {
-            line.insert("not_stated_durable".into(), json!(true));
+            line.field("not_stated_durable", &true);
         }
-        Some(Value::Object(line))
+        line.close(b'}');
+    }
+
+    fn words(&mut self, record: &RecordRef<'_>, event: &Decoded, paths: &[String]) {
+        let (header, line) = (&record.header, &mut self.line);
+        line.begin();
+        let digits = header.lsn.0.checked_ilog10().unwrap_or(0) as usize + 1;
+        line.raw(&b"            "[digits.min(12)..]);
+        line.number(header.lsn.0);
+        line.raw(b" ");
+        header.time.show(line);
+        line.raw(b" ");
+        line.raw(kind_name(header.kind).as_bytes());
+        if let Ok(Some(event)) = event {
+            show::fields(event, line);
+        }
+        if self.args.paths {
+            paths.iter().for_each(|path| line.field("path", path));
+        }
+        if let Err(error) = event {
+            line.field("error", &error.to_string());
+        }
+        if header.end().0 > self.stated {
+            line.raw(b" (not stated durable)");
+        }
+    }
+
+    fn print(&mut self, out: &mut dyn Write) -> Result<()> {
+        self.line.raw(b"\n");
+        out.write_all(self.line.bytes())?;
+        Ok(())
     }
 }
 
-fn filler_name(kind: u16) -> String {
+type Decoded = std::result::Result<Option<Event>, codec::Error>;
+
+fn kind_name(kind: u16) -> Cow<'static, str> {
     match kind {
-        KIND_PADDING => "(padding)".to_owned(),
-        KIND_SEGMENT_END => "(segment end)".to_owned(),
-        kind => kind_name(kind),
+        KIND_PADDING => "(padding)".into(),
+        KIND_SEGMENT_END => "(segment end)".into(),
+        kind => match codec::KINDS.iter().find(|row| row.kind == kind) {
+            Some(row) => row.name.into(),
+            None => format!("(kind {kind})").into(),
+        },
     }
-}
-
-fn kind_name(kind: u16) -> String {
-    let row = codec::KINDS.iter().find(|row| row.kind == kind);
-    row.map_or_else(|| format!("(kind {kind})"), |row| row.name.to_owned())
-}
-
-fn print(args: &Dump, line: &Value, out: &mut dyn Write) -> Result<()> {
-    if args.json {
-        serde_json::to_writer(&mut *out, line)?;
-        out.write_all(b"\n")?;
-        return Ok(());
-    }
-    let get = |name: &str| line.get(name).map(show::text).unwrap_or_default();
-    if let Some(bad) = line.get("bad") {
-        let (lsn, segment, offset) = (get("lsn"), get("segment"), get("offset"));
-        writeln!(out, "{lsn:>12} NO RECORD in segment {segment} at offset {offset}: {}", show::text(bad))?;
-        return Ok(());
-    }
-    write!(out, "{:>12} {} {}", get("lsn"), get("time"), get("kind"))?;
-    for (name, value) in line.get("event").and_then(Value::as_object).into_iter().flatten() {
-        if !value.is_null() {
-            write!(out, " {name}={}", show::text(value))?;
-        }
-    }
-    for path in line.get("paths").and_then(Value::as_array).into_iter().flatten() {
-        write!(out, " path={}", show::text(path))?;
-    }
-    if let Some(error) = line.get("error") {
-        write!(out, " error={}", show::text(error))?;
-    }
-    if line.get("not_stated_durable").is_some() {
-        write!(out, " (not stated durable)")?;
-    }
-    writeln!(out)?;
-    Ok(())
 }

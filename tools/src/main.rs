@@ -7,6 +7,7 @@ mod directory;
 mod dump;
 mod filter;
 mod info;
+mod line;
 mod names;
 mod position;
 mod repair;

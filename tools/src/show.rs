@@ -1,12 +1,13 @@
 //! Events for people and for scripts. Names are bytes: what is not plain UTF-8 is escaped as `\xNN`, and a backslash as
 //! `\\`, so that the bytes can be had back. The key of the handles is never shown.
 
+use crate::line::{Line, Style};
 use journal_format::event::{
     Adopted, Caller, CopyFailed, Event, FilerFound, ListedEntry, LocationSpec, PartDone, Range, RangeDone, Replaced,
     What,
 };
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, Time};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 
@@ -45,6 +46,12 @@ pub fn path(names: &[Vec<u8>]) -> String {
 
 /// RFC 3339, UTC, to the nanosecond.
 pub fn time(at: Time) -> String {
+    let mut line = Line::new(Style::Words);
+    write_time(at, &mut line);
+    String::from_utf8_lossy(line.bytes()).into_owned()
+}
+
+fn write_time(at: Time, to: &mut Line) {
     let (days, nanos) = (at.0.div_euclid(86_400_000_000_000), at.0.rem_euclid(86_400_000_000_000));
     // Days since 0000-03-01, in eras of 400 years.
     let z = days + 719_468;
@@ -57,108 +64,179 @@ pub fn time(at: Time) -> String {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (secs, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     let (hour, minute, second) = (secs / 3600, secs / 60 % 60, secs % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    // Sixty-four bits of nanoseconds reach from 1677 to 2262: nothing here is negative.
+    let parts =
+        [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b'T'), (hour, 2, b':'), (minute, 2, b':'), (second, 2, b'.')];
+    for (part, width, behind) in parts.into_iter().chain([(nanos, 9, b'Z')]) {
+        to.digits(part.unsigned_abs(), width);
+        to.raw(&[behind]);
+    }
 }
 
-/// A field of an event as JSON.
-trait Show {
-    fn show(&self) -> Value;
+/// A field of an event.
+pub trait Show {
+    fn show(&self, to: &mut Line);
+
+    fn is_null(&self) -> bool {
+        false
+    }
 }
 
-macro_rules! plain {
-    ($($t:ty),*) => { $(impl Show for $t { fn show(&self) -> Value { json!(self) } })* };
-}
 macro_rules! number {
-    ($($t:ty),*) => { $(impl Show for $t { fn show(&self) -> Value { json!(self.0) } })* };
+    ($($t:ty),*) => { $(impl Show for $t { fn show(&self, to: &mut Line) { to.number(u64::from(*self)); } })* };
+}
+macro_rules! id {
+    ($($t:ty),*) => { $(impl Show for $t { fn show(&self, to: &mut Line) { self.0.show(to); } })* };
 }
 /// A struct of fields that can be shown.
 macro_rules! record {
     ($($t:ty { $($field:ident),* })*) => {
         $(impl Show for $t {
-            fn show(&self) -> Value {
-                let mut map = Map::new();
-                $(map.insert(stringify!($field).into(), self.$field.show());)*
-                Value::Object(map)
+            fn show(&self, to: &mut Line) {
+                to.open(b'{');
+                $(to.field(stringify!($field), &self.$field);)*
+                to.close(b'}');
             }
         })*
     };
 }
-plain!(bool, u16, u32, u64, String);
-number!(FilerId, JobId, JunctionId, LocationId, NodeId, Lsn);
+number!(u16, u32, u64);
+id!(FilerId, JobId, JunctionId, LocationId, NodeId, Lsn);
 record! {
     FilerFound { can_chown, can_mknod, has_xattrs, has_holes, time_granularity_ns }
     Replaced { node, kind, last }
     Range { node, offset, len, last }
 }
 
+impl Show for bool {
+    fn show(&self, to: &mut Line) {
+        to.raw(if *self { b"true" } else { b"false" });
+    }
+}
+impl Show for str {
+    fn show(&self, to: &mut Line) {
+        to.string(self);
+    }
+}
+impl Show for String {
+    fn show(&self, to: &mut Line) {
+        to.string(self);
+    }
+}
 impl<T: Show> Show for Option<T> {
-    fn show(&self) -> Value {
-        self.as_ref().map_or(Value::Null, Show::show)
+    fn show(&self, to: &mut Line) {
+        match self {
+            Some(value) => value.show(to),
+            None => to.raw(b"null"),
+        }
+    }
+
+    fn is_null(&self) -> bool {
+        self.is_none()
     }
 }
 impl Show for Time {
-    fn show(&self) -> Value {
-        json!(time(*self))
+    fn show(&self, to: &mut Line) {
+        to.plain(|to| write_time(*self, to));
     }
 }
 impl Show for Identity {
-    fn show(&self) -> Value {
-        json!(hex(&self.0))
+    fn show(&self, to: &mut Line) {
+        Hex(&self.0).show(to);
     }
 }
 /// Names and other bytes.
 impl Show for Vec<u8> {
-    fn show(&self) -> Value {
-        json!(escape(self))
+    fn show(&self, to: &mut Line) {
+        match std::str::from_utf8(self) {
+            Ok(plain) if !plain.contains(|c: char| c == '\\' || c.is_control()) => to.string(plain),
+            _ => to.string(&escape(self)),
+        }
     }
 }
 impl Show for [u8; 8] {
-    fn show(&self) -> Value {
-        json!(hex(self))
+    fn show(&self, to: &mut Line) {
+        Hex(self).show(to);
     }
 }
 impl Show for [u8; 32] {
-    fn show(&self) -> Value {
-        json!(hex(self))
+    fn show(&self, to: &mut Line) {
+        Hex(self).show(to);
+    }
+}
+struct Hex<'a>(&'a [u8]);
+impl Show for Hex<'_> {
+    fn show(&self, to: &mut Line) {
+        match self.0 {
+            [] => to.string(""),
+            bytes => to.plain(|to| to.hex(bytes)),
+        }
     }
 }
 impl Show for Kind {
-    fn show(&self) -> Value {
-        json!(format!("{self:?}").to_lowercase())
+    fn show(&self, to: &mut Line) {
+        to.string(match self {
+            Kind::File => "file",
+            Kind::Dir => "dir",
+            Kind::Symlink => "symlink",
+            Kind::Fifo => "fifo",
+            Kind::Socket => "socket",
+            Kind::Char => "char",
+            Kind::Block => "block",
+        });
     }
 }
 impl Show for What {
-    fn show(&self) -> Value {
+    fn show(&self, to: &mut Line) {
+        to.open(b'{');
+        to.field("kind", &self.kind());
         match self {
-            What::Symlink { target } => json!({ "kind": "symlink", "target": target.show() }),
+            What::Symlink { target } => to.field("target", target),
             What::Char { major, minor } | What::Block { major, minor } => {
-                json!({ "kind": self.kind().show(), "major": major, "minor": minor })
+                to.field("major", major);
+                to.field("minor", minor);
             }
-            What::File | What::Dir | What::Fifo | What::Socket => json!({ "kind": self.kind().show() }),
+            What::File | What::Dir | What::Fifo | What::Socket => {}
         }
+        to.close(b'}');
     }
 }
 impl Show for PartDone {
-    fn show(&self) -> Value {
+    fn show(&self, to: &mut Line) {
+        to.open(b'{');
         match self {
-            PartDone::Bytes(bytes) => json!({ "bytes": bytes }),
+            PartDone::Bytes(bytes) => to.field("bytes", bytes),
             PartDone::Attrs { mode, owner, size, times } => {
-                json!({ "mode": mode, "owner": owner, "size": size, "times": times })
+                to.field("mode", mode);
+                to.field("owner", owner);
+                to.field("size", size);
+                to.field("times", times);
             }
         }
+        to.close(b'}');
     }
 }
 impl Show for Caller {
-    fn show(&self) -> Value {
-        let addr = Ipv6Addr::from(self.addr).to_canonical();
-        let (xid, call_sum) = (format!("{:08x}", self.xid), format!("{:08x}", self.call_sum));
-        json!({ "addr": addr.to_string(), "port": self.port, "xid": xid, "call_sum": call_sum, "uid": self.uid, "gid": self.gid })
+    fn show(&self, to: &mut Line) {
+        to.open(b'{');
+        to.key("addr");
+        to.string(&Ipv6Addr::from(self.addr).to_canonical().to_string());
+        to.field("port", &self.port);
+        to.field("xid", &Hex(&self.xid.to_be_bytes()));
+        to.field("call_sum", &Hex(&self.call_sum.to_be_bytes()));
+        to.field("uid", &self.uid);
+        to.field("gid", &self.gid);
+        to.close(b'}');
     }
 }
 impl Show for LocationSpec {
-    fn show(&self) -> Value {
-        let (location, filer, root) = (self.location.show(), self.filer.show(), self.root.show());
-        json!({ "location": location, "filer": filer, "subdir": path(&self.subdir), "root": root })
+    fn show(&self, to: &mut Line) {
+        to.open(b'{');
+        to.field("location", &self.location);
+        to.field("filer", &self.filer);
+        to.field("subdir", &path(&self.subdir));
+        to.field("root", &self.root);
+        to.close(b'}');
     }
 }
 record! {
@@ -168,76 +246,87 @@ record! {
     CopyFailed { node, path, error, fatal }
 }
 macro_rules! lists {
-    ($($t:ty),*) => {
-        $(impl Show for Vec<$t> { fn show(&self) -> Value { Value::Array(self.iter().map(Show::show).collect()) } })*
-    };
+    ($($t:ty),*) => { $(impl Show for Vec<$t> { fn show(&self, to: &mut Line) { self.as_slice().show(to); } })* };
+}
+impl<T: Show> Show for [T] {
+    fn show(&self, to: &mut Line) {
+        to.open(b'[');
+        for one in self {
+            to.item();
+            one.show(to);
+        }
+        to.close(b']');
+    }
 }
 lists!(ListedEntry, Adopted, Range, RangeDone, CopyFailed);
 impl Show for Vec<(NodeId, Identity)> {
-    fn show(&self) -> Value {
-        self.iter().map(|(node, identity)| json!({ "node": node.show(), "identity": identity.show() })).collect()
+    fn show(&self, to: &mut Line) {
+        to.open(b'[');
+        for (node, identity) in self {
+            to.item();
+            to.open(b'{');
+            to.field("node", node);
+            to.field("identity", identity);
+            to.close(b'}');
+        }
+        to.close(b']');
     }
 }
 
 macro_rules! fields {
-    ($event:expr; $($field:ident),*) => { vec![$((stringify!($field), $event.$field.show())),*] };
+    ($to:ident, $event:expr; $($field:ident),*) => {{ $($to.field(stringify!($field), &$event.$field);)* }};
 }
 
 /// The fields of an event, by name, in the order of its struct.
-pub fn fields(event: &Event) -> Vec<(&'static str, Value)> {
+pub fn fields(event: &Event, to: &mut Line) {
     match event {
-        Event::Write(e) => fields!(e; junction, location, node, offset, len, mode, caller),
-        Event::SetAttr(e) => fields!(e; junction, location, node, mode, uid, gid, size, atime, mtime, caller),
+        Event::Write(e) => fields!(to, e; junction, location, node, offset, len, mode, caller),
+        Event::SetAttr(e) => fields!(to, e; junction, location, node, mode, uid, gid, size, atime, mtime, caller),
         Event::Make(e) => fields!(
-            e; junction, location, dir, name, node, what, mode, uid, gid, size, atime, mtime, verifier, caller
+            to, e; junction, location, dir, name, node, what, mode, uid, gid, size, atime, mtime, verifier, caller
         ),
-        Event::Remove(e) => fields!(e; junction, location, dir, name, node, kind, last, caller),
+        Event::Remove(e) => fields!(to, e; junction, location, dir, name, node, kind, last, caller),
         Event::Rename(e) => fields!(
-            e; junction, location, from_dir, from_name, to_dir, to_name, node, kind, replaced, caller
+            to, e; junction, location, from_dir, from_name, to_dir, to_name, node, kind, replaced, caller
         ),
-        Event::Link(e) => fields!(e; junction, location, node, kind, dir, name, caller),
-        Event::Adopt(e) => fields!(e; junction, location, dir, entries, complete),
-        Event::Failed(e) => fields!(e; op, status),
-        Event::Partial(e) => fields!(e; op, done, status),
-        Event::Made(e) => fields!(e; location, objects),
+        Event::Link(e) => fields!(to, e; junction, location, node, kind, dir, name, caller),
+        Event::Adopt(e) => fields!(to, e; junction, location, dir, entries, complete),
+        Event::Failed(e) => fields!(to, e; op, status),
+        Event::Partial(e) => fields!(to, e; op, done, status),
+        Event::Made(e) => fields!(to, e; location, objects),
         Event::FilerAdded(e) => {
-            vec![
-                ("filer", e.filer.show()),
-                ("name", e.name.show()),
-                ("url", e.url.show()),
-                ("root", json!(hex(&e.root))),
-                ("found", e.found.show()),
-            ]
+            fields!(to, e; filer, name, url);
+            to.field("root", &Hex(&e.root));
+            to.field("found", &e.found);
         }
-        Event::FilerRemoved(e) => fields!(e; filer),
+        Event::FilerRemoved(e) => fields!(to, e; filer),
         Event::JunctionAdded(e) => {
-            let mut shown = fields!(e; junction);
-            shown.push(("path", json!(path(&e.path))));
-            shown.extend(fields!(e; location, root, mtime, ctime));
-            shown
+            to.field("junction", &e.junction);
+            to.field("path", &path(&e.path));
+            fields!(to, e; location, root, mtime, ctime);
         }
-        Event::JunctionRemoved(e) => fields!(e; junction),
-        Event::JunctionSwitched(e) => fields!(e; junction, job, from, to, epoch),
+        Event::JunctionRemoved(e) => fields!(to, e; junction),
+        Event::JunctionSwitched(e) => fields!(to, e; junction, job, from, to, epoch),
         Event::JobCreated(e) => {
-            let mut shown = fields!(e; job);
-            shown.push(("kind", json!(format!("{:?}", e.kind).to_lowercase())));
-            shown.extend(fields!(e; junction, source, destination, stopped, notes));
-            shown
+            to.field("job", &e.job);
+            to.field("kind", &format!("{:?}", e.kind).to_lowercase());
+            fields!(to, e; junction, source, destination, stopped, notes);
         }
         Event::JobStateChanged(e) => {
-            let to = json!(format!("{:?}", e.to).to_lowercase());
-            vec![("job", e.job.show()), ("to", to), ("reason", e.reason.show())]
+            to.field("job", &e.job);
+            to.field("to", &format!("{:?}", e.to).to_lowercase());
+            to.field("reason", &e.reason);
         }
-        Event::ListBegin(e) => fields!(e; job, location, dir),
-        Event::Listed(e) => fields!(e; job, location, dir, entries, last),
-        Event::CopyRange(e) => fields!(e; job, location, ranges),
-        Event::CopyDone(e) => fields!(e; job, location, ranges, files_made, dirs_made, failed),
-        Event::Cursor(e) => fields!(e; location, lsn),
-        Event::OutOfSync(e) => fields!(e; location, from),
-        Event::InSync(e) => fields!(e; location),
-        Event::Durable(e) => fields!(e; stopped),
+        Event::ListBegin(e) => fields!(to, e; job, location, dir),
+        Event::Listed(e) => fields!(to, e; job, location, dir, entries, last),
+        Event::CopyRange(e) => fields!(to, e; job, location, ranges),
+        Event::CopyDone(e) => fields!(to, e; job, location, ranges, files_made, dirs_made, failed),
+        Event::Cursor(e) => fields!(to, e; location, lsn),
+        Event::OutOfSync(e) => fields!(to, e; location, from),
+        Event::InSync(e) => fields!(to, e; location),
+        Event::Durable(e) => fields!(to, e; stopped),
         // Its key opens every file handle.
-        Event::JournalCreated(_) => vec![("handle_key", json!("(not shown)"))],
+        Event::JournalCreated(_) => to.field("handle_key", "(not shown)"),
     }
 }
 
@@ -289,9 +378,10 @@ mod tests {
     #[test]
     fn every_kind_of_event_is_shown_and_the_key_never_is() {
         for (event, _) in samples::all() {
-            let shown = fields(&event);
-            assert!(!shown.is_empty());
-            let text = format!("{shown:?}");
+            let mut line = Line::new(Style::Words);
+            fields(&event, &mut line);
+            let text = String::from_utf8(line.bytes().to_vec()).unwrap();
+            assert!(!text.is_empty());
             assert!(!text.contains("5a5a") && !text.contains("ZZ") && !text.contains("90, 90"), "{text}");
         }
     }

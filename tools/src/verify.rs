@@ -160,16 +160,16 @@ impl Seen {
             self.end = next.unwrap_or(header.end()).0;
         }
         self.stated = self.stated.max(header.durable.0);
-        let place = format!("segment {segment}, offset {} (LSN {})", record.offset, header.lsn);
+        let place = || format!("segment {segment}, offset {} (LSN {})", record.offset, header.lsn);
         match record.event() {
             Ok(_) => {}
             Err(error @ (codec::Error::Archive { .. } | codec::Error::Bound { .. })) => {
-                self.damage.push(format!("{place}: {error}"));
+                self.damage.push(format!("{}: {error}", place()));
             }
-            Err(error) => self.unknown.push(format!("{place}: {error}")),
+            Err(error) => self.unknown.push(format!("{}: {error}", place())),
         }
         if header.time.0 < self.last_time && self.gaps.is_empty() {
-            self.damage.push(format!("{place}: its time is before that of the record before"));
+            self.damage.push(format!("{}: its time is before that of the record before", place()));
         }
         self.last_time = header.time.0;
     }
