@@ -112,11 +112,31 @@ impl Site<'_> {
         self.location.objects.store.write(changes);
         self.location.remember(node, object);
         let mut state = self.state.lock();
+        state.complete.insert(node);
         state.made.push((node, object.id.clone()));
         if !self.location.filer.capabilities().open_by_identity && object.kind == Kind::Dir {
             state.held.insert(node, object.clone());
         }
         Ok(())
+    }
+
+    /// A filer makes an object in steps, and a power cut may have kept the first ones alone: its name and identity,
+    /// without the owner, mode and size that its creation gave it. Objects that were made before this round ran, and are
+    /// known, get them again; whatever was done to them since is carried out behind this.
+    pub(super) async fn complete(&self) -> Result<()> {
+        if !self.round.ask_filer {
+            return Ok(());
+        }
+        let complete = std::mem::take(&mut self.state.lock().complete);
+        let known = self.round.makes.keys().filter(|node| !complete.contains(node));
+        side_by_side(known.map(|node| self.complete_one(*node)).collect()).await.map(drop)
+    }
+
+    async fn complete_one(&self, node: NodeId) -> Result<()> {
+        let Some(object) = self.locate(node).await? else { return Ok(()) };
+        let done = self.attributes(node, &object).await.map(|()| true);
+        let key = self.round.places_of.get(&node).and_then(BTreeSet::first);
+        self.or_report(node, key, done).await.map(drop)
     }
 
     /// Step 2: in the pen, what a name alone would not tell for sure; recorded before anything leaves it.

@@ -5,7 +5,8 @@
 //!    and never when they are not empty). In redo a last name is never taken of an object that lives on.
 //! 2. *Make*: new objects ([`newborn`](super::newborn)), in place or, where that could be mistaken later, in the pen.
 //! 3. *Place*: directories top-down, then everything else side by side: out of the pen, by a further link, or new.
-//! 4. *Clear*: what is gone leaves the pen.
+//! 4. *Complete*: what was made before, and is known, gets the attributes of its creation again (redo only).
+//! 5. *Clear*: what is gone leaves the pen.
 //!
 //! Carried out twice it does nothing the second time: with [`Round::ask_filer`] the first step looks at the filer for
 //! who is there, so any state between "nothing done" and "all done" is led to the same end.
@@ -57,6 +58,8 @@ pub(super) struct SiteState {
     pub held: BTreeMap<NodeId, Object>,
     /// Made, and not recorded yet.
     pub made: Vec<(NodeId, Identity)>,
+    /// Made or recognised in this round: these have all that their creation gives.
+    pub complete: BTreeSet<NodeId>,
     pub failed: Vec<CopyFailed>,
     pub refused: Vec<Refusal>,
     pub broken: BTreeSet<NodeId>,
@@ -98,6 +101,7 @@ impl<'a> Site<'a> {
         self.make_aside(&wanted, &mut parked).await?;
         self.place_all(&wanted, &parked).await?;
         crash_point!("RECONCILE_PLACED");
+        self.complete().await?;
         self.clear().await?;
         crash_point!("RECONCILE_CLEARED");
         let SiteState { made, failed, refused, broken, void, .. } = self.state.into_inner();
@@ -429,7 +433,7 @@ impl<'a> Site<'a> {
         Ok(false)
     }
 
-    /// Step 4: what is gone leaves the pen and the index.
+    /// Step 5: what is gone leaves the pen and the index.
     async fn clear(&self) -> Result<()> {
         if self.round.partial {
             return Ok(()); // a directory may hold what another round takes away

@@ -408,11 +408,6 @@ fn ask(round: &mut Round, location: LocationId, record: &Record, part: Option<&P
         Event::Make(e) if e.location == location => {
             round.make(e.node, e.what.kind(), Origin::Event(Box::new(e.clone())));
             touch(round, record.lsn, e.dir, &e.name, e.node);
-            // Its size is an entry of `data`.
-            let data = round.data.get(&e.node).map_or(0, Vec::len);
-            if data > 0 {
-                round.ops_of.entry(e.node).or_default().resize(data, record.lsn);
-            }
         }
         Event::Remove(e) if e.location == location => {
             touch(round, record.lsn, e.dir, &e.name, e.node);

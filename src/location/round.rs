@@ -183,13 +183,6 @@ impl Round {
         self.ops += 1;
         self.gone.remove(&node);
         self.times.insert(node);
-        // A filer gives an object its size after its name: a power cut may have kept the name alone.
-        if let Origin::Event(e) = &origin
-            && kind == Kind::File
-            && e.size > 0
-        {
-            self.data(node, DataOp::Set(Changes { size: Some(e.size), atime: e.atime, ..Changes::default() }));
-        }
         self.makes.insert(node, (kind, origin));
     }
 
