@@ -11,7 +11,7 @@
 //! | c   | a failed write of the journal is tried again                     | journal/writer.rs      |
 //! | d   | a record's checksum is not looked at                             | journal-format scan    |
 //! | e   | records behind a hole are taken                                  | journal/recover.rs     |
-//! | f   | a record of an earlier lap looks like one of this lap            | journal-format         |
+//! | f   | a record of an earlier lap looks like one of this lap            | journal/segments.rs, journal-format scan |
 //! | g   | `CopyDone` before the destination's sync                         | replayer/batch.rs      |
 //! | h   | `CopyDone` behind the last commit is forgotten at a restart      | replayer/prescan.rs    |
 //! | i   | the switch changes State and is not in the journal               | ledger                 |

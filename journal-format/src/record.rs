@@ -160,7 +160,7 @@ impl RecordHeader {
 /// written, long after the body was copied.
 #[must_use]
 pub fn body_sum(salt: u32, body: &[u8]) -> u32 {
-    let mut hasher = Hasher::new_with_initial(if crate::planted::is('f') { 0 } else { salt });
+    let mut hasher = Hasher::new_with_initial(salt);
     hasher.update(body);
     hasher.finalize()
 }

@@ -10,6 +10,7 @@ use journal_format::scan::{Found, record_at};
 use journal_format::segment::{BLOCK, SegmentHeader};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tain::demo::nfs::{Call, How, SetAttrs, status};
 use tain::demo::service::Service;
 
@@ -54,10 +55,14 @@ pub async fn a_flipped_byte_is_refused(bug: Bug) {
 pub async fn what_lies_behind_a_hole_is_cut(bug: Bug) {
     let mut s = Served::planted(bug).await;
     file(&s, "file").await;
-    // Idle: the journal has said that all is durable.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    s.service.kill().await.unwrap();
     let path = segments(&s.service.journal()).into_iter().find(|path| end_of(path).is_some()).unwrap();
+    // Idle: the journal has said that all is durable.
+    let begun = Instant::now();
+    while !is_idle(&path) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the journal does not fall idle");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    s.service.kill().await.unwrap();
     let (header, end) = end_of(&path).unwrap();
     // A batch of two records that was torn: of the first the header is there and the body is not.
     let lsn = header.first_lsn().plus(end);
@@ -93,6 +98,20 @@ fn a_record(header: &SegmentHeader, lsn: u64, durable: u64) -> Vec<u8> {
         crc: 0,
     };
     whole(head, &archive, &[], header.salt).unwrap()
+}
+
+/// Whether the segment's last record says that all before it is durable.
+fn is_idle(path: &Path) -> bool {
+    let bytes = std::fs::read(path).unwrap();
+    let Ok(header) = SegmentHeader::from_bytes(&bytes[..usize::try_from(BLOCK).unwrap()]) else { return false };
+    let (mut offset, mut idle) = (BLOCK, false);
+    while let Found::Record(record) = record_at(&header, &bytes, offset) {
+        if let Ok(Some(event)) = record.event() {
+            idle = matches!(event, Event::Durable(_));
+        }
+        offset = record.end_offset();
+    }
+    idle
 }
 
 /// Where the records end in a segment that is not full.

@@ -18,7 +18,6 @@ mod journals;
 mod moves;
 mod wire;
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The letter of a bug, or none.
@@ -29,9 +28,7 @@ async fn caught<F: Future<Output = ()> + Send + 'static>(bug: char, part: impl F
     let begun = Instant::now();
     part(None).await;
     println!("--- bug ({bug}) is planted; a panic is due ---");
-    support::KEEP.store(false, Ordering::Relaxed);
-    let end = tokio::spawn(part(Some(bug))).await;
-    support::KEEP.store(true, Ordering::Relaxed);
+    let end = tokio::spawn(support::DUE.scope((), part(Some(bug)))).await;
     let Err(error) = end else { panic!("nothing caught the planted bug ({bug})") };
     let why = error.into_panic();
     let why = why.downcast_ref::<String>().cloned().or_else(|| why.downcast_ref::<&str>().map(ToString::to_string));

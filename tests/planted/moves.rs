@@ -2,7 +2,7 @@
 
 use crate::Bug;
 use crate::journals::plant;
-use crate::support::{self, Dir, exe};
+use crate::support::{self, Dir, exe, more_ops};
 use std::time::Duration;
 use tain::demo::lane::Limits;
 use tain::demo::load::Load;
@@ -60,7 +60,7 @@ pub async fn a_switch_outlives_a_kill(bug: Bug) {
     let load = Load::start(rig.lanes().await.unwrap());
     let job = rig.start_move("b", "there").await.unwrap();
     rig.wait_completed(job, LONG).await.unwrap();
-    sleep(Duration::from_millis(300)).await;
+    more_ops(&load, 40).await;
     rig.service.kill().await.unwrap();
     rig.service.start().await.unwrap();
     finish(rig, load, "b", "there").await;
@@ -72,7 +72,7 @@ pub async fn redo_writes_what_was_written(bug: Bug) {
     let mut rig = rig(&dir, bug).await;
     let load = Load::start(rig.lanes().await.unwrap());
     for _ in 0..4 {
-        sleep(Duration::from_millis(400)).await;
+        more_ops(&load, 60).await;
         rig.service.kill().await.unwrap();
         rig.service.start().await.unwrap();
     }
@@ -96,7 +96,7 @@ pub async fn a_switch_loses_nothing_under_load(bug: Bug) {
 
 /// Every answer was as the models predict, and the tree is what they say.
 pub async fn finish(mut rig: Rig, load: Load, filer: &str, sub: &str) {
-    sleep(Duration::from_millis(300)).await;
+    more_ops(&load, 40).await;
     let mut lanes = load.stop().await.unwrap();
     for lane in &mut lanes {
         lane.look_at_all().await.unwrap();

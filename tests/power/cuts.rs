@@ -42,11 +42,12 @@ async fn power_cuts(fs: Fs, size: u64) {
     let mut setup = support::setup(160, 8, 2);
     setup.segment_size = 2 << 20;
     setup.limits = Limits { nodes: 500, file_bytes: 1 << 20, pause: Duration::from_millis(3), ..setup.limits };
+    let rng = Rng::new(setup.spec.seed);
+    let mut run = Run { disk, rng, cuts: 0, with_loss: 0, pieces: 0, moves: 0, slowest: Duration::ZERO };
+    // Dropped before the disk: the service must be gone when that is unmounted.
     let mut rig = Rig::new(&exe(), dir.path(), &["a", "b"], setup).await.unwrap();
     // It would keep files open on a disk that is about to go.
     rig.observer = Observer::start(&dir.path().join("nowhere"));
-    let rng = Rng::new(setup.spec.seed);
-    let mut run = Run { disk, rng, cuts: 0, with_loss: 0, pieces: 0, moves: 0, slowest: Duration::ZERO };
     let mut here = ("a", TREE.to_owned());
     let load = Load::start(rig.lanes().await.unwrap());
     while run.cuts < cuts {

@@ -361,6 +361,13 @@ impl Disk {
         self.shared.lock().fired
     }
 
+    /// What it holds, for a look after a test has failed.
+    fn keep(&self) {
+        let dir = tempfile::Builder::new().prefix("disk").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
+        let copied = Command::new("cp").arg("-a").arg(self.mnt.join(".")).arg(&dir).status();
+        eprintln!("what the {:?} disk holds is kept for a look: {} ({copied:?})", self.fs, dir.display());
+    }
+
     /// Pieces that were written and not flushed.
     pub fn unflushed(&self) -> usize {
         self.shared.lock().since.len()
@@ -369,6 +376,9 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        if self.mounted && crate::support::is_failing() && self.shared.lock().phase == Phase::Running {
+            self.keep();
+        }
         self.die();
         if !self.try_unmount() {
             let _ = Command::new("umount").arg("-l").arg(&self.mnt).status();

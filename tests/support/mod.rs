@@ -4,9 +4,10 @@
 
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tain::demo::client::{Client, Cred};
 use tain::demo::lane::Limits;
+use tain::demo::load::Load;
 use tain::demo::nfs::{Call, Fh, Reply, status};
 use tain::demo::rig::Setup;
 use tain::demo::service::Service;
@@ -18,8 +19,15 @@ pub fn exe() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_tain"))
 }
 
-/// Whether the directory of a test that fails is kept: not where a failure is what is wanted.
-pub static KEEP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+tokio::task_local! {
+    /// Set where a failure is what is wanted: nothing of it is kept for a look.
+    pub static DUE: ();
+}
+
+/// Whether what a test worked on is to be kept: it is failing, and should not.
+pub fn is_failing() -> bool {
+    std::thread::panicking() && DUE.try_with(|()| ()).is_err()
+}
 
 /// A directory that goes away with the test; kept, and named, when the test fails.
 pub struct Dir {
@@ -40,12 +48,21 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && KEEP.load(std::sync::atomic::Ordering::Relaxed)
+        if is_failing()
             && let Some(dir) = self.dir.take()
         {
             eprintln!("kept for a look: {}", dir.keep().display());
         }
+    }
+}
+
+/// Until the load has done so many operations more, or has failed: then whoever stops it says why.
+pub async fn more_ops(load: &Load, count: u64) {
+    let ops = || load.totals.ops.load(std::sync::atomic::Ordering::Relaxed);
+    let (begun, due) = (Instant::now(), ops() + count);
+    while ops() < due && load.failure().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the load hangs: {} of {due} operations", ops());
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
