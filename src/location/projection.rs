@@ -245,7 +245,7 @@ impl Projection {
     }
 
     fn remove(&self, round: &mut Round, e: &Remove) -> Result<()> {
-        round.touch_times(e.dir);
+        self.touch_times(round, e.dir)?;
         self.unlink(round, e.dir, &e.name, e.node, e.last)
     }
 
@@ -264,8 +264,14 @@ impl Projection {
         } else if known && self.names_raw(e.node, 1)?.is_empty() {
             self.add_name(round, PEN, &pen_name(e.node), e.node, e.kind)?;
         }
-        round.touch_times(e.from_dir);
-        round.touch_times(e.to_dir);
+        self.touch_times(round, e.from_dir)?;
+        self.touch_times(round, e.to_dir)
+    }
+
+    fn touch_times(&self, round: &mut Round, dir: NodeId) -> Result<()> {
+        if self.held(dir)?.is_some() {
+            round.touch_times(dir);
+        }
         Ok(())
     }
 

@@ -291,7 +291,7 @@ impl Keeper {
         }
     }
 
-    async fn moving(&self, running: &Running, job: &Job) -> Result<()> {
+    async fn moving(&self, running: &mut Running, job: &Job) -> Result<()> {
         let status = running.handle.status.borrow().clone();
         // What it met before the job was started again may be mended: it tries, and will say.
         if let Some(trouble) = &status.error
@@ -301,11 +301,11 @@ impl Keeper {
                 Some(ErrorKind::NoSpace | ErrorKind::Quota | ErrorKind::ReadOnly | ErrorKind::Down)
             )
         {
-            return self.to(JobState::Paused, &format!("the destination: {}", trouble.text)).await;
+            return self.pause(running, &format!("the destination: {}", trouble.text)).await;
         }
         if job.errors.len() > ERRORS_MAX {
             let reason = format!("more than {ERRORS_MAX} objects could not be copied; see the job's errors");
-            return self.to(JobState::Paused, &reason).await;
+            return self.pause(running, &reason).await;
         }
         let pending = status.pending;
         if self.is_out_of_sync() || status.error.is_some() || pending.dirs + pending.files > 0 {
@@ -322,9 +322,15 @@ impl Keeper {
         }
         if pending.incomplete > 0 {
             let reason = format!("{} objects could not be copied; see the job's errors", pending.incomplete);
-            return self.to(JobState::Paused, &reason).await;
+            return self.pause(running, &reason).await;
         }
         self.to(JobState::Synchronized, "").await
+    }
+
+    /// It may be started again before it is looked at here again: what it met until now is not held against it then.
+    async fn pause(&self, running: &mut Running, reason: &str) -> Result<()> {
+        running.moving_since = None;
+        self.to(JobState::Paused, reason).await
     }
 
     async fn transition(&self, running: &mut Running) -> Result<()> {

@@ -52,6 +52,7 @@ pub mod outcome;
 mod patience;
 mod resolve;
 pub mod run;
+mod search;
 pub mod status;
 pub mod types;
 mod virtuals;
@@ -101,6 +102,7 @@ pub struct Volume {
     stuck: run::StuckCounts,
     late: late::Late,
     silent: Arc<Silent>,
+    searches: search::Searches,
 }
 
 impl Volume {
@@ -116,6 +118,7 @@ impl Volume {
             stuck: run::StuckCounts::default(),
             late: late::Late::default(),
             silent: Arc::default(),
+            searches: search::Searches::default(),
         }
     }
 

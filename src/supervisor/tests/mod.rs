@@ -344,3 +344,19 @@ async fn a_primary_that_hangs_in_mid_copy_is_waited_for_and_nothing_of_it_is_rep
     assert!(w.core.ledger.state().jobs[&job].errors.is_empty());
     assert_eq!(content(w.filer("b"), "file").await, b"all of it");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_that_paused_on_a_full_destination_goes_on_when_it_is_started_with_room_again() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"all of it").await;
+    w.is_open(a).await;
+    w.filer("b").filer.set_fault(Some(Box::new(|op| (op == "make").then_some(Fault::Before(ErrorKind::NoSpace)))));
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Paused).await;
+    assert!(w.job(job).1.contains("the destination"), "{}", w.job(job).1);
+    w.filer("b").filer.set_fault(None);
+    // Once: what was met before is not held against it.
+    w.command(Command::JobAction { job, action: JobAction::Start }).await;
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(content(w.filer("b"), "file").await, b"all of it");
+}

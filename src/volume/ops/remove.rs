@@ -30,6 +30,9 @@ impl Volume {
     async fn remove_inner(&self, call: &Call, dir: NodeRef, name: &[u8], used: Use) -> Result<Wcc, Status> {
         changeable(dir)?;
         check_name(name, used)?;
+        if used == Use::Remove {
+            self.know_another_name(call, dir, name).await?;
+        }
         let permit = self.holds.enter(dir.junction).await?;
         let location = self.primary(dir.junction)?;
         let parent = self.see_dir(&location, call, dir).await?;
@@ -45,6 +48,9 @@ impl Volume {
             may?;
         }
         self.check_empty(&victim)?;
+        if self.would_be_lost(&location, &victim)? {
+            return Err(Status::Jukebox);
+        }
         let before = self.pre_dir(&parent)?;
         let event = event::Remove {
             junction: dir.junction,

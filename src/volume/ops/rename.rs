@@ -56,6 +56,7 @@ impl Volume {
         if from.junction != to.junction {
             return Err(Status::XDev);
         }
+        self.know_another_name(call, to, new).await?;
         let permit = self.holds.enter(from.junction).await?;
         let location = self.primary(from.junction)?;
         let ends =
@@ -120,6 +121,9 @@ impl Volume {
         may_delete(&cred, &ends.to.owned(), &victim.owned())?;
         check_kinds(entry.kind, over.kind)?;
         self.check_empty(&victim)?;
+        if self.would_be_lost(location, &victim)? {
+            return Err(Status::Jukebox);
+        }
         let last = self.is_last_name(&victim)?;
         Ok((moved, Some(Replaced { node: over.node, kind: over.kind, last })))
     }

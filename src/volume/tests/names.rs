@@ -210,6 +210,50 @@ async fn hard_links_that_were_there_before_are_one_node_by_either_way_of_adoptio
     assert_eq!(w.lookup(ROOT_REF, "b").await, Ok(c));
 }
 
+/// Where objects are walked to, the last name known must not go while others are not known.
+#[tokio::test]
+async fn a_file_whose_only_known_name_goes_is_still_found_by_its_handle() {
+    let mut options = MemoryOptions::default();
+    options.capabilities.open_by_identity = false;
+    for renamed_over in [false, true] {
+        let w = world_of(Memory::new(options)).await;
+        let top = w.top().await;
+        let mut dir = top.clone();
+        for name in ["d", "e", "f"] {
+            dir = w.put(&dir, name, What::Dir).await;
+        }
+        let file = w.put(&top, "a", What::File).await;
+        w.filer.link(&file, &dir, b"b").await.unwrap();
+        let a = w.lookup(ROOT_REF, "a").await.unwrap();
+        if renamed_over {
+            w.create(&user(), "over").await;
+            w.volume.rename(&root(), ROOT_REF, b"over", ROOT_REF, b"a").await.unwrap();
+        } else {
+            w.volume.remove(&root(), ROOT_REF, b"a").await.unwrap();
+        }
+        w.location.forget_all();
+        assert_eq!(w.write(&root(), a, 0, "alive").await, Ok(5));
+        assert_eq!(w.volume.getattr(a).await.unwrap().nlink, 1);
+        w.assert_at_rest().await;
+    }
+}
+
+/// Its other link is nowhere in the tree: after one look for it the name goes as any other.
+#[tokio::test]
+async fn a_file_with_a_link_outside_the_tree_can_be_removed() {
+    let mut options = MemoryOptions::default();
+    options.capabilities.open_by_identity = false;
+    let w = world_of(Memory::new(options)).await;
+    let top = w.top().await;
+    let file = w.put(&top, "a", What::File).await;
+    let pen = w.filer.pen().await.unwrap();
+    w.filer.link(&file, &pen, b"elsewhere").await.unwrap();
+    w.lookup(ROOT_REF, "a").await.unwrap();
+    w.volume.remove(&root(), ROOT_REF, b"a").await.unwrap();
+    assert_eq!(w.lookup(ROOT_REF, "a").await, Err(Status::NoEnt));
+    w.assert_at_rest().await;
+}
+
 #[tokio::test]
 async fn a_large_directory_is_adopted_in_pages_and_listed_whole_without_doubles() {
     let w = world().await;
