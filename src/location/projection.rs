@@ -14,7 +14,7 @@
 //!
 //! The fold writes the store's overlay and collects what is to be carried out in a [`Round`]; it does no I/O on filers.
 
-use super::round::{DataOp, Origin, Round};
+use super::round::{DataOp, Origin, Renew, Round};
 use super::view::View;
 use crate::index::objects::Objects;
 use crate::index::store::{Error, Result, Store};
@@ -222,6 +222,14 @@ impl Projection {
         if self.held(e.node)?.is_some() {
             let mode = e.mode;
             round.data(e.node, DataOp::Write { offset: e.offset, data: record.bulk.clone(), mode });
+        }
+        Ok(())
+    }
+
+    /// What is to be brought over as the source has it now; of a node that is absent the copy will.
+    pub fn renew(&self, round: &mut Round, node: NodeId, renew: Renew) -> Result<()> {
+        if self.held(node)?.is_some() {
+            round.data(node, DataOp::Renew(renew));
         }
         Ok(())
     }

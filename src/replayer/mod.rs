@@ -33,10 +33,10 @@ use crate::location::copy::Source;
 use crate::location::dirty::Counts;
 use crate::location::projection::{Pending, Projection};
 use crate::location::redo::{End, Ends, note_end};
-use crate::location::round::{self, DataOp, Round};
+use crate::location::round::{self, DataOp, Renew, Round};
 use batch::Batch;
-use journal_format::event::{Event, JobState};
-use journal_format::ids::{JobId, JunctionId, LocationId, Lsn};
+use journal_format::event::{Event, JobState, PartDone};
+use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
 use parking_lot::Mutex;
 use prescan::Prescan;
 use std::pin::Pin;
@@ -366,14 +366,20 @@ impl Feed {
                 position = Some(limit); // padding, if anything, lies between
                 break;
             };
-            let end = self.ends.remove(&record.lsn);
-            match end {
+            let mut unknown = None;
+            match self.ends.remove(&record.lsn) {
                 Some(End::Failed) => continue,
-                Some(End::Partial(part)) => shorten(&mut record, &part),
+                Some(End::Partial(part)) => {
+                    unknown = not_known(&record.event, &part);
+                    shorten(&mut record, &part);
+                }
                 None => {}
             }
             if concerns(&record.event, junction, projection.location) {
                 projection.fold(&mut round, &record)?;
+                if let Some((node, renew)) = unknown {
+                    projection.renew(&mut round, node, renew)?;
+                }
             } else if matches!(&record.event, Event::JobStateChanged(e) if e.job == job && e.to == JobState::Moving) {
                 projection.retry_failed(&mut round)?;
             }
@@ -388,8 +394,21 @@ fn full(round: &Round, redo: bool) -> bool {
     if redo { round.ops() >= REDO_OPS_MAX || round.bytes() >= REDO_BYTES_MAX } else { round.is_full() }
 }
 
+/// What a filer left when it broke off, only the filer knows (an I/O error may come after the effect): that much is
+/// brought over as it is there.
+fn not_known(event: &Event, part: &PartDone) -> Option<(NodeId, Renew)> {
+    match (event, part) {
+        (Event::Write(e), PartDone::Bytes(done)) => {
+            let rest = (e.offset.saturating_add(u64::from(*done)), e.offset.saturating_add(u64::from(e.len)));
+            Some((e.node, Renew { cut: None, ranges: vec![rest], attrs: true }))
+        }
+        (Event::SetAttr(e), _) => Some((e.node, Renew { cut: None, ranges: vec![], attrs: true })),
+        _ => None,
+    }
+}
+
 /// Leave of an operation what was done of it.
-fn shorten(record: &mut journal::Record, part: &journal_format::event::PartDone) {
+fn shorten(record: &mut journal::Record, part: &PartDone) {
     match &mut record.event {
         Event::Write(e) => {
             let op = DataOp::Write { offset: e.offset, data: record.bulk.clone(), mode: e.mode }.part(part);

@@ -333,3 +333,28 @@ async fn one_that_hangs_again_while_it_is_worked_off_lets_go_again() {
     w.until("in sync again", |w| !w.is_out_of_sync()).await;
     w.assert_equal().await;
 }
+
+/// An I/O error after the effect: the client is told EIO, the bytes are there, and both sides must show them.
+#[tokio::test]
+async fn what_a_filer_left_of_an_operation_that_it_broke_off_is_on_both_sides() {
+    let mut w = World::new().await;
+    let file = w.make(ROOT, "f", What::File).await;
+    w.write(file, 0, 1, 9000).await;
+    w.assert_equal().await;
+    for done in [0_u32, 1000] {
+        let data = Bytes::from(vec![7; 5000]);
+        let (offset, len, mode) = (6000 + u64::from(done), 5000, None);
+        let caller = Caller::default();
+        let write = Write { junction: JUNCTION, location: FROM, node: file, offset, len, mode, caller };
+        let op = w.ledger.begin(JUNCTION, &Event::Write(write.clone()), &data).await.unwrap();
+        let object = w.source.object(&w.live, file).await.unwrap();
+        w.source.filer.write(&object, offset, data.slice(..3000)).await.unwrap();
+        if done > 0 {
+            let part = Event::Write(Write { len: done, ..write });
+            w.live.apply(op.at.lsn, op.at.time, &part).unwrap();
+        }
+        let partial = Partial { op: op.at.lsn, done: PartDone::Bytes(done), status: 5 };
+        w.ledger.ended(op, Event::Partial(partial)).await.unwrap();
+        w.assert_equal().await;
+    }
+}

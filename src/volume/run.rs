@@ -30,7 +30,7 @@ use crate::index::store;
 use crate::journal::Appended;
 use crate::ledger::Op;
 use crate::location::Location;
-use journal_format::event::{Event, Failed, Made, PartDone, Partial};
+use journal_format::event::{self, Event, Failed, Made, PartDone, Partial};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -255,6 +255,10 @@ impl Volume {
             }
             Outcome::Part(done, status) => {
                 let written = if let PartDone::Bytes(bytes) = &done { *bytes } else { 0 };
+                // The filer may have changed more than it says, its times among it.
+                if let Event::Write(event::Write { node, .. }) | Event::SetAttr(event::SetAttr { node, .. }) = &event {
+                    location.touch(*node);
+                }
                 if let Some(part) = part_of(event, &done) {
                     self.settle(&location, op.at, &act, &part, None).await?;
                 }
