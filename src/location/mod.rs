@@ -39,6 +39,8 @@ pub(crate) mod tests;
 
 /// Objects kept at hand per location; beyond it the ones not used for longest go. Each may hold a descriptor.
 const OBJECTS_KEPT_MAX: usize = 1024;
+/// The same where they must be walked to otherwise. The worlds of the simulation are small, and must walk.
+const OBJECTS_KEPT_WALKED: usize = if cfg!(feature = "simulation") { 8 } else { OBJECTS_KEPT_MAX };
 /// Names of one node that are tried when it must be walked to.
 const NAMES_TRIED_MAX: usize = 64;
 /// Deeper trees are refused when they must be walked; by identity any depth works.
@@ -89,7 +91,7 @@ pub struct Location {
 impl Location {
     #[must_use]
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
-        let cache = Mutex::new(Cache::new(OBJECTS_KEPT_MAX));
+        let cache = Mutex::new(Cache::new(kept(filer.as_ref())));
         let fence = Fence::default();
         let (touched, retired, syncing, moving) = Default::default();
         Self { id, root, filer, fence, objects, syncing, moving, cache, touched, retired }
@@ -222,7 +224,7 @@ impl Location {
 
     /// Nothing is at hand any more: the file system may have been mounted anew.
     pub fn forget_all(&self) {
-        *self.cache.lock() = Cache::new(OBJECTS_KEPT_MAX);
+        *self.cache.lock() = Cache::new(kept(self.filer.as_ref()));
     }
 
     /// The node's kept times must be put on the filer before the location's cursor passes. Returns how many wait.
@@ -252,6 +254,10 @@ impl Location {
     pub fn take_touched(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.touched.lock())
     }
+}
+
+fn kept(filer: &dyn CoreFiler) -> usize {
+    if filer.capabilities().open_by_identity { OBJECTS_KEPT_MAX } else { OBJECTS_KEPT_WALKED }
 }
 
 /// There is no such object where it was looked for.

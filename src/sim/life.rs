@@ -57,6 +57,8 @@ pub struct Switch {
 /// What outlives the service.
 #[derive(Clone)]
 pub struct Ground {
+    /// How the world's filers are made, but for the numbers of their objects.
+    pub filers: FilerOptions,
     pub disk: SimDisk,
     pub stores: SimStores,
     pub places: Arc<Mutex<Vec<Place>>>,
@@ -74,8 +76,9 @@ struct At {
 
 impl Ground {
     #[must_use]
-    pub fn new(disk: SimDisk, shared: Shared) -> Self {
+    pub fn new(filers: FilerOptions, disk: SimDisk, shared: Shared) -> Self {
         Self {
+            filers,
             disk,
             stores: SimStores::default(),
             places: Arc::default(),
@@ -306,7 +309,7 @@ impl Life {
 
     async fn begin_move(&self, rng: Rng) {
         let first = 1 + ((self.ground.places.lock().len() as u64) << 32);
-        let memory = Memory::new(FilerOptions { first, ..FilerOptions::default() });
+        let memory = Memory::new(FilerOptions { first, ..self.ground.filers });
         let place = self.ground.add_place(memory, rng);
         place.fate.set_redoing(false);
         let Some(root) = place.memory.tree().first().map(|root| root.number) else { return };
