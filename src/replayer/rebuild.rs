@@ -7,8 +7,19 @@ use crate::location::redo::recollect;
 use journal_format::ids::{JobId, Lsn, NodeId};
 
 /// Bring a projection to `to`, and commit it there. `false`: the journal does not reach back to the
-/// location's beginning. For one that is new this does nothing that shows. Blocking.
-pub fn rebuild(projection: &Projection, journal: &Journal, job: JobId, root: NodeId, to: Lsn) -> Result<bool, Error> {
+/// location's beginning; or the location was out of sync, for then what is dirty was in the store too, and what lies
+/// before the cursor was not all carried out. For one that is new this does nothing that shows. Blocking.
+pub fn rebuild(
+    projection: &Projection,
+    journal: &Journal,
+    job: JobId,
+    root: NodeId,
+    to: Lsn,
+    out_of_sync: bool,
+) -> Result<bool, Error> {
+    if out_of_sync {
+        return Ok(false);
+    }
     let whole =
         recollect(journal, &projection.objects, projection.location, to.plus(1)).map_err(|error| match error {
             crate::location::redo::Error::Journal(e) => Error::Journal(e),

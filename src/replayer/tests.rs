@@ -32,9 +32,10 @@ struct World {
     dest: Arc<Location>,
     fence: Fence,
     handle: Handle,
+    task: tokio::task::JoinHandle<()>,
     next: u64,
     touched: BTreeSet<NodeId>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn objects(filer: &dyn CoreFiler, store: Store) -> Objects {
@@ -99,19 +100,14 @@ impl World {
         let fence = to.fence.clone();
         let dest = Arc::new(Location::fenced(TO, ROOT, to, dest));
         let start = ledger.state().locations[&TO].cursor;
-        let projection = Projection {
-            store: dest.objects.store.clone(),
-            objects: dest.objects.clone(),
-            location: TO,
-            junction: JUNCTION,
-        };
+        let projection = projection(&dest);
         projection.begin(ROOT, start).unwrap();
         let from = Source { location: source.clone(), live: live.clone() };
         let replayer = Replayer::new(ledger.clone(), dest.clone(), projection, from, JobId(1), start);
         let handle = replayer.handle();
-        tokio::spawn(replayer.run());
+        let task = tokio::spawn(replayer.run());
         let touched = BTreeSet::from([ROOT]);
-        let world = Self { ledger, live, source, dest, fence, handle, next: 101, touched, _dir: dir };
+        let world = Self { ledger, live, source, dest, fence, handle, task, next: 101, touched, dir };
         let (job, location, dir) = (JobId(1), TO, ROOT);
         world.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
         let listed = Listed { job, location, dir, entries: vec![], last: true };
@@ -255,6 +251,10 @@ impl World {
     }
 }
 
+fn projection(dest: &Location) -> Projection {
+    Projection { store: dest.objects.store.clone(), objects: dest.objects.clone(), location: TO, junction: JUNCTION }
+}
+
 fn filer(n: u32) -> Event {
     let (filer, name, url) = (FilerId(n), format!("f{n}"), format!("posix:///f{n}"));
     Event::FilerAdded(FilerAdded { filer, name, url, root: vec![1], found: FilerFound::default() })
@@ -357,4 +357,40 @@ async fn what_a_filer_left_of_an_operation_that_it_broke_off_is_on_both_sides() 
         w.ledger.ended(op, Event::Partial(partial)).await.unwrap();
         w.assert_equal().await;
     }
+}
+
+/// Somebody deletes a file of the state directory while the service is down.
+#[tokio::test]
+async fn a_secondary_whose_store_was_lost_goes_on_by_what_the_journal_says() {
+    let mut w = World::new().await;
+    let dir = w.make(ROOT, "dir", What::Dir).await;
+    let (file, gone) = (w.make(dir, "f", What::File).await, w.make(ROOT, "gone", What::File).await);
+    w.write(file, 0, 1, 9000).await;
+    w.write(gone, 0, 1, 9000).await;
+    w.rename(file, Kind::File, (dir, "f"), (ROOT, "g")).await;
+    w.remove(ROOT, "gone", gone).await;
+    w.assert_equal().await;
+    let cursor = w.handle.status.borrow().committed;
+    w.task.abort();
+    assert!((&mut w.task).await.unwrap_err().is_cancelled());
+
+    let (filer, fence) = (w.dest.filer.clone(), w.fence.clone());
+    let lost = objects(filer.as_ref(), Store::open_exact(&w.dir.path().join("again"), 1 << 20).unwrap()).await;
+    let mut dest = Location::new(TO, ROOT, filer, lost);
+    dest.fence = fence;
+    w.dest = Arc::new(dest);
+    let again = projection(&w.dest);
+    let journal = &w.ledger.journal;
+    assert!(!rebuild(&again, journal, JobId(1), ROOT, cursor, true).unwrap(), "what was dirty cannot be told");
+    assert!(rebuild(&again, journal, JobId(1), ROOT, cursor, false).unwrap());
+    assert_eq!(again.store.lsn(), cursor);
+    let from = Source { location: w.source.clone(), live: w.live.clone() };
+    let replayer = Replayer::new(w.ledger.clone(), w.dest.clone(), again, from, JobId(1), cursor);
+    w.handle = replayer.handle();
+    w.task = tokio::spawn(replayer.run());
+    w.write(file, 100, 2, 9000).await;
+    w.rename(dir, Kind::Dir, (ROOT, "dir"), (ROOT, "elsewhere")).await;
+    let new = w.make(dir, "new", What::File).await;
+    w.write(new, 0, 3, 100).await;
+    w.assert_equal().await;
 }

@@ -189,8 +189,10 @@ impl Keeper {
     /// The destination is new, or its store was lost.
     async fn rebuild(&self, projection: &Projection, root: NodeId, cursor: Lsn) -> Result<()> {
         let (journal, projection, job) = (self.core.ledger.journal.clone(), projection.clone(), self.job);
+        let is_out = self.is_out_of_sync();
         let rebuilt = blocking(move || {
-            replayer::rebuild(&projection, &journal, job, root, cursor).map_err(|error| Error::Other(error.to_string()))
+            let rebuilt = replayer::rebuild(&projection, &journal, job, root, cursor, is_out);
+            rebuilt.map_err(|error| Error::Other(error.to_string()))
         });
         let state = self.core.ledger.state();
         let begun = state.jobs.get(&job).is_some_and(|job| job.progress != state::Progress::default());
@@ -198,8 +200,8 @@ impl Keeper {
             return Ok(());
         }
         Err(Error::Other(format!(
-            "the store of location {} is missing, and the journal does not reach back to the job's beginning: what was \
-             copied cannot be told. Put the index directory ([state] dir) back, or abort the job and create it again",
+            "the store of location {} is missing, and the journal does not reach back to the job's beginning, or the \
+             location was out of sync: what was copied cannot be told. Put the index directory ([state] dir) back, or abort the job and create it again",
             self.id
         )))
     }
