@@ -6,6 +6,8 @@
 //! Rounds are interleaved, figures are medians, and a ratio is the median of the rounds' ratios: throughput of the
 //! journal to that of the faster bare way in the same round; for one caller also latency, the other way round.
 //!
+//! "writing" is the part of the time in which a write was under way: what is missing to 100 % is the journal's own.
+//!
 //! `TAIN_BENCH_DIR` chooses the disk (default: `target/`), `TAIN_BENCH_ROUNDS` the rounds (default 5),
 //! `TAIN_BENCH_APPEND` one writer out of `direct`, `buffered`, `map` (default: all).
 #![allow(
@@ -46,6 +48,7 @@ struct Round {
     batches: u64,
     batch_bytes: u64,
     latency: Duration,
+    writing: Duration,
 }
 
 fn event(bytes: usize) -> Event {
@@ -98,6 +101,7 @@ async fn appends(journal: &Journal, case: &Case) -> Round {
         batches,
         batch_bytes: (after.bytes - before.bytes) / batches,
         latency: latencies[latencies.len() / 2],
+        writing: Duration::from_nanos(after.flush_nanos - before.flush_nanos),
     }
 }
 
@@ -166,7 +170,7 @@ fn main() {
     std::fs::File::open(&path).unwrap().sync_all().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!(
-        "append    case        records/s   MB/s  a batch   latency |   bare direct  bare buffered | ratio  latency ratio"
+        "append    case        records/s   MB/s  a batch  writing   latency |   bare direct  bare buffered | ratio  latency ratio"
     );
     for (name, mode) in [("direct", AppendMode::Direct), ("buffered", AppendMode::Buffered), ("map", AppendMode::Map)] {
         if only.as_ref().is_some_and(|only| only != name) {
@@ -175,7 +179,7 @@ fn main() {
         let journal = runtime.block_on(async { open(dir.path().join(name), mode) });
         runtime.block_on(warm(&journal));
         for case in &CASES {
-            let (mut rates, mut sizes, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut rates, mut sizes, mut shares, mut latencies) = (vec![], vec![], vec![], vec![]);
             let (mut directs, mut buffereds, mut ratios, mut latency_ratios) = (vec![], vec![], vec![], vec![]);
             for round in 0..rounds {
                 let ours = runtime.block_on(appends(&journal, case));
@@ -192,15 +196,17 @@ fn main() {
                 directs.push(rate(direct.0));
                 buffereds.push(rate(buffered.0));
                 sizes.push(ours.batch_bytes);
+                shares.push(ours.writing.as_secs_f64() / took);
                 latencies.push(ours.latency);
             }
             let rate = median(rates);
             println!(
-                "{name:9} {:>3} KiB x{:<3} {rate:>10.0} {:>6.0} {:>6} KiB {:>6} us | {:>13.0} {:>14.0} |  {:.2}  {:>6.2}",
+                "{name:9} {:>3} KiB x{:<3} {rate:>10.0} {:>6.0} {:>6} KiB    {:>3.0} % {:>6} us | {:>13.0} {:>14.0} |  {:.2}  {:>6.2}",
                 case.bytes >> 10,
                 case.callers,
                 rate * case.bytes as f64 / 1e6,
                 median(sizes) >> 10,
+                median(shares) * 100.0,
                 median(latencies).as_micros(),
                 median(directs),
                 median(buffereds),

@@ -83,6 +83,13 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// From here on this thread is given a processor before others of this process, where the system lets it.
+pub fn go_first() {
+    if !is_simulated() {
+        real::go_first();
+    }
+}
+
 /// Work that was given aside has no result: the runtime is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the service is stopping")]

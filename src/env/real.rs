@@ -24,6 +24,19 @@ pub fn fill(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(io::Error::other)
 }
 
+/// How much nicer others are.
+const FIRST: i32 = 10;
+
+pub fn go_first() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    let thread = rustix::thread::gettid();
+    let first = getpriority_process(Some(thread)).and_then(|now| setpriority_process(Some(thread), now - FIRST));
+    if let Err(error) = first {
+        // Slower under load, and right all the same: an ordinary user may not.
+        tracing::debug!(%error, "the thread's priority stays as it is");
+    }
+}
+
 pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopping> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result),
