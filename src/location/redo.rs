@@ -95,6 +95,8 @@ struct Collected {
     round: Round,
     operations: u64,
     tail: Tail,
+    /// How operations ended, up to `end`.
+    ends: Ends,
     end: Lsn,
 }
 
@@ -116,7 +118,7 @@ pub struct Redo<'a> {
 impl Redo<'_> {
     /// Bring the location, and then the live index, to the journal's durable end. Not synced yet.
     pub async fn run(&self) -> Result<Redone, Error> {
-        let Collected { mut round, operations, tail, end } = self.collect().await?;
+        let Collected { mut round, operations, tail, ends, end } = self.collect().await?;
         let bytes = round.bytes();
         if !round.is_empty() {
             // The pen comes and goes in it.
@@ -134,7 +136,7 @@ impl Redo<'_> {
                 }
             }
         }
-        self.fold_tail(end).await?;
+        self.fold_tail(ends, end).await?;
         put_times(self.location, self.live, self.live, &round.times).await?;
         crash_point!("REDO_TIMES");
         Ok(Redone { operations, bytes, refused: Vec::new() })
@@ -147,10 +149,10 @@ impl Redo<'_> {
         aside(move || collect(&journal, live, &objects, of, cursor, doubt_from)).await
     }
 
-    async fn fold_tail(&self, end: Lsn) -> Result<(), Error> {
+    async fn fold_tail(&self, ends: Ends, end: Lsn) -> Result<(), Error> {
         let (journal, live, id, from) = (self.journal.clone(), self.live.clone(), self.location.id, self.doubt_from);
         let of = (self.junction, id);
-        aside(move || fold_tail(&journal, &live, of, from, end)).await
+        aside(move || fold_tail(&journal, &live, of, &ends, from, end)).await
     }
 
     /// Which refusals are ends of operations in doubt; an error when one had been answered.
@@ -202,7 +204,8 @@ fn collect(
     let end = journal.durable_lsn();
     let from = cursor.min(doubt_from);
     let ends = ends(journal, junction, from, end)?;
-    let mut collected = Collected { round: Round::redo(), operations: 0, tail: Tail::new(live), end };
+    let mut collected =
+        Collected { round: Round::redo(), operations: 0, tail: Tail::new(live), ends: Ends::new(), end };
     let mut reader = journal.reader_of(junction, from)?;
     while let Some(record) = reader.next(end)? {
         let part = match ends.get(&record.lsn) {
@@ -223,6 +226,7 @@ fn collect(
             collected.operations += 1;
         }
     }
+    collected.ends = ends;
     Ok(collected)
 }
 
@@ -240,13 +244,13 @@ fn fold_tail(
     journal: &Journal,
     live: &Live,
     (junction, location): (JunctionId, LocationId),
+    ends: &Ends,
     from: Lsn,
     end: Lsn,
 ) -> Result<(), Error> {
     if from >= end {
         return Ok(());
     }
-    let ends = ends(journal, junction, from, end)?;
     let mut reader = journal.reader_of(junction, from)?;
     while let Some(record) = reader.next(end)? {
         if location_of(&record.event) == Some(location) {
