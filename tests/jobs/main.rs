@@ -1,6 +1,7 @@
 //! Moves, from outside: under load, several in a row, and the ones that are refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests outside the service time what they see")]
 
 mod commands;
 #[cfg(feature = "privileged-tests")]
