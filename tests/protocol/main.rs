@@ -1,5 +1,6 @@
 //! NFSv3 and MOUNT on the wire: each of the 22 procedures, and what outlives a restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests outside the service time what they see")]
 
 #[path = "../support/mod.rs"]
 mod support;
