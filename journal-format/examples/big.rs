@@ -1,4 +1,5 @@
-//! Writes a journal of so many MiB, for benches of the tools: WRITEs of 64 KiB, and four operations on names beside each.
+//! Writes a journal of so many MiB, for benches of the tools: WRITEs of 64 KiB, and four small records beside each; with
+//! `small` behind the size, nothing but small ones.
 
 use journal_format::event::{Event, codec, samples};
 use journal_format::ids::{Lsn, SegmentNo, Time};
@@ -13,10 +14,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let dir = std::path::PathBuf::from(args.next().ok_or("a directory")?);
     let mib: u64 = args.next().ok_or("MiB")?.parse()?;
+    let small = args.next().as_deref() == Some("small");
     std::fs::create_dir_all(&dir)?;
     let mut archives = Vec::new();
     for (event, _) in samples::all() {
         let event = match event {
+            Event::Write(_) if small => continue,
             Event::Write(write) => Event::Write(journal_format::event::Write { len: DATA, ..write }),
             event @ (Event::Make(_) | Event::Rename(_) | Event::SetAttr(_) | Event::Cursor(_)) => event,
             _ => continue,
