@@ -29,5 +29,5 @@ fuzz_target!(
             std::process::exit(0);
         }
     },
-    |data: &[u8]| { (*BODY)(data) }
+    |data: &[u8]| (*BODY)(data)
 );
