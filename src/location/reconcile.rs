@@ -102,6 +102,7 @@ impl<'a> Site<'a> {
         self.place_all(&wanted, &parked).await?;
         crash_point!("RECONCILE_PLACED");
         self.complete().await?;
+        self.leave_pen().await?;
         self.clear().await?;
         crash_point!("RECONCILE_CLEARED");
         let SiteState { made, failed, refused, broken, void, .. } = self.state.into_inner();
@@ -431,6 +432,32 @@ impl<'a> Site<'a> {
         state.broken.insert(node);
         state.failed.push(failed);
         Ok(false)
+    }
+
+    /// Who was parked in a run that died, and by now lives on by other names alone, leaves the pen. (A stale name there
+    /// would be taken for its place, and a rename onto it would do nothing: both are the same object.)
+    async fn leave_pen(&self) -> Result<()> {
+        if !self.round.ask_filer || !self.state.lock().refused.is_empty() {
+            return Ok(());
+        }
+        let penned: Vec<(Key, NodeId)> =
+            self.state.lock().there.iter().filter(|(key, _)| key.0 == PEN).map(|(k, n)| (k.clone(), *n)).collect();
+        for (key, node) in penned {
+            let belongs = self.view.entry(PEN, &key.1).map_err(index_error)?.is_some_and(|(there, _)| there == node);
+            if belongs || self.round.gone.contains_key(&node) || self.kind(node).await? == Some(Kind::Dir) {
+                continue;
+            }
+            let pen = self.location.filer.pen().await?;
+            let object = match self.location.filer.lookup(&pen, &key.1).await {
+                Err(error) if error.kind == ErrorKind::NotFound => continue,
+                object => object?,
+            };
+            if self.location.filer.stat(&object).await?.nlink > 1 {
+                ignore(self.location.filer.remove(&pen, &key.1).await, ErrorKind::NotFound)?;
+                self.state.lock().there.remove(&key);
+            }
+        }
+        Ok(())
     }
 
     /// Step 5: what is gone leaves the pen and the index.

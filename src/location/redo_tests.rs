@@ -294,6 +294,22 @@ async fn what_a_power_cut_took_is_carried_out_again_and_a_second_redo_changes_no
     }
 }
 
+/// Found by crash points: a rename had parked the object when the process died, and a REMOVE of the new name came behind.
+#[tokio::test]
+async fn who_was_parked_and_lives_on_by_another_name_leaves_the_pen() {
+    let mut world = World::new().await;
+    world.make(ROOT, "a", 1, What::File).await;
+    world.write(1, 0, b"one").await;
+    world.link(1, "b").await;
+    world.settle().await;
+    world.rename(1, Kind::File, "a", "c", None).await;
+    world.remove(1, "c", false).await;
+    let pen = world.filer.pen().await.unwrap();
+    world.filer.rename(&world.top().await, b"a", &pen, b"1").await.unwrap();
+    assert_eq!(world.redo_all().await, 0);
+    assert_eq!(world.tree().await, tree(&[("b", "one")]));
+}
+
 /// Found by power cuts on ext4: a file was there, its `Made` in the journal, with the mode that it has while it is made.
 #[tokio::test]
 async fn an_object_that_a_power_cut_kept_without_its_attributes_gets_them_again() {
