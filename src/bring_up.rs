@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoints;
     use crate::filer::memory::{Fault, Memory};
-    use crate::filer::{CoreFiler, ErrorKind};
+    use crate::filer::{Changes, CoreFiler, ErrorKind};
     use crate::gateway::Drc;
     use crate::index::live::Live;
     use crate::index::objects::Objects;
@@ -138,6 +138,7 @@ mod tests {
     use crate::journal::{AppendMode, Options};
     use crate::ledger::Ledger;
     use crate::location::Locations;
+    use crate::semantics::SetTime;
     use crate::service::recovery::recover;
     use crate::state::{self, State};
     use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status, Volume};
@@ -236,6 +237,23 @@ mod tests {
         checkpoints.take(&core).await.unwrap();
         assert!(core.ledger.state().locations[&L].cursor > cursor);
         assert!(!checkpoints.is_due_again(&core));
+    }
+
+    /// Found by crash points: a checkpoint puts a time that it read before the client set another.
+    #[tokio::test]
+    async fn a_time_that_a_client_sets_is_the_filers_whatever_a_checkpoint_had_in_hand() {
+        let (dir, filer) = (tempfile::tempdir().unwrap(), Memory::default());
+        let core = world(&dir, &filer).await;
+        let node = create(&core, "a", "text").await;
+        let location = core.locations.get(L).unwrap();
+        checkpoint::primary(&core, J, &location).await.unwrap();
+        let object = location.object(core.live.as_ref(), node.node).await.unwrap();
+        let read_before = filer.stat(&object).await.unwrap().mtime;
+        let wish = SetAttrs { mtime: SetTime::Client(Time(7_000_000_000)), ..SetAttrs::default() };
+        assert!(core.volume.setattr(&call(), node, wish, None).await.is_ok());
+        filer.set(&object, Changes { mtime: Some(read_before), ..Changes::default() }).await.unwrap();
+        checkpoint::primary(&core, J, &location).await.unwrap();
+        assert_eq!(filer.stat(&object).await.unwrap().mtime, Time(7_000_000_000));
     }
 
     #[tokio::test]

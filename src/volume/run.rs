@@ -332,7 +332,9 @@ fn follow(location: &Location, lsn: Lsn, event: &Event) {
         Event::Write(write) => {
             location.touch(write.node);
         }
-        Event::SetAttr(set) if set.size.is_some() && set.mtime.is_none() => {
+        // A time that a client sets is put on the filer at once; but a checkpoint may have read the one before, and put
+        // it behind.
+        Event::SetAttr(set) if set.size.is_some() || set.mtime.is_some() => {
             location.touch(set.node);
         }
         Event::Make(make) => {
