@@ -132,10 +132,12 @@ pub async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let one_line = failure.reason.lines().map(str::trim).collect::<Vec<_>>().join("; ");
-            eprintln!("tain: {one_line}");
+            let mut text = format!("tain: {one_line}\n");
             if !failure.remedy.is_empty() {
-                eprintln!("{}", failure.remedy);
+                text += &format!("{}\n", failure.remedy);
             }
+            // That nobody hears it does not change the status.
+            let _ = std::io::stderr().write_all(text.as_bytes());
             ExitCode::FAILURE
         }
     }

@@ -106,3 +106,18 @@ async fn everything_answered_before_a_kill_is_there_after_it() {
         assert_eq!(std::fs::read(s.export().join(&n)).unwrap(), n.as_bytes());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let mut s = Served::new().await;
+    s.service.stop().await.unwrap();
+    std::fs::remove_file(s.service.log()).unwrap();
+    std::os::unix::fs::symlink("/dev/full", s.service.log()).unwrap();
+    s.service.start().await.unwrap();
+    s.ok(create(&s, "file")).await;
+    // It says much about a job.
+    let job = s.service.tain(&["move", "create", "/a/b", "two:/x"]).await.unwrap();
+    s.service.tain(&["job", "wait", &job, "--timeout", "60s"]).await.unwrap();
+    s.ok(Call::Lookup { dir: s.root.clone(), name: name("file") }).await;
+    s.service.stop().await.unwrap();
+}
