@@ -3,6 +3,7 @@
 use super::client::{Client, Cred};
 use super::nfs::Call;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -46,7 +47,9 @@ impl Service {
             "[journal]\ndir = \"{d}/journal\"\nsegment_size = {segment_size}\nsoft_limit = {soft}\nhard_limit = {hard}\n\n\
              [state]\ndir = \"{d}/state\"\n\n[nfs]\nlisten = \"{nfs}\"\n\n[api]\nlisten = \"{api}\"\n"
         );
-        std::fs::write(dir.join("tain.toml"), config).map_err(io)?;
+        // Synced: a service whose disk lost it would start with the defaults, in the system's own directories.
+        let mut file = std::fs::File::create(dir.join("tain.toml")).map_err(io)?;
+        file.write_all(config.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
         Ok(Self { exe: exe.into(), dir: dir.into(), nfs, api, env: Vec::new(), child: None })
     }
 

@@ -78,6 +78,8 @@ pub async fn run(config: Config) -> Result<()> {
     let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
     let core = Core { ledger, live, locations, volume: volume.clone(), stores, filers: Arc::new(Registry) };
 
+    // Whoever has been answered may ask for a stop in order.
+    let asked = asked_to_stop()?;
     let listener = TcpListener::bind(config.nfs.listen)
         .await
         .with_context(|| format!("NFS cannot listen on {}: choose another [nfs] listen", config.nfs.listen))?;
@@ -111,7 +113,7 @@ pub async fn run(config: Config) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let reason = tokio::select! {
-        reason = asked_to_stop() => reason?,
+        reason = asked => reason,
         error = journal.failed() => fail_stop(&error),
         why = index_failed(&core, &board) => index_stop(&why),
     };
@@ -200,12 +202,15 @@ async fn wait_for_primaries(core: &Core, board: &Board) {
     }
 }
 
-async fn asked_to_stop() -> Result<&'static str> {
+/// From the call on the signals are noted; before, they end the process.
+fn asked_to_stop() -> Result<impl Future<Output = &'static str>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        }
     })
 }
 
