@@ -5,16 +5,20 @@ use crate::plan::{Item, NEVER, When, died};
 use crate::support::{self, exe, name};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tain::demo::client::{Client, Cred};
-use tain::demo::lane::Limits;
+use tain::demo::lane::{Lane, Limits};
 use tain::demo::load::Load;
 use tain::demo::nfs::Call;
 use tain::demo::rig::{Rig, TREE, carried_out_twice};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 
 /// A point of the recovery that a start does not reach (there was nothing to do for it) is tried so often.
-const STARTS: u32 = 12;
+const STARTS: u32 = 30;
+
+/// What clients do between two such starts.
+const OPS_BETWEEN: u64 = 60;
 
 /// Of the 64 that the journal may have.
 const SEGMENTS_FULL: usize = 30;
@@ -51,8 +55,28 @@ pub struct Shaken {
     moves: u32,
     deaths: Vec<String>,
     missed: Vec<String>,
+    /// Deaths since the service was up last.
+    row: u32,
+    nested: u32,
     refused: JoinHandle<()>,
-    fixed: PathBuf,
+    fixed: Fixed,
+}
+
+/// A file that nobody can write while this lives.
+struct Fixed(PathBuf);
+
+impl Fixed {
+    fn new(path: PathBuf) -> Self {
+        std::fs::write(&path, "as it was").unwrap();
+        chattr("+i", &path);
+        Self(path)
+    }
+}
+
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
 }
 
 pub struct Outcome {
@@ -60,18 +84,18 @@ pub struct Outcome {
     pub missed: Vec<String>,
     pub moves: u32,
     pub bytes_twice: u64,
+    /// How often three deaths or more came in a row, without the service being up in between.
+    pub nested: u32,
 }
 
 impl Shaken {
     pub async fn new(dir: &Path) -> Self {
         let mut setup = support::setup(160, 6, 2);
         setup.segment_size = 2 << 20;
-        setup.limits = Limits { nodes: 400, file_bytes: 1 << 20, pause: Duration::from_millis(3), ..setup.limits };
+        setup.limits = Limits { nodes: 250, file_bytes: 512 << 10, pause: Duration::from_millis(3), ..setup.limits };
         let rig = Rig::new(&exe(), dir, &["a", "b"], setup).await.unwrap();
-        let fixed = dir.join("a/fixed");
-        std::fs::create_dir(&fixed).unwrap();
-        std::fs::write(fixed.join("immutable"), "as it was").unwrap();
-        chattr("+i", &fixed.join("immutable"));
+        std::fs::create_dir(dir.join("a/fixed")).unwrap();
+        let fixed = Fixed::new(dir.join("a/fixed/immutable"));
         for i in 0..40 {
             std::fs::create_dir_all(dir.join("a/scratch/sub")).unwrap();
             std::fs::write(dir.join(format!("a/scratch/file-{i}")), "scratch").unwrap();
@@ -82,7 +106,22 @@ impl Shaken {
         let load = Load::start(rig.lanes().await.unwrap());
         let here = Side { filer: "a", sub: TREE.into() };
         let (left, cuts, deaths, missed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { rig, load: Some(load), here, moving: None, left, cuts, moves: 0, deaths, missed, refused, fixed }
+        let (moves, row, nested) = (0, 0, 0);
+        Self {
+            rig,
+            load: Some(load),
+            here,
+            moving: None,
+            left,
+            cuts,
+            moves,
+            deaths,
+            missed,
+            row,
+            nested,
+            refused,
+            fixed,
+        }
     }
 
     /// Lives that are too short for a checkpoint fill the journal: now and then one is long enough to free segments.
@@ -132,8 +171,11 @@ impl Shaken {
         if self.rig.service.ended().unwrap().is_none() {
             self.rig.service.kill().await.unwrap();
         }
-        self.rig.observer.settle().unwrap();
-        let (lsn, steps) = (self.rig.observer.seen().lsn, self.rig.carried_out().unwrap().len());
+        let rig = &self.rig;
+        let (lsn, steps) = block_in_place(|| {
+            rig.observer.settle().unwrap();
+            (rig.observer.seen().lsn, rig.carried_out().unwrap().len())
+        });
         self.cuts.push(Cut { lsn, steps });
         if let Some(why) = self.load.as_ref().and_then(Load::failure) {
             panic!("after {:?}: {why}", self.deaths.last());
@@ -143,19 +185,31 @@ impl Shaken {
     /// Start the service. False: it died on the way up.
     async fn up(&mut self, what: &str) -> bool {
         match self.rig.service.start().await {
-            Ok(_) => true,
-            Err(_) if died(&mut self.rig.service) => false,
+            Ok(_) => {
+                self.row = 0;
+                true
+            }
+            Err(_) if died(&mut self.rig.service) => {
+                self.row += 1;
+                self.nested += u32::from(self.row == 3);
+                false
+            }
             Err(e) => panic!("{what} after {:?}: {e}", self.deaths.last()),
         }
     }
 
     /// Work until the service dies.
     async fn dies(&mut self, item: &Item) -> bool {
+        let load = self.load.as_ref().map(|load| load.totals.clone()).unwrap();
+        let ops = || load.ops.load(Ordering::Relaxed);
+        let due = ops() + OPS_BETWEEN;
         let begun = Instant::now();
-        let patience = if item.when == When::Start { Duration::from_millis(700) } else { NEVER };
-        while begun.elapsed() < patience {
+        while begun.elapsed() < NEVER {
+            // It is up and did not die: there was nothing to do for that point. The next start has something to do.
+            if item.when == When::Start && ops() >= due {
+                return false;
+            }
             if item.when == When::Stop {
-                tokio::time::sleep(Duration::from_millis(200)).await;
                 let stopped = self.rig.service.stop().await;
                 return stopped.is_err_and(|e| e.to_string().contains("signal: 9"));
             }
@@ -174,10 +228,16 @@ impl Shaken {
         false
     }
 
-    /// Whether what failed did not fail because the service was about to die.
+    /// Whether what failed did not fail because the service was about to die: then it still answers.
     async fn alive(&mut self, error: &anyhow::Error) -> Option<String> {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        if died(&mut self.rig.service) { None } else { Some(format!("{error:#}")) }
+        let begun = Instant::now();
+        while !died(&mut self.rig.service) {
+            if self.rig.service.tain(&["status"]).await.is_ok() || begun.elapsed() > NEVER {
+                return Some(format!("{error:#}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
     }
 
     /// One round of what an operator and others do.
@@ -262,20 +322,29 @@ impl Shaken {
         for lane in &mut lanes {
             lane.look_at_all().await.unwrap();
         }
+        let _ = self.rig.service.tain(&["junction", "remove", "/scratch"]).await;
         self.rig.service.stop().await.unwrap();
-        let fixed = self.fixed.join("immutable");
-        assert_eq!(std::fs::read(&fixed).unwrap(), b"as it was");
-        chattr("-i", &fixed);
+        let log = std::fs::read_to_string(self.rig.service.log()).unwrap();
+        let kept: Vec<&str> = log.lines().filter(|line| line.contains("still in use")).collect();
+        assert!(kept.is_empty(), "a location was not let go of: {kept:?}; {}", self.rig.dir.display());
+        assert_eq!(std::fs::read(&self.fixed.0).unwrap(), b"as it was");
         println!("{} deaths; the tree lies at {:?}", self.deaths.len(), self.here);
-        let found = self.rig.verify(&self.rig.side(self.here.filer, &self.here.sub), &lanes, None).unwrap();
+        // It takes its time: other rigs go on.
+        let bytes_twice = block_in_place(|| self.all_is_as_it_must_be(&lanes));
+        let Self { deaths, missed, moves, nested, .. } = self;
+        Outcome { deaths, missed, moves, bytes_twice, nested }
+    }
+
+    /// The live side, and each side left; bytes that were carried out twice.
+    fn all_is_as_it_must_be(&self, lanes: &[Lane]) -> u64 {
+        let found = self.rig.verify(&self.rig.side(self.here.filer, &self.here.sub), lanes, None).unwrap();
         assert!(found.equal(), "the live side at the end:\n{}", found.report());
         for (side, job) in &self.left {
             let switch = self.rig.switch(*job).unwrap();
-            let found = self.rig.verify(&self.rig.side(side.filer, &side.sub), &lanes, Some(switch)).unwrap();
+            let found = self.rig.verify(&self.rig.side(side.filer, &side.sub), lanes, Some(switch)).unwrap();
             assert!(found.equal(), "{side:?} at its switch by job {job}:\n{}", found.report());
         }
-        let bytes_twice = self.steps_ran_once();
-        Outcome { deaths: self.deaths, missed: self.missed, moves: self.moves, bytes_twice }
+        self.steps_ran_once()
     }
 
     /// Steps that the journal called done before a death were not carried out after it (I4). Bytes that were in flight

@@ -71,6 +71,8 @@ enum Phase {
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     pub write: Option<(u64, u64)>,
+    /// A write that fails does so because there is no space (else: an I/O error).
+    pub full: bool,
     pub flush: Option<(u64, u64)>,
     /// Writes that touch these bytes.
     pub range: Option<(Range<u64>, u64)>,
@@ -510,10 +512,15 @@ impl fuser::Filesystem for File {
         _: Option<fuser::LockOwner>,
         reply: fuser::ReplyWrite,
     ) {
-        if self.shared.alive().is_some_and(|mut state| state.write(offset, data)) {
+        let mut full = false;
+        let written = self.shared.alive().is_some_and(|mut state| {
+            full = state.faults.full;
+            state.write(offset, data)
+        });
+        if written {
             reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX));
         } else {
-            reply.error(fuser::Errno::EIO);
+            reply.error(if full { fuser::Errno::ENOSPC } else { fuser::Errno::EIO });
         }
     }
 

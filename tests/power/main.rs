@@ -12,6 +12,7 @@ mod support;
 
 mod cuts;
 mod disk;
+mod rows;
 mod states;
 
 /// A count, or what the environment says.
