@@ -85,12 +85,12 @@ impl Checkpoints {
     /// Take one now.
     pub async fn take(&mut self, core: &Core) -> Result<()> {
         crash_point!("CHECKPOINT_BEGIN");
-        let activity = core.ledger.activity();
+        let (activity, begin) = (core.ledger.activity(), core.ledger.journal.durable_lsn());
         let cursors = self.sync(core).await?;
-        // Of every junction, those that are down too.
-        let all = cursors.len() == core.ledger.state().junctions.len();
+        // Of every junction, those that are down too; a sync that hung for a while tells of the time before.
+        let all = cursors.len() == core.ledger.state().junctions.len() && cursors.iter().all(|c| c.lsn >= begin);
         crash_point!("CHECKPOINT_PRIMARIES_DONE");
-        let aside = aside::hung(core);
+        let aside = aside::hung(core, &cursors);
         let settled = core.ledger.settled_without(&aside);
         aside::extend(core, &aside, settled).await?;
         for junction in core.live.aside()?.into_iter().chain(aside.iter().copied()) {
@@ -123,7 +123,7 @@ impl Checkpoints {
         crash_point!("CHECKPOINT_END");
         self.at = core.ledger.journal.end_lsn();
         // An idle service must come back to what could not be synced, or is down.
-        self.activity = if all { Some(activity) } else { None };
+        self.activity = if all && core.ledger.journal.sides().is_empty() { Some(activity) } else { None };
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Checkpoints {
         }
         let mut cursors = Vec::new();
         for (id, (began, mut task)) in std::mem::take(&mut self.syncing) {
-            match tokio::time::timeout_at(began + PATIENCE, &mut task).await {
+            match patiently(core, began, &mut task).await {
                 Ok(Ok(Ok(lsn))) => cursors.push(Cursor { location: id, lsn }),
                 Ok(Ok(Err(error @ Error::Journal(_)))) => return Err(error),
                 Ok(Ok(Err(error))) => {
@@ -161,6 +161,28 @@ impl Checkpoints {
         blocking(move || Ok(journal.write_snapshot(lsn, &json)?)).await?;
         self.snapshot = lsn;
         Ok(())
+    }
+}
+
+/// What a task said that began then. The journal may fill up behind one that hangs: past its soft limit less is waited.
+async fn patiently<T>(
+    core: &Core,
+    began: tokio::time::Instant,
+    task: &mut JoinHandle<T>,
+) -> std::result::Result<std::result::Result<T, tokio::task::JoinError>, tokio::time::error::Elapsed> {
+    let journal = &core.ledger.journal;
+    let hurried = tokio::time::timeout_at(began + PATIENCE.min(PRESSED), &mut *task).await;
+    if hurried.is_ok() {
+        return hurried;
+    }
+    loop {
+        let now = tokio::time::Instant::now();
+        let pressed = journal.used_bytes() > journal.soft_limit();
+        let until = if pressed { now } else { (now + TICK).min(began + PATIENCE) };
+        let said = tokio::time::timeout_at(until, &mut *task).await;
+        if said.is_ok() || pressed || until >= began + PATIENCE {
+            return said;
+        }
     }
 }
 

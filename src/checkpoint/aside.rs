@@ -8,7 +8,7 @@
 
 use crate::core::{Core, Result, blocking};
 use crate::state::{Role, State};
-use journal_format::event::Event;
+use journal_format::event::{Cursor, Event};
 use journal_format::ids::{JunctionId, LocationId, Lsn};
 use std::collections::BTreeSet;
 
@@ -25,12 +25,13 @@ fn locations(state: &State, junction: JunctionId) -> Vec<(LocationId, Lsn)> {
     found
 }
 
-/// Junctions whose primary hangs, and pins more than the journal has for it.
-pub fn hung(core: &Core) -> BTreeSet<JunctionId> {
+/// Junctions whose primary hangs, and pins more than the journal has for it. `synced`: cursors that are just being told.
+pub fn hung(core: &Core, synced: &[Cursor]) -> BTreeSet<JunctionId> {
     let (journal, state) = (&core.ledger.journal, core.ledger.state());
     let end = journal.durable_lsn();
     let is_hung = |junction: &JunctionId| {
-        let Some((_, cursor)) = locations(&state, *junction).first().copied() else { return false };
+        let Some((primary, cursor)) = locations(&state, *junction).first().copied() else { return false };
+        let cursor = synced.iter().filter(|c| c.location == primary).map(|c| c.lsn).fold(cursor, Lsn::max);
         let settled = core.ledger.settled_lsn(*junction);
         let side = journal.side_end(*junction).unwrap_or(Lsn(0));
         let far = |lsn: Lsn| end.0.saturating_sub(lsn.0) > journal.soft_limit();

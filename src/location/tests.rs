@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod outage;
+mod traps;
 mod walks;
 
 const JUNCTION: JunctionId = JunctionId(1);

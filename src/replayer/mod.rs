@@ -20,7 +20,7 @@ mod prescan;
 mod rebuild;
 mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub use rebuild::rebuild;
 
 use crate::env::watch;

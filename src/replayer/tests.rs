@@ -18,20 +18,21 @@ use journal_format::event::*;
 use journal_format::ids::*;
 use std::collections::BTreeSet;
 
-const JUNCTION: JunctionId = JunctionId(1);
+pub(crate) const JUNCTION: JunctionId = JunctionId(1);
 const FROM: LocationId = LocationId(1);
 const TO: LocationId = LocationId(2);
-const ROOT: NodeId = NodeId(100);
+pub(crate) const ROOT: NodeId = NodeId(100);
 const SOFT: u64 = 512 << 10;
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-struct World {
-    ledger: Ledger,
-    live: Arc<Live>,
-    source: Arc<Location>,
+pub(crate) struct World {
+    pub ledger: Ledger,
+    pub live: Arc<Live>,
+    pub source: Arc<Location>,
     dest: Arc<Location>,
+    pub projection: Projection,
     fence: Fence,
-    handle: Handle,
+    pub handle: Handle,
     task: tokio::task::JoinHandle<()>,
     next: u64,
     touched: BTreeSet<NodeId>,
@@ -50,6 +51,16 @@ fn spec(location: LocationId, root: &Identity) -> LocationSpec {
 
 impl World {
     async fn new() -> Self {
+        let world = Self::unlisted().await;
+        let (job, location, dir) = (JobId(1), TO, ROOT);
+        world.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
+        let listed = Listed { job, location, dir, entries: vec![], last: true };
+        world.ledger.record(&Event::Listed(listed)).await.unwrap();
+        world
+    }
+
+    /// Nothing of the root is copied yet, nor is its listing begun.
+    pub(crate) async fn unlisted() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             dir: dir.path().join("journal"),
@@ -103,16 +114,11 @@ impl World {
         let projection = projection(&dest);
         projection.begin(ROOT, start).unwrap();
         let from = Source { location: source.clone(), live: live.clone() };
-        let replayer = Replayer::new(ledger.clone(), dest.clone(), projection, from, JobId(1), start);
+        let replayer = Replayer::new(ledger.clone(), dest.clone(), projection.clone(), from, JobId(1), start);
         let handle = replayer.handle();
         let task = tokio::spawn(replayer.run());
         let touched = BTreeSet::from([ROOT]);
-        let world = Self { ledger, live, source, dest, fence, handle, task, next: 101, touched, dir };
-        let (job, location, dir) = (JobId(1), TO, ROOT);
-        world.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
-        let listed = Listed { job, location, dir, entries: vec![], last: true };
-        world.ledger.record(&Event::Listed(listed)).await.unwrap();
-        world
+        Self { ledger, live, source, dest, projection, fence, handle, task, next: 101, touched, dir }
     }
 
     async fn operate(&mut self, event: Event, bulk: Bytes, act: impl AsyncFnOnce(&Location, &Live)) {
@@ -122,7 +128,7 @@ impl World {
         self.ledger.done(op);
     }
 
-    async fn make(&mut self, dir: NodeId, name: &str, what: What) -> NodeId {
+    pub(crate) async fn make(&mut self, dir: NodeId, name: &str, what: What) -> NodeId {
         let node = NodeId(self.next);
         self.next += 1;
         self.touched.insert(node);
@@ -152,7 +158,7 @@ impl World {
         node
     }
 
-    async fn write(&mut self, node: NodeId, offset: u64, fill: u8, len: usize) {
+    pub(crate) async fn write(&mut self, node: NodeId, offset: u64, fill: u8, len: usize) {
         let data = Bytes::from(vec![fill; len]);
         let event = Event::Write(Write {
             junction: JUNCTION,
@@ -190,7 +196,7 @@ impl World {
         .await;
     }
 
-    async fn remove(&mut self, dir: NodeId, name: &str, node: NodeId) {
+    pub(crate) async fn remove(&mut self, dir: NodeId, name: &str, node: NodeId) {
         let event = Event::Remove(Remove {
             junction: JUNCTION,
             location: FROM,
@@ -243,7 +249,7 @@ impl World {
         }
     }
 
-    async fn assert_equal(&self) {
+    pub(crate) async fn assert_equal(&self) {
         assert!(self.handle.commit(self.ledger.journal.end_lsn(), LONG).await);
         put_times(&self.source, self.live.as_ref(), &self.live, &self.touched).await.unwrap();
         let (a, b) = (picture(&self.source).await, picture(&self.dest).await);

@@ -172,8 +172,15 @@ impl ServicePort {
                 ));
             }
         }
+        let name = |id: JunctionId| {
+            state.junctions.get(&id).map_or_else(|| id.to_string(), |j| crate::state::text::path(&j.path))
+        };
+        for (id, (count, since)) in self.core.volume.hanging() {
+            let (path, since) = (name(id), since.as_secs());
+            problems.push(format!("junction {path}: {count} operations hang, for {since} s: its clients wait"));
+        }
         for (id, bytes) in self.core.ledger.journal.sides() {
-            let path = state.junctions.get(&id).map_or_else(|| id.to_string(), |j| crate::state::text::path(&j.path));
+            let path = name(id);
             problems.push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside"));
         }
         if let Some(archive) = self.core.ledger.journal.archive_status()

@@ -65,6 +65,7 @@ use hold::{HoldGuard, Holds};
 use journal_format::ids::{JunctionId, NodeId, Time};
 use locks::{Guard, Key, Locks, Mode};
 use patience::Silent;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -146,6 +147,12 @@ impl Volume {
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.stuck.all()
+    }
+
+    /// The same for each junction that has any, and since when it has had some.
+    #[must_use]
+    pub fn hanging(&self) -> BTreeMap<JunctionId, (usize, Duration)> {
+        self.stuck.by_junction()
     }
 
     /// Stable for ever: of the journal's identity and the junction's number.

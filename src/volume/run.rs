@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
 /// How long a client waits for an operation that has been begun.
@@ -105,24 +106,43 @@ impl Drop for Waiting {
 /// Operations that no client waits for any more, by junction. Clones are the same counts.
 #[derive(Clone, Default)]
 pub(super) struct StuckCounts {
-    counts: Arc<Mutex<BTreeMap<JunctionId, usize>>>,
+    counts: Arc<Mutex<BTreeMap<JunctionId, Hanging>>>,
+}
+
+/// A junction's.
+struct Hanging {
+    count: usize,
+    since: Instant,
 }
 
 impl StuckCounts {
     pub fn all(&self) -> usize {
-        self.counts.lock().values().sum()
+        self.counts.lock().values().map(|hanging| hanging.count).sum()
+    }
+
+    /// Of each junction that has any, how many, and since when it has had some.
+    pub fn by_junction(&self) -> BTreeMap<JunctionId, (usize, Duration)> {
+        self.counts.lock().iter().map(|(id, hanging)| (*id, (hanging.count, hanging.since.elapsed()))).collect()
     }
 
     fn may_begin(&self, junction: JunctionId) -> bool {
         let counts = self.counts.lock();
         match counts.get(&junction) {
             None => true,
-            Some(own) => *own < STUCK_MAX && counts.values().sum::<usize>() < STUCK_ALL_MAX,
+            Some(own) => {
+                own.count < STUCK_MAX && counts.values().map(|hanging| hanging.count).sum::<usize>() < STUCK_ALL_MAX
+            }
         }
     }
 
     pub fn one_more(&self, junction: JunctionId) -> Stuck {
-        *self.counts.lock().entry(junction).or_default() += 1;
+        let mut counts = self.counts.lock();
+        let hanging = counts.entry(junction).or_insert_with(|| {
+            tracing::warn!(%junction, "an operation that has begun does not end: its filer hangs, and its clients wait");
+            Hanging { count: 0, since: Instant::now() }
+        });
+        hanging.count += 1;
+        drop(counts);
         Stuck { counts: self.clone(), junction }
     }
 }
@@ -136,9 +156,10 @@ pub(super) struct Stuck {
 impl Drop for Stuck {
     fn drop(&mut self) {
         let mut counts = self.counts.counts.lock();
-        if let Some(count) = counts.get_mut(&self.junction) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(hanging) = counts.get_mut(&self.junction) {
+            hanging.count -= 1;
+            if hanging.count == 0 {
+                tracing::info!(junction = %self.junction, after = ?hanging.since.elapsed(), "everything that hung has ended");
                 counts.remove(&self.junction);
             }
         }

@@ -5,6 +5,10 @@
 
 mod commands;
 #[cfg(feature = "privileged-tests")]
+mod frozen;
+#[cfg(feature = "privileged-tests")]
+mod hung;
+#[cfg(feature = "privileged-tests")]
 mod state_disk;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,8 +1,8 @@
 //! Working a dirty set off: bounded rounds, and what each of them clears.
 //!
 //! 1. **Names**, so many at a time, each with every node that may stand there; and with the dirty names of all the
-//!    directories on the way, since one that was not moved yet is not where the projection says. Other places of the
-//!    nodes may be in other rounds, so a round like this ([`Round::partial`]) throws nothing away that lives on: what
+//!    directories on the way, since one that was not moved yet is not where the projection says. Other places of
+//!    files may be in other rounds, so a round like this ([`Round::partial`]) throws nothing away that lives on: what
 //!    has no other name on the filer waits in the pen.
 //! 2. **What is gone**: out of the pen, where the names' rounds put directories, empty by now; identities forgotten.
 //! 3. **Bytes, attributes, times**, node by node, a large file in pieces.
@@ -16,13 +16,14 @@ use super::record::Record;
 use super::{Dirty, parse_name};
 use crate::filer;
 use crate::index::store::Result;
-use journal_format::ids::NodeId;
+use journal_format::ids::{Kind, NodeId};
 use std::collections::BTreeSet;
 
+// Few in tests, so that their small sets are worked off in many rounds.
 /// Dirty names that a round begins with.
-const NAMES_MAX: usize = 512;
+const NAMES_MAX: usize = if cfg!(test) { 6 } else { 512 };
 /// Nodes of a round without names.
-const NODES_MAX: usize = 1024;
+const NODES_MAX: usize = if cfg!(test) { 8 } else { 1024 };
 /// Places of one node that are looked at.
 const PLACES_MAX: usize = 256;
 
@@ -57,8 +58,9 @@ impl Dirty {
         for (name, node) in &step.names {
             self.drop_name(name, *node, &mut counts);
         }
-        if !step.names.is_empty() {
-            for node in step.round.makes.keys() {
+        for node in step.round.makes.keys() {
+            // It may have been looked for only, where it stood for a while, and is made where another round places it.
+            if self.projection.objects.identity(*node)?.is_some() {
                 self.edit(*node, &mut counts, |record| record.make = None)?;
             }
         }
@@ -230,6 +232,10 @@ impl Gather<'_> {
         } else if let Some((_, kind)) = self.dirty.record(node)?.and_then(|record| record.make) {
             self.step.round.makes.insert(node, (kind, Origin::Source));
         }
+        if self.is_dir(node)? {
+            // It has one name: where it stands now is to be left in the same round, or it could not be placed.
+            self.todo.push(Todo::Dir(node));
+        }
         for (dir, name) in self.places(node)? {
             self.todo.push(Todo::Dir(dir));
             self.step.round.places_of.entry(node).or_default().insert((dir, name));
@@ -238,6 +244,11 @@ impl Gather<'_> {
             self.todo.push(Todo::Dir(dir));
         }
         Ok(())
+    }
+
+    fn is_dir(&self, node: NodeId) -> Result<bool> {
+        let held = self.dirty.projection.held(node)?.map(|(kind, _)| kind);
+        Ok(held.or(self.dirty.gone(node)?) == Some(Kind::Dir))
     }
 
     fn dir(&mut self, dir: NodeId) -> Result<()> {

@@ -76,7 +76,7 @@ impl World {
                 faults.after(self.dice.roll(60));
             }
             let mut more = Ok(true);
-            for _ in 0..self.dice.roll(4) {
+            for _ in 0..self.dice.roll(4) * 4 {
                 more = self.work_off(seen).await;
                 if !matches!(more, Ok(true)) {
                     break;
@@ -147,7 +147,7 @@ async fn a_secondary_whose_backlog_became_a_dirty_set_ends_equal() {
         run_outages(seed, false, walked, &mut seen).await;
     }
     println!("{} outages, {} steps, {} bytes renewed", seen.outages, seen.steps, seen.ranges);
-    assert!(seen.outages >= 60 && seen.steps > 150 && seen.ranges > 1 << 20);
+    assert!(seen.outages >= 60 && seen.steps > 100 && seen.ranges > 1 << 20);
 }
 
 #[tokio::test]

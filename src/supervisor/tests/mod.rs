@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
 mod gate;
+mod traps;
 
 use super::*;
 use crate::checkpoint::Checkpoints;
@@ -18,7 +19,7 @@ use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status as NfsSt
 use bytes::Bytes;
 use gate::{Gated, Rack};
 use journal_format::event::{FilerFound, JobState, What};
-use journal_format::ids::{NodeId, Time};
+use journal_format::ids::{Lsn, NodeId, Time};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Longer than anything takes on a busy machine; nothing that works waits for it.
@@ -39,11 +40,15 @@ fn url(name: &str) -> String {
 
 impl World {
     async fn new(names: &[&str]) -> Self {
+        Self::sized(names, 4 << 20, 64 << 20).await
+    }
+
+    async fn sized(names: &[&str], segment_size: u64, hard_limit: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             dir: dir.path().join("journal"),
-            segment_size: 4 << 20,
-            hard_limit: 64 << 20,
+            segment_size,
+            hard_limit,
             append: AppendMode::Buffered,
             any_file_system: true,
             disk: Arc::new(crate::env::RealDisk),

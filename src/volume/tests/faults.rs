@@ -144,11 +144,13 @@ async fn who_is_kept_waiting_gets_jukebox_and_what_he_began_is_counted_until_it_
     while w.volume.stuck() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert_eq!(w.volume.hanging().into_iter().map(|(id, (count, _))| (id, count)).collect::<Vec<_>>(), [(J, 1)]);
     assert_eq!(w.volume.getattr(file).await.unwrap().size, 0, "reads go on");
     down.store(false, Ordering::SeqCst);
     while w.volume.stuck() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert!(w.volume.hanging().is_empty());
     assert_eq!(w.read(file).await, b"late");
     w.assert_at_rest().await;
 }
