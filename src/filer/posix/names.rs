@@ -73,13 +73,19 @@ pub(super) fn make(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: Mak
     make_any(tree, dir, name, what, attrs)
 }
 
-/// Makes it with no rights for anyone else, then gives it exactly `attrs`. What cannot have them is taken away again.
+/// Makes it with no rights for anyone else, then gives it exactly `attrs`. What cannot have them is taken away again;
+/// when that fails, too (the file system became read-only between the two), the outcome is [`ErrorKind::Unknown`]: the
+/// refusal does not prove that nothing is there.
 pub(super) fn make_any(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {
     let file = tree.lent(&[dir], || place(dir, name, what)).map_err(fail("make"))?;
-    finish(tree, dir, name, what.kind(), attrs, file).inspect_err(|_| {
+    finish(tree, dir, name, what.kind(), attrs, file).map_err(|error| {
         let flags = if what.kind() == Kind::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        if let Err(error) = tree.lent(&[dir], || unlinkat(&dir.path, name, flags)) {
-            tracing::warn!(%error, "an object that could not be given its attributes stays behind");
+        match tree.lent(&[dir], || unlinkat(&dir.path, name, flags)) {
+            Ok(()) | Err(Errno::NOENT) => error,
+            Err(left) => {
+                let detail = format!("{error}; and what was made for it could not be taken away again: {left}");
+                Error::new(ErrorKind::Unknown, "make", detail)
+            }
         }
     })
 }

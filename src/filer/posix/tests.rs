@@ -319,35 +319,31 @@ async fn a_bind_mount_overlaps_what_it_shows() {
     }
 }
 
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn measure_calls() {
+/// Nor did nothing happen: in an append-only directory names come and do not go.
+#[cfg(feature = "privileged-tests")]
+#[test]
+fn what_can_neither_be_finished_nor_taken_away_again_is_not_called_refused() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     let temp = tempfile::tempdir().unwrap();
-    let filer = location(temp.path()).await;
-    let root = filer.root().await.unwrap();
-    let a = filer.make(&root, b"a", &What::File, root_attrs(0o644)).await.unwrap();
-    filer.write(&a, 0, vec![1; 65536].into()).await.unwrap();
-    let id = a.id.clone();
-    for op in
-        ["stat", "read 4k", "read 64k", "read 256k of 64k", "write 4k", "lookup", "root", "by_identity", "make+remove"]
-    {
-        let start = std::time::Instant::now();
-        for _ in 0..5000 {
-            match op {
-                "stat" => assert_eq!(filer.stat(&a).await.unwrap().size, 65536),
-                "read 4k" => drop(filer.read(&a, 4096, 4096).await.unwrap()),
-                "read 64k" => drop(filer.read(&a, 0, 65536).await.unwrap()),
-                "read 256k of 64k" => drop(filer.read(&a, 0, 65536 * 4).await.unwrap()),
-                "write 4k" => filer.write(&a, 4096, Bytes::from_static(&[3; 4096])).await.unwrap(),
-                "lookup" => drop(filer.lookup(&root, b"a").await.unwrap()),
-                "root" => drop(filer.root().await.unwrap()),
-                "by_identity" => drop(filer.by_identity(&id).await.unwrap()),
-                _ => {
-                    filer.make(&root, b"b", &What::File, root_attrs(0o644)).await.unwrap();
-                    filer.remove(&root, b"b").await.unwrap();
-                }
-            }
-        }
-        println!("{op}: {:?}", start.elapsed() / 5000);
-    }
+    let dir = temp.path().join("d");
+    std::fs::create_dir(&dir).unwrap();
+    let chattr = |how: &str| std::process::Command::new("chattr").arg(how).arg(&dir).status().unwrap().success();
+    assert!(chattr("+a"));
+    let export = temp.path().to_path_buf();
+    // Of a thread; those that it starts have what it has.
+    let made = std::thread::spawn(move || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::CHOWN);
+        set_capabilities(None, sets).unwrap();
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let filer = location(&export).await;
+            let dir = filer.lookup(&filer.root().await.unwrap(), b"d").await.unwrap();
+            let made = filer.make(&dir, b"f", &What::File, MakeAttrs { uid: 4711, ..root_attrs(0o644) }).await;
+            kind(made)
+        })
+    })
+    .join();
+    assert!(chattr("-a"));
+    assert_eq!(made.unwrap(), ErrorKind::Unknown);
+    assert!(dir.join("f").exists());
 }
