@@ -201,7 +201,8 @@ impl Keeper {
         }
         Err(Error::Other(format!(
             "the store of location {} is missing, and the journal does not reach back to the job's beginning, or the \
-             location was out of sync: what was copied cannot be told. Put the index directory ([state] dir) back, or abort the job and create it again",
+             location was out of sync: what was copied cannot be told. Put the index directory ([state] dir) back, or \
+             abort the job and create it again",
             self.id
         )))
     }

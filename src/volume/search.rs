@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(200);
 /// Entries of a directory looked at together.
 const PAGE: usize = 256;
+/// Directories below one another that are looked into: what lies deeper cannot be walked to anyway.
+const DEPTH_MAX: usize = 1024;
 /// Nodes remembered to have no other name in their trees; past it all are forgotten, and searched for again.
 const OUTSIDE_MAX: usize = 4096;
 
@@ -116,8 +118,10 @@ impl Volume {
             if let Some(below) = page.iter().find(|entry| entry.kind == Kind::Dir) {
                 *after = below.cookie;
                 let below = below.node;
-                self.look_into(junction, below).await?;
-                way.push((below, 0));
+                if way.len() < DEPTH_MAX {
+                    self.look_into(junction, below).await?;
+                    way.push((below, 0));
+                }
             } else if let Some(last) = page.last().filter(|_| page.len() == PAGE) {
                 *after = last.cookie;
             } else {
