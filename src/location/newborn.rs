@@ -12,13 +12,14 @@
 //!
 //! | an object tain does not know stands            | it is                                                          |
 //! | ---------------------------------------------- | -------------------------------------------------------------- |
-//! | in the pen, under the id of a node of the round | that node                                                     |
+//! | in the pen, under the id of a node of the round | that node, if it has no identity yet or its object is gone    |
 //! | where a node of the round got its first name    | the first such node that has no identity yet, if of its kind  |
 //! |                                                 | (and, of a symlink, its text)                                 |
 //! | anywhere else, or it is of another kind         | foreign: it is left alone, and what needs its name is refused |
 //!
-//! A node that has an identity is never looked for under a name: when its object is gone (a power cut took it), it is
-//! made again. All bytes of a new file come again from the round, so one that is recognised starts at size 0.
+//! A node that has an identity is never looked for under a name of the tree: when its object is gone (a power cut took
+//! it), it is made again, in the pen, where the next crash may leave it without its new `Made`. All bytes of a new file
+//! come again from the round, so one that is recognised starts at size 0.
 
 use super::projection::{PEN, pen_name};
 use super::reconcile::{Key, Site};
@@ -36,7 +37,7 @@ impl Site<'_> {
         if let Some(node) = self.location.objects.node(&object.id).map_err(index_error)? {
             return Ok(Some(node));
         }
-        for node in self.unmade(key)? {
+        for node in self.unmade(key).await? {
             if !self.fits(node, object).await? {
                 continue;
             }
@@ -53,8 +54,14 @@ impl Site<'_> {
     }
 
     /// Who it may be: the first that was made there and has no identity. (A dirty set does not keep the order.)
-    fn unmade(&self, key: &Key) -> Result<Vec<NodeId>> {
+    async fn unmade(&self, key: &Key) -> Result<Vec<NodeId>> {
         let penned = (key.0 == PEN).then(|| std::str::from_utf8(&key.1).ok()?.parse().ok().map(NodeId)).flatten();
+        if let Some(node) = penned
+            && self.location.objects.identity(node).map_err(index_error)?.is_some()
+            && self.locate(node).await?.is_none()
+        {
+            return Ok(vec![node]);
+        }
         let born = self.round.born.get(key).into_iter().flatten().copied();
         let mut unmade = Vec::new();
         for node in penned.into_iter().chain(born) {
