@@ -6,7 +6,8 @@
 use crate::event::{Event, codec};
 use crate::fields::{array_at, put, u32_at, u64_at};
 use crate::ids::{JunctionId, Lsn};
-use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, Layout, RecordHeader};
+use crate::record::{HEADER_LEN as RECORD_HEADER_LEN, Layout, RecordHeader, body_sum, header_sum};
+use crate::scan::RecordRef;
 use std::ops::Range;
 
 /// First bytes of a side segment.
@@ -133,28 +134,41 @@ impl SideHeader {
 /// The record at `at` of a whole file (the first is at [`HEADER_LEN`]), and where the next one is; `None` at the end.
 ///
 /// # Errors
-/// When it cannot be understood.
+/// When it is damaged or cannot be understood.
 pub fn record_at(file: &[u8], at: usize) -> Result<Option<(SideRecord, usize)>, BadSide> {
-    const DAMAGED: BadSide = BadSide::Damaged("a record's lengths are impossible");
+    let Some((record, next)) = frame_at(file, at)? else { return Ok(None) };
+    let header = record.header;
+    let event = codec::decode(header.kind, header.version, record.archive)
+        .and_then(|event| codec::check(&event, record.bulk.len()).map(|()| event))
+        .map_err(|error| BadSide::Record(header.lsn, error))?;
+    let bulk = usize::try_from(record.bulk_offset()).map_err(|_| IMPOSSIBLE)?;
+    Ok(Some((SideRecord { header, event, bulk: bulk..bulk + record.bulk.len() }, next)))
+}
+
+const IMPOSSIBLE: BadSide = BadSide::Damaged("a record's lengths are impossible");
+
+/// The same, not yet understood. `file` may be a part of a file: the offset is from its first byte.
+///
+/// # Errors
+/// When it is damaged.
+pub fn frame_at(file: &[u8], at: usize) -> Result<Option<(RecordRef<'_>, usize)>, BadSide> {
     let rest = file.get(at..).unwrap_or_default();
     if rest.is_empty() {
         return Ok(None);
     }
-    let (head, _) = rest.split_first_chunk::<RECORD_HEADER_LEN>().ok_or(DAMAGED)?;
+    let (head, _) = rest.split_first_chunk::<RECORD_HEADER_LEN>().ok_or(IMPOSSIBLE)?;
     let header = RecordHeader::from_bytes(head);
     let layout =
-        Layout::of(header.archived_len, header.bulk_len).filter(|l| l.length == header.length).ok_or(DAMAGED)?;
-    let offset = |n: u32| usize::try_from(n).ok().and_then(|n| at.checked_add(n)).ok_or(DAMAGED);
-    let (archive_end, bulk, next) =
-        (offset(layout.archive_end)?, offset(layout.bulk_at)?..offset(layout.bulk_end)?, offset(layout.length)?);
-    let archive = file.get(at + RECORD_HEADER_LEN..archive_end).ok_or(DAMAGED)?;
-    if next > file.len() {
-        return Err(DAMAGED);
+        Layout::of(header.archived_len, header.bulk_len).filter(|l| l.length == header.length).ok_or(IMPOSSIBLE)?;
+    let to = |n: u32| usize::try_from(n).map_err(|_| IMPOSSIBLE);
+    let record = rest.get(..to(layout.length)?).ok_or(IMPOSSIBLE)?;
+    let body = record.get(RECORD_HEADER_LEN..).ok_or(IMPOSSIBLE)?;
+    if header_sum(body_sum(0, body), head) != header.crc {
+        return Err(BadSide::Damaged("a record's checksum is wrong"));
     }
-    let event = codec::decode(header.kind, header.version, archive)
-        .and_then(|event| codec::check(&event, bulk.len()).map(|()| event))
-        .map_err(|error| BadSide::Record(header.lsn, error))?;
-    Ok(Some((SideRecord { header, event, bulk }, next)))
+    let archive = record.get(RECORD_HEADER_LEN..to(layout.archive_end)?).ok_or(IMPOSSIBLE)?;
+    let bulk = record.get(to(layout.bulk_at)?..to(layout.bulk_end)?).ok_or(IMPOSSIBLE)?;
+    Ok(Some((RecordRef { header, offset: at as u64, archive, bulk }, at + record.len())))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! recycled and passed over.
 
 use crate::segment::SegmentFile;
+use crate::sides::{self, SideFile};
 use anyhow::{Context, Result, bail};
 use journal_format::archive::{MANIFEST, manifest_lines};
 use journal_format::record::ALIGN;
@@ -22,6 +23,8 @@ pub struct Directory {
     pub segments: Vec<SegmentFile>,
     /// Ascending.
     pub snapshots: Vec<SnapshotFile>,
+    /// By junction and LSN, as their names are.
+    pub sides: Vec<SideFile>,
     pub spares: usize,
     /// Things a reader should know, and no damage: names that are not ours, unfinished files.
     pub notes: Vec<String>,
@@ -78,6 +81,7 @@ impl Directory {
             }
         }
         dir.snapshots.sort_by_key(|snapshot| snapshot.lsn);
+        dir.sides.sort_by(|a, b| a.path.file_name().cmp(&b.path.file_name()));
         Ok(dir)
     }
 
@@ -93,6 +97,8 @@ impl Directory {
                 found.push(SegmentFile::look_archive(entry.path(), number));
             } else if let Some(lsn) = number_in(&name, "snapshot-") {
                 self.snapshots.push(SnapshotFile::look(entry.path(), lsn));
+            } else if SideFile::is_name(&name) {
+                self.sides.push(SideFile::look(entry.path()));
             } else if number_in(&name, "spare-").is_some() {
                 self.spares += 1;
             } else if name == MANIFEST {
@@ -145,6 +151,7 @@ impl Directory {
                 damage.push(format!("{}: {error}", snapshot.path.display()));
             }
         }
+        sides::damage(&self.sides, id, &mut damage);
         damage.extend(self.listed_wrongly.iter().cloned());
         damage
     }
@@ -159,6 +166,12 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// The same, with what only side segments hold before it: not all that happened then, but all of their junctions.
+    pub fn walk_all(&self, from: u64, to: u64, see: &mut See<'_>) -> Result<()> {
+        sides::walk(self, from, to, see)?;
+        self.walk(from, to, see)
     }
 
     /// The highest LSN that anything states to have been durable: a running service may not have made durable yet what

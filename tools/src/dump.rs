@@ -55,7 +55,7 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
         dumper.names = Some(names);
         from = 0;
     }
-    dir.walk(from, to, &mut |segment, item| dumper.item(segment, item, out))
+    dir.walk_all(from, to, &mut |segment, item| dumper.item(segment, item, out))
 }
 
 impl Dumper<'_> {

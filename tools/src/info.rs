@@ -87,6 +87,12 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
     })?;
     let stated = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max().unwrap_or(0);
     let stated = stated.max(facts.stated);
+    let sides: Vec<Value> = dir
+        .sides
+        .iter()
+        .filter_map(|side| side.header.as_ref().ok().map(|header| (side, header)))
+        .map(|(side, h)| json!({ "junction": h.junction.0, "from": h.from.0, "to": h.to.0, "bytes": side.len }))
+        .collect();
     let snapshots: Vec<Value> =
         dir.snapshots.iter().map(|s| json!({ "lsn": s.lsn, "bytes": s.len, "whole": s.header.is_ok() })).collect();
     let junctions: Vec<Value> = facts
@@ -109,6 +115,7 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
         "segments": segments.values().map(Segment::json).collect::<Vec<_>>(),
         "spares": dir.spares,
         "snapshots": snapshots,
+        "sides": sides,
         "stopped_in_order": facts.stopped,
         "records": facts.kinds,
         "unreadable_records": facts.unreadable,
@@ -230,6 +237,10 @@ fn print(report: &Value, out: &mut dyn Write) -> Result<()> {
     }
     for snapshot in list("snapshots") {
         writeln!(out, "snapshot at LSN {}: {} bytes", get(&snapshot, "lsn"), get(&snapshot, "bytes"))?;
+    }
+    for side in list("sides") {
+        let (from, to, bytes) = (get(&side, "from"), get(&side, "to"), get(&side, "bytes"));
+        writeln!(out, "side of junction {}: LSN {from} to {to}, {bytes} bytes", get(&side, "junction"))?;
     }
     for junction in list("junctions") {
         let (path, location) = (get(&junction, "path"), get(&junction, "location"));

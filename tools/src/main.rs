@@ -15,6 +15,7 @@ mod repair;
 mod replay;
 mod segment;
 mod show;
+mod sides;
 mod stats;
 mod verify;
 

@@ -84,7 +84,7 @@ pub fn run(args: &Stats, out: &mut dyn Write) -> Result<()> {
     dir.snapshots.iter().filter_map(|snapshot| snapshot.state()).for_each(|state| names.seed(&state));
     let mut tables = Tables { span: args.bucket, damage: dir.damage(), ..Tables::default() };
     // From the beginning, for the names.
-    dir.walk(0, args.filter.lsns().1, &mut |_, item| {
+    dir.walk_all(0, args.filter.lsns().1, &mut |_, item| {
         match item {
             Item::Record(record) => tables.record(args, &mut names, &record),
             Item::Gap { place, what, resumes: Some(_), .. } => {

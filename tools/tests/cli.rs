@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use journal_format::event::{codec, samples};
+use journal_format::ids::{JunctionId, Lsn};
+use journal_format::segment::SegmentHeader;
+use journal_format::side::SideHeader;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -74,6 +77,42 @@ fn info_names_the_journal_its_positions_cursors_and_junctions() {
     assert_eq!(info["cursors"][0]["lsn"], 65536);
     assert_eq!(info["records"]["Make"], 7);
     assert!(text(&tool(&["info"], dir.path())).contains("30313233343536373839616263646566"));
+}
+
+#[test]
+fn what_only_side_segments_hold_is_shown_and_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    // Their segment was recycled: the journal goes on behind it.
+    let (path, written) = journal(dir.path());
+    let all = text(&tool(&["dump"], dir.path()));
+    let mut header = SegmentHeader::from_bytes(&written).unwrap();
+    header.number.0 = 7;
+    let mut segment = header.to_bytes();
+    segment.resize(usize::try_from(header.size).unwrap(), 0);
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(dir.path().join("segment-0000000000000007"), segment).unwrap();
+    assert_eq!(text(&tool(&["dump"], dir.path())), "");
+    let records = samples::side().split_off(64);
+    let mut side = SideHeader::of(header.journal_id, JunctionId(3), Lsn(4096), Lsn(1 << 20), &records);
+    let name = |junction: u32| dir.path().join(format!("side-{junction:08x}-0000000000001000"));
+    // A record that concerns two junctions comes once.
+    for junction in [3, 4] {
+        side.junction = JunctionId(junction);
+        std::fs::write(name(junction), [&side.to_bytes(), records.as_slice()].concat()).unwrap();
+    }
+    let dumped = text(&tool(&["dump"], dir.path()));
+    assert_eq!(dumped.lines().count(), all.lines().count(), "{dumped}");
+    let stats: Value = serde_json::from_str(&text(&tool(&["stats", "--json"], dir.path()))).unwrap();
+    assert_eq!(stats["kinds"].as_array().unwrap().len(), samples::all().len().min(codec::KINDS.len()), "{stats}");
+    let info: Value = serde_json::from_str(&text(&tool(&["info", "--json"], dir.path()))).unwrap();
+    assert_eq!(info["sides"].as_array().unwrap().len(), 2);
+    assert_eq!((&info["notes"], &info["damage"]), (&Value::Array(vec![]), &Value::Array(vec![])));
+    assert!(text(&tool(&["info"], dir.path())).contains("side of junction"));
+    assert!(tool(&["verify"], dir.path()).status.success());
+    damage(&name(4), 100);
+    let verified = tool(&["verify"], dir.path());
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(text(&verified).contains("side-00000004-0000000000001000: is damaged"), "{}", text(&verified));
 }
 
 #[test]
