@@ -338,6 +338,11 @@ impl SimDisk {
         self.state.lock().off
     }
 
+    /// The power goes now; what comes is refused until [`SimDisk::cut_power`].
+    pub fn switch_off(&self) {
+        self.state.lock().off = true;
+    }
+
     /// The power goes and comes back.
     pub fn cut_power(&self) {
         self.state.lock().cut();

@@ -36,7 +36,7 @@ pub struct Seen {
     pub window: (Lsn, Lsn),
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Shared {
     pub scribe: Arc<Mutex<Scribe>>,
     pub pool: Arc<Mutex<Pool>>,

@@ -86,7 +86,7 @@ impl Fate {
     }
 }
 
-fn mutates(op: &str) -> bool {
+pub(super) fn mutates(op: &str) -> bool {
     matches!(op, "write" | "punch" | "set" | "make" | "link" | "rename" | "remove" | "rmdir" | "sync" | "set_xattr")
 }
 

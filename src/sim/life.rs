@@ -183,7 +183,10 @@ impl Life {
         let told = move |at: &crate::journal::Appended, event: &Event| {
             telling.told(at.lsn, event);
             if let Err(error) = index.apply(at.lsn, at.time, event) {
-                telling.shared.accuse(format!("the index failed: {error}"));
+                // Unless the power has gone with it.
+                if !telling.disk.is_off() {
+                    telling.shared.accuse(format!("the index failed: {error}"));
+                }
             }
         };
         let ledger = Ledger::new(journal, recovered.state, Box::new(told));
@@ -312,11 +315,17 @@ impl Life {
         let memory = Memory::new(FilerOptions { first, ..self.ground.filers });
         let place = self.ground.add_place(memory, rng);
         place.fate.set_redoing(false);
-        let Some(root) = place.memory.tree().first().map(|root| root.number) else { return };
-        if let Err(error) = self.add_filer(&place).await {
-            self.ground.shared.note(&error);
-            return;
-        }
+        let begun = self.move_to(&place).await;
+        self.ground.shared.note(&format!("move to {}: {begun:?}", place.name));
+    }
+
+    /// A place becomes a filer, and the junction is to move there.
+    ///
+    /// # Errors
+    /// A command that is refused.
+    pub async fn move_to(&self, place: &Place) -> Result<(), String> {
+        let root = place.memory.tree().first().map(|root| root.number).ok_or("there is no root")?;
+        self.add_filer(place).await?;
         let command = Command::CreateMove {
             source: junction_path(),
             filer: place.name.clone(),
@@ -325,8 +334,7 @@ impl Life {
             notes: String::new(),
             stopped: false,
         };
-        let begun = self.core.ledger.command(&command).await.map(drop).map_err(|e| e.to_string());
-        self.ground.shared.note(&format!("move to {}: {begun:?}", place.name));
+        self.core.ledger.command(&command).await.map(drop).map_err(|e| e.to_string())
     }
 
     /// The weather of each filer changes now and then.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 const PIECE: usize = 4096;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct File {
     live: Vec<u8>,
     durable_len: usize,
@@ -23,10 +23,22 @@ struct File {
     beneath: BTreeMap<usize, Vec<u8>>,
 }
 
-#[derive(Debug, Default)]
+/// Told that the power has gone.
+type Gone = Box<dyn Fn() + Send>;
+
+#[derive(Default)]
 struct Shelf {
     files: BTreeMap<String, File>,
     life: u64,
+    /// Changes (writes, lengths, syncs) of this life, and at which one the power goes.
+    changes: u64,
+    goes: Option<(u64, Gone)>,
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shelf").field("life", &self.life).field("changes", &self.changes).finish_non_exhaustive()
+    }
 }
 
 /// Clones are the same shelf.
@@ -38,13 +50,34 @@ pub struct SimStores {
 impl SimStores {
     /// The process is no more.
     pub fn kill(&self) {
-        self.shelf.lock().life += 1;
+        self.shelf.lock().die();
+    }
+
+    /// Others with the same images.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let shelf = self.shelf.lock();
+        let shelf = Shelf { files: shelf.files.clone(), life: shelf.life, ..Shelf::default() };
+        Self { shelf: Arc::new(Mutex::new(shelf)) }
+    }
+
+    /// From here on changes are counted. At that one the power goes, it is not done, and `gone` is told.
+    pub fn power_goes_at(&self, change: Option<u64>, gone: impl Fn() + Send + 'static) {
+        let mut shelf = self.shelf.lock();
+        shelf.changes = 0;
+        shelf.goes = change.map(|change| (change, Box::new(gone) as Gone));
+    }
+
+    /// Changes since [`SimStores::power_goes_at`].
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.shelf.lock().changes
     }
 
     /// The power goes. Returns the pieces that were lost.
     pub fn cut_power(&self, rng: &mut Rng) -> u64 {
         let mut shelf = self.shelf.lock();
-        shelf.life += 1;
+        shelf.die();
         let mut lost = 0;
         for file in shelf.files.values_mut() {
             let chance = rng.below(101);
@@ -66,6 +99,25 @@ impl SimStores {
     }
 }
 
+impl Shelf {
+    fn die(&mut self) {
+        self.life += 1;
+        self.goes = None;
+    }
+
+    /// A change begins; an error when the power goes with it.
+    fn change(&mut self) -> io::Result<()> {
+        self.changes += 1;
+        match &self.goes {
+            Some((at, gone)) if *at <= self.changes => {
+                gone();
+                Err(io::Error::other("the power went"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Stores for SimStores {
     fn open(&self, name: &str, cache_bytes: usize, exact: bool) -> Result<Store> {
         let life = self.shelf.lock().life;
@@ -82,6 +134,12 @@ struct Backend {
 }
 
 impl Backend {
+    fn change<T>(&self, f: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+        self.with(|_| Ok(()))?;
+        self.shelf.lock().change()?;
+        self.with(f)
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
         let mut shelf = self.shelf.lock();
         if shelf.life != self.life {
@@ -112,14 +170,14 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|file| {
+        self.change(|file| {
             file.live.resize(usize::try_from(len).map_err(io::Error::other)?, 0);
             Ok(())
         })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.with(|file| {
+        self.change(|file| {
             file.beneath.clear();
             file.durable_len = file.live.len();
             Ok(())
@@ -127,7 +185,7 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(|file| {
+        self.change(|file| {
             let range = range(offset, data.len(), file.live.len())?;
             for piece in range.start / PIECE..range.end.div_ceil(PIECE) {
                 if !file.beneath.contains_key(&piece) {

@@ -1,12 +1,13 @@
 //! One seed: its filers, its lives, its judgement.
 
-use super::actor::{Pool, Shared};
+use super::actor::Shared;
 use super::fate::{Fired, Weather, count};
 use super::judge::differences;
 use super::life::{Ground, Life, PATIENCE, Versions};
 use super::model::{Model, Node, Nr, ROOT};
 use super::rng::Rng;
 use super::scribe::Scribe;
+use super::sky::Sky;
 use crate::env;
 use crate::env::simulated::{Faults, Nth, SimDisk};
 use crate::filer::memory::{Found, Memory, Options, named};
@@ -16,13 +17,9 @@ use crate::volume::{Call, NodeRef, Status};
 use bytes::Bytes;
 use journal_format::event::{Event, What};
 use journal_format::ids::NodeId;
-use parking_lot::Mutex;
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What came of a seed.
 pub struct Outcome {
@@ -36,30 +33,6 @@ pub struct Outcome {
     pub answers: usize,
 }
 
-/// Clock and entropy of a world.
-struct Sky {
-    base: Cell<i64>,
-    begin: Cell<Option<Instant>>,
-    rng: RefCell<Rng>,
-}
-
-impl env::World for Sky {
-    fn wall_nanos(&self) -> i64 {
-        let since = match self.begin.get() {
-            Some(begin) if tokio::runtime::Handle::try_current().is_ok() => begin.elapsed(),
-            _ => Duration::ZERO,
-        };
-        self.base.get() + i64::try_from(since.as_nanos()).unwrap_or(0)
-    }
-
-    fn fill(&self, bytes: &mut [u8]) {
-        let mut rng = self.rng.borrow_mut();
-        for byte in bytes {
-            *byte = rng.draw().to_le_bytes()[0];
-        }
-    }
-}
-
 /// How a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -68,11 +41,13 @@ enum End {
     PowerCut,
 }
 
-struct World {
-    ground: Ground,
-    base: Model,
-    rng: Rng,
-    fired: Fired,
+pub(super) struct World {
+    pub ground: Ground,
+    pub base: Model,
+    pub rng: Rng,
+    pub fired: Fired,
+    /// A filer calls objects gone that are there, and so does what clients are told.
+    pub lies: bool,
 }
 
 /// Run a world from its beginning to its judgement.
@@ -80,25 +55,14 @@ struct World {
 pub fn run(seed: u64) -> Outcome {
     named::clear();
     let mut rng = Rng::new(seed);
-    let sky = Rc::new(Sky {
-        base: Cell::new(1_790_000_000_000_000_000),
-        begin: Cell::new(None),
-        rng: RefCell::new(rng.fork()),
-    });
+    let sky = Sky::new(rng.fork());
     let _entered = env::enter(sky.clone());
-    let shared = Shared {
-        scribe: Arc::new(Mutex::new(Scribe::default())),
-        pool: Arc::new(Mutex::new(Pool::default())),
-        reads: Arc::default(),
-        xids: Arc::default(),
-        digest: Arc::new(Mutex::new(blake3::Hasher::new())),
-        wrong: Arc::default(),
-    };
+    let shared = Shared::default();
     let mut filers = Options::default();
     // Not drawn: so a seed goes on to mean the world that it meant before.
     filers.capabilities.open_by_identity = seed % 4 != 3;
     let ground = Ground::new(filers, SimDisk::new(rng.draw()), shared.clone());
-    let mut world = World { ground, base: Model::new(Vec::new()), rng, fired: Fired::new() };
+    let mut world = World::new(ground, Model::new(Vec::new()), rng);
     let lives = world.rng.between(1, 5);
     for life in 0..=lives {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build() {
@@ -109,19 +73,17 @@ pub fn run(seed: u64) -> Outcome {
             }
         };
         runtime.block_on(async {
-            sky.begin.set(Some(Instant::now()));
+            sky.begins();
             if let Err(what) = world.life(life == 0, life == lives).await {
                 shared.accuse(format!("life {life}: {what}"));
             }
-            let elapsed = sky.begin.get().map_or(Duration::ZERO, |begin| begin.elapsed());
-            sky.base.set(sky.base.get() + i64::try_from(elapsed.as_nanos()).unwrap_or(0));
+            sky.ends();
             // Clocks are set while a service is down.
             if world.rng.percent(15) {
                 let hours = i64::try_from(world.rng.below(49)).unwrap_or(0) - 24;
-                sky.base.set(sky.base.get() + hours * 3_600_000_000_000);
+                sky.jump(hours * 3_600_000_000_000);
                 count(&mut world.fired, "clock set");
             }
-            sky.begin.set(None);
         });
         drop(runtime);
         if !shared.wrong.lock().is_empty() {
@@ -133,6 +95,10 @@ pub fn run(seed: u64) -> Outcome {
 }
 
 impl World {
+    pub fn new(ground: Ground, base: Model, rng: Rng) -> Self {
+        Self { ground, base, rng, fired: Fired::new(), lies: false }
+    }
+
     async fn life(&mut self, first: bool, last: bool) -> Result<(), String> {
         if first {
             let memory = Memory::new(self.ground.filers);
@@ -279,7 +245,7 @@ impl World {
     }
 
     /// I4: a step that the journal calls done is not carried out again.
-    fn watch_steps(&self) {
+    pub fn watch_steps(&self) {
         let mut done = BTreeSet::new();
         let mut given_up = BTreeSet::new();
         for rec in &self.ground.shared.scribe.lock().recs {
@@ -297,7 +263,7 @@ impl World {
     }
 
     /// What the journal says at a start: everything that was durable, and what clients were told.
-    fn take_down(&self, life: &Life) -> Result<(), String> {
+    pub fn take_down(&self, life: &Life) -> Result<(), String> {
         let mut scribe = self.ground.shared.scribe.lock();
         scribe.read(&life.core.ledger.journal)?;
         for rec in &scribe.recs {
@@ -311,7 +277,7 @@ impl World {
         }
     }
 
-    fn check_primary(&self, life: &Life, when: &str) -> Result<(), String> {
+    pub fn check_primary(&self, life: &Life, when: &str) -> Result<(), String> {
         let mut scribe = self.ground.shared.scribe.lock();
         scribe.read(&life.core.ledger.journal)?;
         let model = scribe.fold(&self.base, scribe.upto())?;
@@ -322,13 +288,17 @@ impl World {
         if said.is_empty() { Ok(()) } else { Err(format!("C1: the primary ({primary}) {when}: {}", said.join("; "))) }
     }
 
-    /// Fair weather: everything comes to its end, and is looked at.
     async fn last(&mut self, mut life: Life) -> Result<(), String> {
         life.primary_is_up().await?;
         self.check_primary(&life, "after recovery")?;
         let mut rng = self.rng.fork();
         life.start_clients(2, &mut rng);
         tokio::time::sleep(Duration::from_millis(300)).await;
+        self.comes_to_its_end(life).await
+    }
+
+    /// Fair weather: everything comes to its end, and is looked at.
+    pub async fn comes_to_its_end(&self, mut life: Life) -> Result<(), String> {
         life.stop_clients().await;
         life.settled().await?;
         life.jobs_end().await?;
@@ -392,7 +362,7 @@ impl World {
     /// I6: a handle is stale only when its object was removed.
     fn judge_handles(&self, scribe: &Scribe) -> Result<(), String> {
         let gone = scribe.removals();
-        for answer in &scribe.answers {
+        for answer in scribe.answers.iter().filter(|_| !self.lies) {
             if answer.told == super::scribe::Told::Refused(Status::Stale)
                 && let Some(node) = answer.node
                 && gone.get(&node).is_none_or(|lsn| *lsn > answer.window.1)
@@ -429,7 +399,7 @@ impl World {
     }
 
     /// Everything by the volume, as a client sees it: I6, and that what is there can be read.
-    async fn look_through(&self, life: &Life) -> Result<(), String> {
+    pub async fn look_through(&self, life: &Life) -> Result<(), String> {
         let model = {
             let mut scribe = self.ground.shared.scribe.lock();
             scribe.read(&life.core.ledger.journal)?;
@@ -516,10 +486,10 @@ impl World {
     }
 }
 
-const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+pub(super) const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
 
 /// A tree that was there before tain: directories, files with holes, hard links, symlinks.
-async fn people(memory: &Memory, rng: &mut Rng) -> crate::filer::Result<()> {
+pub(super) async fn people(memory: &Memory, rng: &mut Rng) -> crate::filer::Result<()> {
     let root = memory.root().await?;
     memory.set(&root, Changes { mode: Some(0o777), ..Changes::default() }).await?;
     let mut dirs: Vec<Object> = vec![root];
@@ -553,7 +523,7 @@ async fn people(memory: &Memory, rng: &mut Rng) -> crate::filer::Result<()> {
 }
 
 /// The same as the model has it.
-fn base_of(found: &[Found]) -> Model {
+pub(super) fn base_of(found: &[Found]) -> Model {
     let mut numbers: BTreeMap<u64, Nr> = BTreeMap::new();
     let mut nodes: Vec<Node> = Vec::new();
     for it in found {

@@ -2,6 +2,8 @@
 //!
 //! `TAIN_SEEDS=n` runs n seeds instead of the usual number, `TAIN_SEED=s` that one alone, with its log.
 
+mod told;
+
 use std::collections::BTreeMap;
 use tain::sim::found::{FOUND, OPEN};
 use tain::sim::{Outcome, run};

@@ -96,7 +96,7 @@ impl Victim {
 }
 
 /// Changes that are not durable, oldest first. As long as what was done since the last sync.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Log {
     changes: Vec<Change>,
 }

@@ -164,6 +164,21 @@ impl Memory {
         }
     }
 
+    /// Another filer with the same objects, durable and not, which nobody holds.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let world = self.shared.world.lock();
+        let world = World {
+            live: world.live.clone(),
+            durable: world.durable.clone(),
+            log: world.log.clone(),
+            held: BTreeMap::new(),
+            ..*world
+        };
+        let shared = Shared { options: self.shared.options, world: Mutex::new(world), script: RwLock::new(None) };
+        Self { shared: Arc::new(shared), expected: self.expected }
+    }
+
     /// A power cut that loses all that it can.
     pub fn crash(&self) {
         self.power_cut(|| false);
