@@ -45,11 +45,7 @@ async fn handles_fileids_and_times_stay_over_stop_kill_and_switch() {
 /// Send these bytes on a connection of its own; the reply's results.
 async fn send(s: &Served, call: &[u8]) -> Bytes {
     let mut stream = TcpStream::connect(s.service.nfs).await.unwrap();
-    stream.write_all(&record(call)).await.unwrap();
-    let len = stream.read_u32().await.unwrap() & 0x7fff_ffff;
-    let mut body = vec![0; usize::try_from(len).unwrap()];
-    stream.read_exact(&mut body).await.unwrap();
-    accepted(Bytes::from(body)).unwrap()
+    ask(&mut stream, call).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,6 +83,72 @@ async fn an_xid_used_again_for_another_call_is_another_call() {
         assert_eq!(call.decode(0x5500_0001, send(&s, &bytes).await).unwrap().status, status::OK);
     }
     assert!(s.export().join("one").exists() && s.export().join("two").exists());
+}
+
+/// Of a round: so many names, each made, renamed and removed.
+const NAMES: u32 = 70;
+const ROUNDS: u32 = 5;
+
+/// C17: a thousand calls that only run well once, each sent again on its connection, on a new one and after a kill; and
+/// every xid used again for another call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_calls_sent_again_and_again_run_once_each() {
+    let mut s = Served::new().await;
+    let (mut calls, mut repeats, mut reused) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        let mut sent = Vec::new();
+        let mut on = TcpStream::connect(s.service.nfs).await.unwrap();
+        for i in 0..NAMES {
+            let (old, new) = (format!("{round}-{i}"), format!("{round}-{i}-new"));
+            let (from, to) = (s.root.clone(), s.root.clone());
+            let rename = Call::Rename { from, name: name(&old), to, new: name(&new) };
+            let remove = Call::Remove { dir: s.root.clone(), name: name(&new) };
+            for (step, call) in [create(&s, &old), rename, remove].into_iter().enumerate() {
+                let xid = 0x6600_0000 + (round * NAMES + i) * 4 + u32::try_from(step).unwrap();
+                let bytes = call_bytes(xid, &Cred::own(), NFS_PROGRAM, 3, call.number(), &call.encode());
+                calls += 1;
+                for again in ["first", "on its connection", "on a new connection"] {
+                    let reply = if again == "on a new connection" {
+                        send(&s, &bytes).await
+                    } else {
+                        ask(&mut on, &bytes).await
+                    };
+                    let reply = call.decode(xid, reply).unwrap();
+                    assert_eq!(reply.status, status::OK, "{again}: {call:?}");
+                    repeats += u32::from(again != "first");
+                }
+                sent.push((xid, call, bytes));
+            }
+        }
+        s.kill_and_start().await;
+        for (xid, call, bytes) in &sent {
+            let reply = call.decode(*xid, send(&s, bytes).await).unwrap();
+            assert_eq!(reply.status, status::OK, "after a kill: {call:?}");
+            repeats += 1;
+        }
+        // The same xids for other calls: these run.
+        for (xid, ..) in sent.iter().step_by(7) {
+            let other = create(&s, &format!("other-{xid}"));
+            let bytes = call_bytes(*xid, &Cred::own(), NFS_PROGRAM, 3, other.number(), &other.encode());
+            assert_eq!(other.decode(*xid, send(&s, &bytes).await).unwrap().status, status::OK, "{other:?}");
+            assert!(s.export().join(format!("other-{xid}")).exists(), "{other:?} was answered and did not run");
+            reused += 1;
+        }
+        let left = std::fs::read_dir(s.export()).unwrap().map(|entry| entry.unwrap().file_name());
+        let twice: Vec<_> =
+            left.filter(|name| name.as_encoded_bytes().starts_with(format!("{round}-").as_bytes())).collect();
+        assert!(twice.is_empty(), "round {round}: {twice:?} were made twice");
+    }
+    println!("{calls} calls, {repeats} repeats, {reused} xids used for another call");
+    assert!(calls >= 1000 && repeats >= 3000 && reused >= 100, "too few");
+}
+
+async fn ask(stream: &mut TcpStream, call: &[u8]) -> Bytes {
+    stream.write_all(&record(call)).await.unwrap();
+    let len = stream.read_u32().await.unwrap() & 0x7fff_ffff;
+    let mut body = vec![0; usize::try_from(len).unwrap()];
+    stream.read_exact(&mut body).await.unwrap();
+    accepted(Bytes::from(body)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,3 +10,4 @@ mod data;
 mod durable;
 mod mount;
 mod names;
+mod starved;

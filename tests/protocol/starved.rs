@@ -1,0 +1,107 @@
+//! The service without memory: its address space is limited to what it has already, while clients write. It ends, or it
+//! refuses; started anew without the limit it has everything that was answered (C1).
+
+use crate::support::{Served, client, name};
+use bytes::Bytes;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::time::{Duration, Instant};
+use tain::demo::client::Client;
+use tain::demo::content::fill;
+use tain::demo::nfs::{Call, Fh, How, SetAttrs, status};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{sleep, timeout};
+
+const RUNS: u64 = 10;
+const WRITERS: u64 = 24;
+/// Of one writer in a run, so that disks do not fill up.
+const FILES_MAX: u64 = 12;
+const LEN: usize = 256 << 10;
+/// A run that the service outlives ends then.
+const LASTS: Duration = Duration::from_secs(2);
+
+fn text(n: u64) -> Bytes {
+    let mut bytes = vec![0; LEN];
+    fill(n, 0, &mut bytes);
+    bytes.into()
+}
+
+fn file(n: u64) -> Bytes {
+    name(&format!("file-{n}"))
+}
+
+/// Says which files were written, by what this client was told.
+async fn write_files(client: Client, root: Fh, first: u64, say: UnboundedSender<u64>) {
+    for n in first..first + FILES_MAX {
+        let how = How::Guarded(SetAttrs::mode(0o640));
+        let create = Call::Create { dir: root.clone(), name: file(n), how };
+        let made = timeout(Duration::from_secs(1), client.once(&create)).await;
+        let node = made.ok().and_then(Result::ok).filter(|made| made.status == status::OK).and_then(|made| made.fh);
+        let Some(node) = node else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let write = Call::Write { node, offset: 0, stable: 2, data: text(n) };
+        let told = timeout(Duration::from_secs(1), client.once(&write)).await;
+        if told.is_ok_and(|told| told.is_ok_and(|reply| reply.ok() && reply.count as usize == LEN)) {
+            let _ = say.send(n);
+        }
+    }
+}
+
+/// No more than it has, and a little.
+fn starve(pid: u32, more: u64) {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    let pages: u64 = statm.split_whitespace().next().unwrap().parse().unwrap();
+    let most = Some(pages * 4096 + more);
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    prlimit(Some(pid), Resource::As, Rlimit { current: most, maximum: most }).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_memory_it_ends_or_refuses_and_nothing_that_was_answered_is_lost() {
+    let mut s = Served::new().await;
+    let (mut died, mut outlived, mut answered) = (0, 0, 0);
+    for run in 0..RUNS {
+        let pid = s.service.pid().unwrap();
+        let (say, mut said) = unbounded_channel();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|w| {
+                let client = client(&s.service, 10 + u32::try_from(w).unwrap());
+                tokio::spawn(write_files(client, s.root.clone(), run * 10_000 + w * 100, say.clone()))
+            })
+            .collect();
+        sleep(Duration::from_millis(20 * (run % 4))).await;
+        starve(pid, (run % 3) << 20);
+        let begun = Instant::now();
+        while s.service.ended().unwrap().is_none() && begun.elapsed() < LASTS {
+            sleep(Duration::from_millis(10)).await;
+        }
+        match s.service.ended().unwrap() {
+            Some(status) => {
+                assert!(!status.success(), "run {run}: it ended as if all were well");
+                died += 1;
+            }
+            None => {
+                s.service.kill().await.unwrap();
+                outlived += 1;
+            }
+        }
+        for writer in &writers {
+            writer.abort();
+        }
+        s.service.start().await.unwrap();
+        let written: Vec<u64> = std::iter::from_fn(|| said.try_recv().ok()).collect();
+        for n in &written {
+            let found = s.client.nfs(&Call::Lookup { dir: s.root.clone(), name: file(*n) }).await.unwrap();
+            assert_eq!(found.status, status::OK, "run {run}: file {n} was answered, and is lost");
+            let read = Call::Read { node: found.fh.unwrap(), offset: 0, count: u32::try_from(LEN).unwrap() };
+            let read = s.client.nfs(&read).await.unwrap();
+            assert!(read.data == text(*n), "run {run}: the WRITE to file {n} was answered, and is lost");
+        }
+        answered += written.len();
+    }
+    s.service.stop().await.unwrap();
+    println!("{RUNS} runs: {died} ended for want of memory, {outlived} went on; {answered} WRITEs answered");
+    assert!(died >= 3, "only {died} of {RUNS} runs wanted for memory");
+    assert!(answered > 50, "only {answered} answers were there to be lost");
+}
