@@ -80,8 +80,8 @@ async fn appends(journal: &Journal, case: &Case) -> Round {
                 let mut latencies = Vec::with_capacity(records);
                 for _ in 0..records {
                     let begun = Instant::now();
-                    let (at, ()) = journal.append_with(&event, &bulk, |_| ()).await.unwrap();
-                    journal.wait_durable(at.end).await.unwrap();
+                    let (pending, ()) = journal.append_pending(&event, &bulk, |_| ()).await.unwrap();
+                    pending.durable().await.unwrap();
                     latencies.push(begun.elapsed());
                 }
                 latencies

@@ -2,10 +2,12 @@
 
 use super::batch::{Batch, Buffer, NoPlace, Part, buffer};
 use super::error::{Error, Result};
+use super::lead::Pending;
 use super::limits::Class;
 use super::queue::Waiters;
 use super::segments::{Refused, Segments};
 use super::target::Target;
+use super::writer::Writer;
 use super::{Appended, clock};
 use crate::env::watch;
 use journal_format::event::codec::{self, Row};
@@ -61,6 +63,8 @@ pub struct Counters {
     pub records: AtomicU64,
     pub bytes: AtomicU64,
     pub flush_nanos: AtomicU64,
+    /// Batches written by the one caller who was alone.
+    pub led: AtomicU64,
     /// Appends that were told that the journal is full.
     pub refusals: AtomicU64,
 }
@@ -69,7 +73,9 @@ pub struct Counters {
 pub struct Shared {
     pub segments: Segments,
     pub open: Mutex<Open>,
-    /// The writer waits here.
+    /// Whoever has it is the writer. Taken before `open`.
+    pub writer: Mutex<Writer>,
+    /// The writer's thread waits here.
     pub work: Condvar,
     /// The same for a writer that is a task.
     pub bell: Notify,
@@ -141,6 +147,7 @@ struct Placed<'a> {
 }
 
 impl Placed<'_> {
+    /// The writer is to be rung behind it.
     fn fill(mut self, archive: &[u8], bulk: &[u8]) {
         let Some(part) = &mut self.part else { return };
         crash_point!("JOURNAL_AFTER_PLACE");
@@ -152,7 +159,6 @@ impl Placed<'_> {
             _ => open.batch.hand_back(part),
         }
         drop(open);
-        self.shared.ring();
         crash_point!("JOURNAL_AFTER_FILL");
     }
 }
@@ -190,6 +196,7 @@ impl Shared {
         Shared {
             segments,
             open: Mutex::new(Open { batch, sealed: None, next_target: None, last_time, phase: Phase::Running }),
+            writer: Mutex::new(Writer::new(durable)),
             work: Condvar::new(),
             bell: Notify::new(),
             room,
@@ -253,7 +260,7 @@ impl Shared {
         event: &Event,
         bulk: &[u8],
         at: impl FnOnce(Appended) -> R + Send,
-    ) -> Result<(Appended, R)> {
+    ) -> Result<(Pending<'_>, R)> {
         let mut archive = Archive::take();
         let incoming = self.prepare(event, bulk, &mut archive.bytes)?;
         let mut at = Some(at);
@@ -263,12 +270,13 @@ impl Shared {
                 if incoming.class == Class::Operation && self.said_full.load(Ordering::Relaxed) {
                     self.said_full.store(false, Ordering::Release);
                 }
-                return Ok((appended, r));
+                return Ok((Pending::new(self, appended, false), r));
             }
             Try::Wait { full } => full,
         };
         self.note_full(full);
-        self.append_later(&incoming, &archive.bytes, bulk, at).await
+        let (appended, r) = self.append_later(&incoming, &archive.bytes, bulk, at).await?;
+        Ok((Pending::new(self, appended, true), r))
     }
 
     /// No place at once: in turn, when there is one.
@@ -291,6 +299,7 @@ impl Shared {
             let full = match self.try_place(incoming, turn.is_some() || last_look, &mut at)? {
                 Try::Placed(placed, appended, r) => {
                     placed.fill(archive, bulk);
+                    self.ring();
                     if incoming.class == Class::Operation {
                         self.said_full.store(false, Ordering::Release);
                     }
@@ -339,13 +348,14 @@ impl Shared {
     }
 
     /// For the writer itself: at once or not at all.
-    pub fn append_durable(self: &Arc<Self>, stopped: bool) -> Result<bool> {
+    pub fn append_durable(&self, stopped: bool) -> Result<bool> {
         let mut archive = Vec::new();
         let incoming = self.prepare(&Event::Durable(Durable { stopped }), &[], &mut archive)?;
         let incoming = Incoming { writers: true, ..incoming };
         match self.try_place(&incoming, true, &mut Some(|_| ()))? {
             Try::Placed(placed, _, ()) => {
                 placed.fill(&archive, &[]);
+                self.ring();
                 Ok(true)
             }
             Try::Wait { .. } => Ok(false),
@@ -365,7 +375,7 @@ impl Shared {
     }
 
     fn try_place<R>(
-        self: &Arc<Self>,
+        &self,
         incoming: &Incoming,
         my_turn: bool,
         at: &mut Option<impl FnOnce(Appended) -> R>,

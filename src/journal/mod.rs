@@ -4,7 +4,8 @@
 //! ```text
 //!  callers ── append.rs: place in the open batch (short lock), copy outside it ──┐
 //!     │                                                                          ▼
-//!     │ wait_durable                       writer.rs: one thread, one batch after the other, each one durable write
+//!     │ wait_durable                       writer.rs: one thread, one batch after the other, each one durable write;
+//!     │                                    lead.rs: a caller that is alone does it itself
 //!     ◄────────────────────────────────────────────┤
 //!                                                   ▼
 //!  segments.rs: next segment made ready ahead ──► segment files ◄── reader.rs through map.rs, below the durable LSN
@@ -39,6 +40,9 @@ mod clock;
 mod damage_tests;
 mod error;
 mod files;
+mod lead;
+#[cfg(test)]
+mod lead_tests;
 mod limits;
 mod map;
 mod queue;
@@ -62,6 +66,7 @@ mod writer;
 
 pub use archive::ArchiveStatus;
 pub use error::{Error, Result};
+pub use lead::Pending;
 pub use reader::Reader;
 
 use crate::env::Disk;
@@ -149,6 +154,8 @@ pub struct Stats {
     pub bytes: u64,
     /// Time spent in writing and flushing.
     pub flush_nanos: u64,
+    /// Batches that a caller wrote who was alone.
+    pub led: u64,
     pub segments_in_use: u64,
     pub segments_max: u64,
     /// Appends that were told that the journal is full.
@@ -204,14 +211,14 @@ impl Journal {
         let segments = Segments::new(&options, dir, found.id, found.size, found.segments, found.spares, room);
         let end = found.target.segment.header.first_lsn().plus(found.start);
         let shared = Arc::new(Shared::new(segments, found.target, found.start, found.last_time, end));
-        let writer = writer::Writer::new(Arc::clone(&shared));
+        let writer = Arc::clone(&shared);
         let maker = Arc::clone(&shared);
         let mut running = Vec::new();
         if crate::env::is_simulated() {
-            tokio::spawn(writer.run_inline());
+            tokio::spawn(writer::Writer::run_inline(writer));
             tokio::spawn(async move { maker.segments.make_ahead_inline().await });
         } else {
-            running.push(spawn("journal-writer", Arc::clone(&shared), move || writer.run())?);
+            running.push(spawn("journal-writer", Arc::clone(&shared), move || writer::Writer::run(&writer))?);
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(Arc::clone(&shared).ring_for_waiters());
             }
@@ -247,6 +254,17 @@ impl Journal {
         bulk: &[u8],
         at: impl FnOnce(Appended) -> R + Send,
     ) -> Result<(Appended, R)> {
+        let (pending, r) = self.inner.shared.append_with(event, bulk, at).await?;
+        Ok((pending.at(), r))
+    }
+
+    /// The same for a caller who waits for it at once ([`Pending::durable`]), and may then write it himself.
+    pub async fn append_pending<R>(
+        &self,
+        event: &Event,
+        bulk: &[u8],
+        at: impl FnOnce(Appended) -> R + Send,
+    ) -> Result<(Pending<'_>, R)> {
         self.inner.shared.append_with(event, bulk, at).await
     }
 
@@ -317,6 +335,7 @@ impl Journal {
             records: counters.records.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),
             flush_nanos: counters.flush_nanos.load(Ordering::Relaxed),
+            led: counters.led.load(Ordering::Relaxed),
             segments_in_use: segments.in_use() as u64,
             segments_max: segments.max as u64,
             refusals: counters.refusals.load(Ordering::Relaxed),

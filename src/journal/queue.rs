@@ -2,8 +2,8 @@
 //! `sync`, so that `tests/models` can run every interleaving of it.
 //!
 //! No wake is lost:
-//! - the writer moves the durable LSN, then looks through the queue; who waits looks at that LSN once more under the
-//!   queue's lock, before the entry goes in;
+//! - the writer moves the durable LSN, then looks into the queue: nobody there, nobody to tell; who waits looks at that
+//!   LSN once more under the queue's lock, before the entry goes in;
 //! - the ringer says that it has gone, then looks through the queue; the writer moves the durable LSN, then asks whether
 //!   there is a ringer. A full fence between the two steps of each: one of them sees what the other did.
 
@@ -40,13 +40,17 @@ impl Waiters {
         reached.into_iter().for_each(Waker::wake);
     }
 
-    /// The durable LSN has moved: ring the bell, or wake those who are reached.
+    /// The durable LSN has moved: ring the bell, or wake those who are reached, if there are any.
     pub fn tell(&self, durable: impl FnOnce() -> u64, ring: impl FnOnce()) {
         fence(Ordering::SeqCst);
+        let reached = durable();
+        if self.queue.lock().front().is_none_or(|waiting| waiting.end > reached) {
+            return;
+        }
         if self.ringer.load(Ordering::Acquire) {
             ring();
         } else {
-            self.wake(durable());
+            self.wake(reached);
         }
     }
 

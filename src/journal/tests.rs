@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const SEGMENT: u64 = 64 << 10;
 
-fn options(dir: &Path) -> Options {
+pub(super) fn options(dir: &Path) -> Options {
     Options {
         dir: dir.to_owned(),
         segment_size: SEGMENT,
@@ -24,7 +24,7 @@ fn options(dir: &Path) -> Options {
     }
 }
 
-fn write_event(node: u64, bulk: &[u8]) -> Event {
+pub(super) fn write_event(node: u64, bulk: &[u8]) -> Event {
     Event::Write(Write {
         junction: JunctionId(1),
         location: LocationId(1),
@@ -36,18 +36,18 @@ fn write_event(node: u64, bulk: &[u8]) -> Event {
     })
 }
 
-async fn append(journal: &Journal, event: &Event, bulk: &[u8]) -> Appended {
+pub(super) async fn append(journal: &Journal, event: &Event, bulk: &[u8]) -> Appended {
     journal.append_with(event, bulk, |at| at).await.unwrap().0
 }
 
-async fn append_durably(journal: &Journal, event: &Event, bulk: &[u8]) -> Appended {
-    let at = append(journal, event, bulk).await;
-    journal.wait_durable(at.end).await.unwrap();
+pub(super) async fn append_durably(journal: &Journal, event: &Event, bulk: &[u8]) -> Appended {
+    let (pending, at) = journal.append_pending(event, bulk, |at| at).await.unwrap();
+    pending.durable().await.unwrap();
     at
 }
 
 /// All records from the start, without what the journal says about itself.
-fn read_all(journal: &Journal) -> Vec<Record> {
+pub(super) fn read_all(journal: &Journal) -> Vec<Record> {
     let durable = journal.durable_lsn();
     let mut reader = journal.reader(journal.start_lsn()).unwrap();
     let mut records = Vec::new();
@@ -61,7 +61,7 @@ fn read_all(journal: &Journal) -> Vec<Record> {
 }
 
 /// Until the journal has said that all is durable: it writes nothing more on its own.
-async fn idle(journal: &Journal) {
+pub(super) async fn idle(journal: &Journal) {
     loop {
         let mut reader = journal.reader(journal.start_lsn()).unwrap();
         let mut last = None;

@@ -1,5 +1,6 @@
-//! The writer: one thread that takes the open batch as soon as the last one is durable, writes it whole, and wakes all
-//! who wait. There is no timer: while one batch is written the next one fills, which is the group commit.
+//! The writer: takes the open batch as soon as the last one is durable, writes it whole, and wakes all who wait. There is
+//! no timer: while one batch is written the next one fills, which is the group commit. It is one thread, or for a moment
+//! a caller that is alone (`lead.rs`).
 
 use super::append::{Open, Phase, Shared};
 use super::batch::{Batch, Buffer, buffer};
@@ -15,8 +16,8 @@ const IDLE: Duration = Duration::from_millis(50);
 /// After a write the writer looks so long for the next batch before it sleeps.
 const LOOK: Duration = Duration::from_micros(50);
 
+/// What whoever writes has in hand.
 pub struct Writer {
-    shared: Arc<Shared>,
     /// The buffer that is not open.
     spare: Option<Buffer>,
     durable: Lsn,
@@ -24,6 +25,9 @@ pub struct Writer {
     unsaid: bool,
     /// How often it was said that the journal stops.
     stops: u32,
+    /// Batches so far, and the records of the last one.
+    batches: u64,
+    records: u64,
 }
 
 const STOPS: u32 = 2;
@@ -55,46 +59,68 @@ fn look(shared: &Shared) {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>) -> Writer {
-        let durable = Lsn(shared.durable.load(Ordering::Acquire));
-        Writer { shared, spare: Some(buffer()), durable, unsaid: true, stops: 0 }
+    /// Everything before `durable` is.
+    pub fn new(durable: Lsn) -> Writer {
+        Writer { spare: Some(buffer()), durable, unsaid: true, stops: 0, batches: 0, records: 0 }
     }
 
-    /// Until the journal is closed, or fails.
-    pub fn run(mut self) {
+    /// Whoever is alone may write: the last batch was not shared either.
+    pub fn may_be_led(&self) -> bool {
+        self.records <= 1
+    }
+
+    /// Nothing was written since the journal said last that all is durable.
+    pub fn has_said_all(&self) -> bool {
+        !self.unsaid
+    }
+
+    /// The thread: until the journal is closed, or fails.
+    pub fn run(shared: &Shared) {
         // Everybody waits for this thread: what the disk has answered must not wait for a processor behind them.
         crate::env::go_first();
-        let shared = Arc::clone(&self.shared);
-        let (mut idle, mut looked) = (false, false);
+        let (mut idle, mut looked, mut batches) = (false, true, 0);
         let ended = loop {
-            match self.next(&shared, idle) {
+            let mut writer = shared.writer.lock();
+            // Others may have written meanwhile.
+            let waited_in_vain = idle && writer.batches == batches;
+            match writer.next(shared, waited_in_vain) {
                 Ok(Next::Batch(open)) => {
                     idle = false;
                     looked = false;
-                    if let Err(why) = self.write_next(open) {
+                    if let Err(why) = writer.write_next(shared, open) {
                         break Err(why);
                     }
                 }
                 Ok(Next::Wait(open, _)) if !looked => {
-                    drop(open);
+                    drop((open, writer));
                     looked = true;
-                    look(&shared);
+                    look(shared);
                 }
-                Ok(Next::Wait(mut open, None)) => shared.work.wait(&mut open),
-                Ok(Next::Wait(mut open, Some(time))) => idle = shared.work.wait_for(&mut open, time).timed_out(),
+                Ok(Next::Wait(mut open, time)) => {
+                    batches = writer.batches;
+                    // Whoever rings from here on has the lock `open` after this.
+                    drop(writer);
+                    idle = match time {
+                        Some(time) => shared.work.wait_for(&mut open, time).timed_out(),
+                        None => {
+                            shared.work.wait(&mut open);
+                            false
+                        }
+                    };
+                }
                 Ok(Next::Stop) => break Ok(()),
                 Err(why) => break Err(why),
             }
         };
-        Self::end(&shared, ended);
+        Self::end(shared, ended);
     }
 
     /// The same as a task, where there are no threads. A write takes the time that the disk says, in which more comes.
-    pub async fn run_inline(mut self) {
-        let shared = Arc::clone(&self.shared);
+    pub async fn run_inline(shared: Arc<Shared>) {
         let (mut idle, mut slept) = (false, false);
         let ended = loop {
-            match self.turn(&shared, idle, slept) {
+            let turn = shared.writer.lock().turn(&shared, idle, slept);
+            match turn {
                 Ok(Turn::Written) => (idle, slept) = (false, false),
                 Ok(Turn::Sleep(time)) => {
                     tokio::time::sleep(time).await;
@@ -111,14 +137,14 @@ impl Writer {
         Self::end(&shared, ended);
     }
 
-    fn turn(&mut self, shared: &Arc<Shared>, idle: bool, slept: bool) -> Result<Turn, String> {
+    fn turn(&mut self, shared: &Shared, idle: bool, slept: bool) -> Result<Turn, String> {
         match self.next(shared, idle)? {
             Next::Batch(open) => match shared.segments.dir.disk.write_takes() {
                 Some(time) if !slept => {
                     drop(open);
                     Ok(Turn::Sleep(time))
                 }
-                _ => self.write_next(open).map(|()| Turn::Written),
+                _ => self.write_next(shared, open).map(|()| Turn::Written),
             },
             Next::Wait(_, time) => Ok(Turn::Wait(time)),
             Next::Stop => Ok(Turn::Stop),
@@ -135,7 +161,7 @@ impl Writer {
         }
     }
 
-    fn next<'a>(&mut self, shared: &'a Arc<Shared>, idle: bool) -> Result<Next<'a>, String> {
+    fn next<'a>(&mut self, shared: &'a Shared, idle: bool) -> Result<Next<'a>, String> {
         let mut idle = idle;
         loop {
             let open = shared.open.lock();
@@ -178,28 +204,30 @@ impl Writer {
         }
     }
 
-    fn write_next(&mut self, mut open: MutexGuard<'_, Open>) -> Result<(), String> {
+    /// Write the open batch, which has work.
+    pub fn write_next(&mut self, shared: &Shared, mut open: MutexGuard<'_, Open>) -> Result<(), String> {
         let buffer = self.spare.take().unwrap_or_else(buffer);
         let (ends_segment, durable) = open.seal(buffer);
         let time = open.last_time;
-        self.shared.room.notify_waiters();
+        shared.room.notify_waiters();
         let batch = loop {
-            if self.shared.broken.load(Ordering::Acquire) {
+            if shared.broken.load(Ordering::Acquire) {
                 return Err("a record was given a place and never came".into());
             }
             match open.sealed.take() {
                 Some(batch) if batch.outstanding == 0 => break batch,
                 sealed => open.sealed = sealed,
             }
-            self.shared.work.wait(&mut open);
+            shared.work.wait(&mut open);
         };
         drop(open);
         self.unsaid = self.unsaid || !batch.is_only_durable();
-        self.write(batch, ends_segment, time, durable)
+        self.write(shared, batch, ends_segment, time, durable)
     }
 
     fn write(
         &mut self,
+        shared: &Shared,
         batch: Batch,
         ends_segment: bool,
         time: journal_format::ids::Time,
@@ -209,9 +237,9 @@ impl Writer {
         let (buffer, length) = batch.finish(self.durable, time, ends_segment);
         let began = Instant::now();
         #[cfg(test)]
-        drop(self.shared.hold_writes.lock());
+        drop(shared.hold_writes.lock());
         #[cfg(test)]
-        if self.shared.fail_writes.load(Ordering::Acquire) {
+        if shared.fail_writes.load(Ordering::Acquire) {
             return Err("a test wants this write to fail".into());
         }
         crash_point!("JOURNAL_BEFORE_WRITE");
@@ -224,7 +252,7 @@ impl Writer {
         }
         crash_point!("JOURNAL_AFTER_WRITE");
         // Counted first: whoever is woken finds its own record in the figures.
-        let counters = &self.shared.counters;
+        let counters = &shared.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.records.fetch_add(records, Ordering::Relaxed);
         counters.bytes.fetch_add(length as u64, Ordering::Relaxed);
@@ -232,8 +260,9 @@ impl Writer {
         counters.flush_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.spare = Some(buffer);
         self.durable = durable;
-        self.shared.durable.store(durable.0, Ordering::Release);
-        self.shared.tell();
+        (self.batches, self.records) = (self.batches + 1, records);
+        shared.durable.store(durable.0, Ordering::Release);
+        shared.tell();
         crash_point!("JOURNAL_AFTER_DURABLE");
         Ok(())
     }

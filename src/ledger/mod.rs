@@ -86,16 +86,17 @@ impl Ledger {
         let end = self.inner.ends.clone().acquire_owned().await.map_err(|_| crate::journal::Error::Closed)?;
         crash_point!(crate::crash::kind(event), "BEFORE_APPEND");
         let unsettled = &self.inner.unsettled;
-        let (at, ()) = self
+        let (pending, ()) = self
             .journal
-            .append_with(event, bulk, |at| {
+            .append_pending(event, bulk, |at| {
                 unsettled.lock().entry(junction).or_default().insert(at.lsn);
             })
             .await?;
+        let at = pending.at();
         crash_point!(crate::crash::kind(event), "AFTER_APPEND");
         // On a failure the process stops (I8); the operation stays unsettled, as it must.
         if !crate::planted::is('b') {
-            self.journal.wait_durable(at.end).await?;
+            pending.durable().await?;
         }
         crash_point!(crate::crash::kind(event), "AFTER_DURABLE");
         Ok(Op { at, junction, _end: end })

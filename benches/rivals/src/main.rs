@@ -47,8 +47,8 @@ fn journal(runtime: &tokio::runtime::Runtime, journal: &Journal, case: &Case) ->
                 let records = case.records / case.callers;
                 tokio::spawn(async move {
                     for _ in 0..records {
-                        let (at, ()) = journal.append_with(&event, &bulk, |_| ()).await.unwrap();
-                        journal.wait_durable(at.end).await.unwrap();
+                        let (pending, ()) = journal.append_pending(&event, &bulk, |_| ()).await.unwrap();
+                        pending.durable().await.unwrap();
                     }
                 })
             })

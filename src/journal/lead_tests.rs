@@ -1,0 +1,95 @@
+//! A caller that is alone writes itself: nothing is lost between him and the writer's thread, and a failure is as final.
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
+use super::tests::{append, append_durably, idle, options, read_all, write_event};
+use super::{Error, Journal, Options};
+use journal_format::event::Event;
+use std::sync::atomic::Ordering;
+
+fn open(dir: &std::path::Path) -> Journal {
+    Journal::open(Options { hard_limit: 1 << 30, segment_size: 1 << 20, ..options(dir) }).unwrap()
+}
+
+fn nodes(journal: &Journal) -> Vec<u64> {
+    let node = |event| if let Event::Write(e) = event { e.node.0 } else { unreachable!() };
+    read_all(journal).into_iter().map(|record| node(record.event)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_alone_writes_himself_and_the_journal_still_says_when_it_is_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    idle(&journal).await;
+    let before = journal.stats();
+    for node in 0..200 {
+        let at = append_durably(&journal, &write_event(node, b"alone"), b"alone").await;
+        assert!(journal.durable_lsn() >= at.end);
+    }
+    let stats = journal.stats();
+    // A busy machine lets the thread come first now and then.
+    assert!(stats.led - before.led > 100, "{} of 200 batches were written by their caller", stats.led - before.led);
+    idle(&journal).await;
+    let said = journal.stats().batches;
+    append_durably(&journal, &write_event(200, b""), b"").await;
+    idle(&journal).await;
+    assert!(journal.stats().batches >= said + 2, "what a caller wrote is said to be durable, too");
+    drop(journal);
+    assert_eq!(nodes(&open(dir.path())), (0..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_lead_wait_or_go_away_lose_no_record_and_nobody_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let callers = (0..6_u64).map(|caller| {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            for n in 0..300 {
+                let event = write_event(caller * 1000 + n, b"bulk");
+                match (caller + n) % 4 {
+                    // One who appends and does not wait, one who changes his mind, one who waits for what another writes.
+                    0 => drop(append(&journal, &event, b"bulk").await),
+                    1 => drop(journal.append_pending(&event, b"bulk", |_| ()).await.unwrap()),
+                    2 => {
+                        let at = append(&journal, &event, b"bulk").await;
+                        journal.wait_durable(at.end).await.unwrap();
+                    }
+                    _ => drop(append_durably(&journal, &event, b"bulk").await),
+                }
+                if n % 50 == caller {
+                    // Pauses in which others are alone.
+                    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+                }
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    // What nobody waited for is written without anybody's help.
+    let end = journal.end_lsn();
+    while journal.durable_lsn() < end {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    journal.close().await.unwrap();
+    let mut found = nodes(&open(dir.path()));
+    found.sort_unstable();
+    let due: Vec<u64> = (0..6).flat_map(|caller| (0..300).map(move |n| caller * 1000 + n)).collect();
+    assert_eq!(found, due);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_of_a_caller_that_fails_is_final_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    append_durably(&journal, &write_event(1, b""), b"").await;
+    journal.inner.shared.fail_writes.store(true, Ordering::Release);
+    let (pending, ()) = journal.append_pending(&write_event(2, b""), b"", |_| ()).await.unwrap();
+    assert!(matches!(pending.durable().await, Err(Error::FailStop(_))));
+    assert!(matches!(journal.failed().await, Error::FailStop(_)));
+    assert!(matches!(journal.append_with(&write_event(3, b""), b"", |_| ()).await, Err(Error::FailStop(_))));
+    // The thread has ended as well: the directory is free again.
+    drop(journal);
+    let journal = open(dir.path());
+    assert_eq!(nodes(&journal), [1]);
+}
