@@ -223,7 +223,13 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
         Err(error) => return Err(error),
     };
     match location.filer.set(&object, Changes { mtime: Some(rec.mtime), ..Changes::default() }).await {
-        Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(()),
+        Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
+            match location.filer.stat(&object).await {
+                Ok(_) => Err(Error::new(ErrorKind::Io, error.op, "the filer calls an object gone that it shows")),
+                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
         // The filer never takes this time: clients see the kept one all the same, and the cursor must get on.
         Err(error) if is_final(error.kind) => {
             tracing::warn!(location = %location.id, %node, %error, "a modification time could not be put on the filer");

@@ -228,14 +228,17 @@ impl Site<'_> {
         };
         let object = filer.make(dir, name, &what, attrs).await?;
         crash_point!("RECONCILE_MADE");
-        if later != Changes::default() {
-            let set = filer.set(&object, later).await;
-            if let Err(error) = set {
-                return Err(self.unmake(dir, name, *kind, error).await);
+        let finish = async {
+            if later != Changes::default() {
+                filer.set(&object, later).await?;
             }
-        }
-        if let (Origin::Source, Some(source)) = (origin, self.source) {
-            source.carry_xattrs(node, filer.as_ref(), &object).await?;
+            match (origin, self.source) {
+                (Origin::Source, Some(source)) => source.carry_xattrs(node, filer.as_ref(), &object).await,
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = finish.await {
+            return Err(self.unmake(dir, name, *kind, error).await);
         }
         debug_assert!(what.kind() == *kind || matches!(what, What::File));
         self.note_made(node, &object)?;

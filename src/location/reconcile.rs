@@ -16,7 +16,7 @@ use super::projection::{PEN, pen_name};
 use super::round::Round;
 use super::{Location, Recorder, View, index_error};
 use crate::filer::aside::side_by_side;
-use crate::filer::{Error, ErrorKind, Object, Result};
+use crate::filer::{CoreFiler, Error, ErrorKind, Object, Result};
 use journal_format::event::{CopyFailed, PartDone};
 use journal_format::ids::{Identity, Kind, Lsn, NodeId};
 use parking_lot::Mutex;
@@ -236,7 +236,7 @@ impl<'a> Site<'a> {
             } else if is_dir {
                 continue; // a directory has one name
             } else {
-                ignore(self.location.filer.remove(&dir, &key.1).await, ErrorKind::NotFound)
+                take_name(self.location.filer.as_ref(), &dir, &key.1, false).await
             };
             match done {
                 Ok(()) => drop(self.state.lock().there.remove(&key)),
@@ -453,7 +453,7 @@ impl<'a> Site<'a> {
                 object => object?,
             };
             if self.location.filer.stat(&object).await?.nlink > 1 {
-                ignore(self.location.filer.remove(&pen, &key.1).await, ErrorKind::NotFound)?;
+                take_name(self.location.filer.as_ref(), &pen, &key.1, false).await?;
                 self.state.lock().there.remove(&key);
             }
         }
@@ -493,9 +493,8 @@ impl<'a> Site<'a> {
     async fn clear_pen(&self, node: NodeId, kind: Kind, name: &[u8]) -> Result<bool> {
         let filer = &self.location.filer;
         let pen = filer.pen().await?;
-        let done = if kind == Kind::Dir { filer.rmdir(&pen, name).await } else { filer.remove(&pen, name).await };
-        match done {
-            Err(error) if is_final(error.kind) && error.kind != ErrorKind::NotFound && self.source.is_none() => {
+        match take_name(filer.as_ref(), &pen, name, kind == Kind::Dir).await {
+            Err(error) if is_final(error.kind) && self.source.is_none() => {
                 let removed = self.round.places_of.get(&node).into_iter().flatten();
                 let Some(op) = removed.filter_map(|key| self.round.ops_on.get(key).copied()).max() else {
                     return Err(error);
@@ -508,13 +507,29 @@ impl<'a> Site<'a> {
                     "a removed directory holds objects that tain does not know; it is kept in the pen");
                 Ok(true)
             }
-            other => ignore(other, ErrorKind::NotFound).map(|()| true),
+            other => other.map(|()| true),
         }
     }
 
     /// The node's object, wherever it is now; `None` when it is nowhere.
     pub async fn locate(&self, node: NodeId) -> Result<Option<Object>> {
         self.locate_below(node, &mut Vec::new()).await
+    }
+
+    /// What is tried again may be held and have no name any more: a link that failed was believed to be there, and the
+    /// other name was taken away. Nothing can be done to such an object but to make it anew.
+    async fn has_a_name(&self, node: NodeId, object: &Object) -> Result<bool> {
+        if self.source.is_none() || !self.round.ask_filer || !self.round.makes.contains_key(&node) {
+            return Ok(true);
+        }
+        match self.location.filer.stat(object).await {
+            Ok(stat) if stat.nlink > 0 => Ok(true),
+            Err(error) if !matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Err(error),
+            _ => {
+                self.location.forget(node);
+                Ok(false)
+            }
+        }
     }
 
     /// `below` is being looked for: a directory may be in one of its places, and that one in a place of this one's (two
@@ -527,8 +542,8 @@ impl<'a> Site<'a> {
             return Ok(None);
         }
         match self.location.at_hand(node).await {
-            Ok(Some(object)) => return Ok(Some(object)),
-            Ok(None) => {}
+            Ok(Some(object)) if self.has_a_name(node, &object).await? => return Ok(Some(object)),
+            Ok(_) => {}
             Err(error) if error.kind == ErrorKind::Stale => return Ok(None),
             Err(error) => return Err(error),
         }
@@ -573,9 +588,17 @@ pub(super) fn is_final(kind: ErrorKind) -> bool {
     !kind.is_transient() && kind != ErrorKind::ReadOnly
 }
 
-fn ignore(result: Result<()>, kind: ErrorKind) -> Result<()> {
-    match result {
-        Err(error) if error.kind == kind => Ok(()),
-        other => other,
+/// Take a name away; one that is not there is taken away already. A filer that calls a name free which it shows is
+/// asked again later.
+async fn take_name(filer: &dyn CoreFiler, dir: &Object, name: &[u8], is_dir: bool) -> Result<()> {
+    let done = if is_dir { filer.rmdir(dir, name).await } else { filer.remove(dir, name).await };
+    let Err(error) = done else { return Ok(()) };
+    if error.kind != ErrorKind::NotFound {
+        return Err(error);
+    }
+    match filer.lookup(dir, name).await {
+        Ok(_) => Err(Error::new(ErrorKind::Io, error.op, "the filer calls a name free that it shows")),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }

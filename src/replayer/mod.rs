@@ -232,7 +232,7 @@ impl Replayer {
         // What a former life carried out behind its last commit lies in this one round (see `REDO_OPS_MAX`): the filer
         // may stand anywhere in it, so it is judged as a whole, by who is there.
         let mut first = true;
-        let done = Arc::new(prescan.done);
+        let (mut done, none) = (Arc::new(prescan.done), Arc::default());
         let mut batch = Batch::new(from);
         let mut feed = Feed::new(&self.ledger.journal, self.junction, from)?;
         let pressed = *self.pressed.borrow();
@@ -254,9 +254,11 @@ impl Replayer {
                     batch.record_made(&self.ledger, self.location.id).await?;
                 }
                 let round = Arc::new(round);
-                let carried = self.carry(&round, &done).await?;
+                // An order that is younger than the prescan is not done, whatever was done of the file before.
+                let carried = self.carry(&round, if batch.position < redo_to { &done } else { &none }).await?;
                 for failed in &carried.failed {
                     self.projection.set_incomplete(failed.node)?;
+                    Arc::make_mut(&mut done).retain(|(node, _)| *node != failed.node);
                 }
                 crash_point!("REPLAYER_CARRIED");
                 batch.take(&round, carried);

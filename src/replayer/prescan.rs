@@ -6,7 +6,8 @@ use crate::journal::Journal;
 use crate::location::carry_out::DoneSteps;
 use crate::location::redo::known;
 use journal_format::event::Event;
-use journal_format::ids::{JunctionId, LocationId, Lsn};
+use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
+use std::collections::BTreeSet;
 
 pub struct Prescan {
     pub done: DoneSteps,
@@ -29,6 +30,9 @@ pub fn prescan(
             && !crate::planted::is('h')
         {
             done.extend(e.ranges.iter().map(|range| (range.node, range.offset)));
+            // What was given up is copied again from its beginning, perhaps into an object that is made anew.
+            let given_up: BTreeSet<NodeId> = e.failed.iter().map(|failed| failed.node).collect();
+            done.retain(|(node, _)| !given_up.contains(node));
         }
         known(objects, location, &record.event)?;
     }

@@ -22,8 +22,8 @@
 //! Is no finished step done again (I4), is there one primary at a time (I5), do handles and file ids last (I6), do reads
 //! show what was there (C1, C21), does everything end (C20)?
 //!
-//! Beside the seeds, two kinds of worlds are told, not drawn: every short workload cut at each state ([`workloads`]),
-//! and clocks that are set in mid-job ([`clocks`]).
+//! Beside the seeds, three kinds of worlds are told, not drawn: every short workload cut at each state ([`workloads`]),
+//! each call of a filer that fails with each error ([`nth`]), and clocks that are set in mid-job ([`clocks`]).
 //!
 //! **The same seed gives the same digest**: nothing in the core may ask a clock, a thread or chance but through `env`.
 //! That is why watched values are `env::watch`, and `select!` in the core's loops is biased.
@@ -35,6 +35,7 @@ pub mod found;
 pub mod judge;
 pub mod life;
 pub mod model;
+pub mod nth;
 pub mod plain;
 pub mod rng;
 pub mod scribe;

@@ -192,13 +192,14 @@ impl Scribe {
         let mut said = Vec::new();
         for rec in &self.recs {
             let Event::CopyDone(e) = &rec.event else { continue };
-            for failed in &e.failed {
-                done.retain(|(_, location, node, _)| (*location, *node) != (e.location, failed.node));
-            }
             for range in e.ranges.iter().filter(|range| !range.void) {
                 if !done.insert((e.job, e.location, range.node, range.offset)) {
                     said.push(format!("I4: the step {} at {} is done twice ({})", range.node, range.offset, rec.lsn));
                 }
+            }
+            // Behind its steps: a file may be given up with the record that says they are done.
+            for failed in &e.failed {
+                done.retain(|(_, location, node, _)| (*location, *node) != (e.location, failed.node));
             }
         }
         said

@@ -235,7 +235,6 @@ impl Act {
         loop {
             match take_away(filer, dir, &event.name, event.what.kind()).await {
                 Ok(()) => return,
-                Err(error) if error.kind == ErrorKind::NotFound => return,
                 Err(error) => waiting.pause(&error).await,
             }
         }
@@ -254,7 +253,11 @@ async fn there(filer: &dyn CoreFiler, dir: &Object, name: &[u8]) -> Result<Optio
 async fn take_away(filer: &dyn CoreFiler, dir: &Object, name: &[u8], kind: Kind) -> Result<(), Error> {
     let result = if kind == Kind::Dir { filer.rmdir(dir, name).await } else { filer.remove(dir, name).await };
     match result {
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind == ErrorKind::NotFound => match there(filer, dir, name).await? {
+            // The filer contradicts itself: the name is there, and nothing was done.
+            Some(_) => Err(error),
+            None => Ok(()),
+        },
         other => other,
     }
 }

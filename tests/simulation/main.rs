@@ -2,6 +2,7 @@
 //!
 //! `TAIN_SEEDS=n` runs n seeds instead of the usual number, `TAIN_SEED=s` that one alone, with its log.
 
+mod nth;
 mod told;
 
 use std::collections::BTreeMap;
