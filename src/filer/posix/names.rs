@@ -2,6 +2,7 @@
 
 use super::attrs::{chown, drop_inherited_acls, set_mode};
 use super::errno::fail;
+use super::identity;
 use super::node::{File, Node};
 use super::tree::{PATH, Tree, beneath, create, proc_path};
 use crate::filer::hidden::is_hidden;
@@ -10,8 +11,8 @@ use journal_format::event::What;
 use journal_format::ids::Kind;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, linkat, makedev, mkdirat, mknodat, renameat, statat,
-    symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev, mkdirat,
+    mknodat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
@@ -118,18 +119,39 @@ fn finish(
         None => tree.lent(&[dir], || beneath(&dir.path, name, PATH)),
     };
     let path = path.map_err(fail("open what was made"))?;
+    let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
     let file = file.map(|fd| File { fd: Arc::new(fd), writable: true });
-    let node = tree.node(path, file)?;
+    let fd = file.as_ref().map(|file| file.fd.clone());
+    let node = tree.node_seen(path, &seen, file)?;
     if node.kind != kind {
         return Err(Error::new(ErrorKind::Busy, "make", "somebody else replaced it"));
     }
-    let attributed = chown(&node.path, Some(attrs.uid), Some(attrs.gid))
-        .and_then(|()| drop_inherited_acls(&node.path, kind))
-        .and_then(|()| set_mode(&node, attrs.mode));
+    let attributed = attribute(tree, &node, fd.as_deref(), &seen, attrs);
     if attributed.is_err() {
         tree.nodes.forget(&node.id);
     }
     attributed.map(|()| node)
+}
+
+/// What was just made, and looks as `seen`, gets exactly `attrs`. By its descriptor where it has one: that is cheaper
+/// than the way through `/proc`.
+fn attribute(tree: &Tree, node: &Node, file: Option<&OwnedFd>, seen: &Statx, attrs: MakeAttrs) -> Result<()> {
+    if (seen.stx_uid, seen.stx_gid) != (attrs.uid, attrs.gid) {
+        chown(&node.path, Some(attrs.uid), Some(attrs.gid))?;
+    }
+    // On file systems that are known to list them, most often there are none.
+    if !(tree.at_once && file.is_some_and(has_no_xattrs)) {
+        drop_inherited_acls(&node.path, node.kind)?;
+    }
+    match file {
+        Some(fd) => fchmod(fd, Mode::from_raw_mode(attrs.mode & 0o7777)).map_err(fail("set the mode")),
+        None => set_mode(node, attrs.mode),
+    }
+}
+
+fn has_no_xattrs(fd: &OwnedFd) -> bool {
+    // An empty answer would not tell "none" from "no room".
+    flistxattr(fd, &mut [0; 1 << 10]) == Ok(0)
 }
 
 /// An `O_PATH` descriptor of an open file.

@@ -140,8 +140,13 @@ impl Tree {
     /// Puts an object that was just opened among those that are kept.
     pub fn node(&self, path: OwnedFd, file: Option<File>) -> Result<Arc<Node>> {
         let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
-        let id = identity::identity(self.root().form, &path, &seen)?;
-        Ok(self.nodes.keep(Node::new(id, identity::kind(&seen)?, seen.stx_ino, path, file)))
+        self.node_seen(path, &seen, file)
+    }
+
+    /// The same where it was looked at already.
+    pub fn node_seen(&self, path: OwnedFd, seen: &Statx, file: Option<File>) -> Result<Arc<Node>> {
+        let id = identity::identity(self.root().form, &path, seen)?;
+        Ok(self.nodes.keep(Node::new(id, identity::kind(seen)?, seen.stx_ino, path, file)))
     }
 
     pub fn by_identity(&self, id: &Identity) -> Result<Option<Arc<Node>>> {
