@@ -94,7 +94,7 @@ pub struct Shared {
     pub broken: AtomicBool,
     said_full: AtomicBool,
     #[cfg(test)]
-    pub fail_writes: AtomicBool,
+    pub fail_next_write: AtomicBool,
     #[cfg(test)]
     pub hold_writes: Mutex<()>,
 }
@@ -211,7 +211,7 @@ impl Shared {
             broken: AtomicBool::new(false),
             said_full: AtomicBool::new(false),
             #[cfg(test)]
-            fail_writes: AtomicBool::new(false),
+            fail_next_write: AtomicBool::new(false),
             #[cfg(test)]
             hold_writes: Mutex::new(()),
         }

@@ -85,10 +85,11 @@ impl Shared {
         self.counters.led.fetch_add(1, Ordering::Relaxed);
         // The thread waits for its bell, and has something to say later, or to end.
         let rings = written.is_err() || (said && !writer.has_said_all());
-        drop(writer);
         if let Err(why) = written {
+            // While nobody else can write.
             self.fail(&why);
         }
+        drop(writer);
         if rings {
             self.ring();
         }

@@ -83,7 +83,7 @@ async fn a_write_of_a_caller_that_fails_is_final_for_all() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
     append_durably(&journal, &write_event(1, b""), b"").await;
-    journal.inner.shared.fail_writes.store(true, Ordering::Release);
+    journal.inner.shared.fail_next_write.store(true, Ordering::Release);
     let (pending, ()) = journal.append_pending(&write_event(2, b""), b"", |_| ()).await.unwrap();
     assert!(matches!(pending.durable().await, Err(Error::FailStop(_))));
     assert!(matches!(journal.failed().await, Error::FailStop(_)));
@@ -92,4 +92,41 @@ async fn a_write_of_a_caller_that_fails_is_final_for_all() {
     drop(journal);
     let journal = open(dir.path());
     assert_eq!(nodes(&journal), [1]);
+}
+
+/// Found by a disk that fails once: the writer's thread waited for the caller who failed, and wrote behind the hole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_written_behind_a_write_that_failed_whoever_waits_to_write() {
+    for _ in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = open(dir.path());
+        append_durably(&journal, &write_event(1, b""), b"").await;
+        let shared = &journal.inner.shared;
+        let held = journal.clone();
+        // In a thread of its own: who leads blocks at it.
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (holds, is_held) = tokio::sync::oneshot::channel();
+        let holder = std::thread::spawn(move || {
+            let _hold = held.inner.shared.hold_writes.lock();
+            holds.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        is_held.await.unwrap();
+        shared.fail_next_write.store(true, Ordering::Release);
+        let leads = journal.clone();
+        let first = tokio::spawn(async move {
+            let (pending, ()) = leads.append_pending(&write_event(2, b""), b"", |_| ()).await.unwrap();
+            pending.durable().await
+        });
+        while shared.open.lock().has_work() || journal.end_lsn() == journal.durable_lsn() {
+            tokio::task::yield_now().await;
+        }
+        let behind = append(&journal, &write_event(3, b""), b"").await;
+        go.send(()).unwrap();
+        assert!(matches!(first.await.unwrap(), Err(Error::FailStop(_))));
+        assert!(matches!(journal.wait_durable(behind.end).await, Err(Error::FailStop(_))));
+        holder.join().unwrap();
+        drop(journal);
+        assert_eq!(nodes(&open(dir.path())), [1]);
+    }
 }

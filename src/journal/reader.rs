@@ -85,7 +85,11 @@ impl Reader {
             let offset = (self.position.0 - segment.header.first_lsn().0).max(BLOCK);
             let at = segment.header.first_lsn().plus(offset);
             let record = match record_at(&segment.header, map.durable(), offset) {
-                _ if at >= bound => return Ok(None),
+                _ if at >= bound => {
+                    // No record stands in a segment's first block.
+                    self.position = self.position.max(bound);
+                    return Ok(None);
+                }
                 Found::Record(record) => record,
                 Found::Unwritten(place) => {
                     return Err(self.corrupt(place.offset, "durable records are missing".into()));

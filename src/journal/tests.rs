@@ -353,10 +353,10 @@ async fn a_failed_write_is_final_for_all_who_wait_and_all_who_come() {
     let good = append_durably(&journal, &write_event(1, b"good"), b"good").await;
     idle(&journal).await;
     let durable = journal.durable_lsn();
-    journal.inner.shared.fail_writes.store(true, Ordering::Release);
+    journal.inner.shared.fail_next_write.store(true, Ordering::Release);
     let lost = append(&journal, &write_event(2, b"lost"), b"lost").await;
     assert!(matches!(journal.wait_durable(lost.end).await, Err(Error::FailStop(_))));
-    journal.inner.shared.fail_writes.store(false, Ordering::Release);
+    journal.inner.shared.fail_next_write.store(false, Ordering::Release);
     let later = journal.append_with(&write_event(3, b""), b"", |_| ()).await;
     assert!(matches!(later, Err(Error::FailStop(_))));
     assert!(matches!(journal.failed().await, Error::FailStop(_)));

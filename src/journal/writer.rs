@@ -28,6 +28,8 @@ pub struct Writer {
     /// Batches so far, and the records of the last one.
     batches: u64,
     records: u64,
+    /// A batch is on its way, or did not come whole: nothing is ever written behind it (I8), by whoever comes next.
+    torn: bool,
 }
 
 const STOPS: u32 = 2;
@@ -61,12 +63,12 @@ fn look(shared: &Shared) {
 impl Writer {
     /// Everything before `durable` is.
     pub fn new(durable: Lsn) -> Writer {
-        Writer { spare: Some(buffer()), durable, unsaid: true, stops: 0, batches: 0, records: 0 }
+        Writer { spare: Some(buffer()), durable, unsaid: true, stops: 0, batches: 0, records: 0, torn: false }
     }
 
     /// Whoever is alone may write: the last batch was not shared either.
     pub fn may_be_led(&self) -> bool {
-        self.records <= 1
+        self.records <= 1 && !self.torn
     }
 
     /// Nothing was written since the journal said last that all is durable.
@@ -79,7 +81,7 @@ impl Writer {
         // Everybody waits for this thread: what the disk has answered must not wait for a processor behind them.
         crate::env::go_first();
         let (mut idle, mut looked, mut batches) = (false, true, 0);
-        let ended = loop {
+        loop {
             let mut writer = shared.writer.lock();
             // Others may have written meanwhile.
             let waited_in_vain = idle && writer.batches == batches;
@@ -88,7 +90,8 @@ impl Writer {
                     idle = false;
                     looked = false;
                     if let Err(why) = writer.write_next(shared, open) {
-                        break Err(why);
+                        // While nobody else can write.
+                        return shared.fail(&why);
                     }
                 }
                 Ok(Next::Wait(open, _)) if !looked => {
@@ -108,11 +111,13 @@ impl Writer {
                         }
                     };
                 }
-                Ok(Next::Stop) => break Ok(()),
-                Err(why) => break Err(why),
+                Ok(Next::Stop) => {
+                    drop(writer);
+                    return Self::end(shared, Ok(()));
+                }
+                Err(why) => return shared.fail(&why),
             }
-        };
-        Self::end(shared, ended);
+        }
     }
 
     /// The same as a task, where there are no threads. A write takes the time that the disk says, in which more comes.
@@ -165,11 +170,11 @@ impl Writer {
         let mut idle = idle;
         loop {
             let open = shared.open.lock();
-            if shared.broken.load(Ordering::Acquire) {
-                return Err("a record was given a place and never came".into());
-            }
             if open.phase == Phase::Ended {
                 return Ok(Next::Stop);
+            }
+            if shared.broken.load(Ordering::Acquire) {
+                return Err("a record was given a place and never came".into());
             }
             if open.has_work() {
                 return Ok(Next::Batch(open));
@@ -206,6 +211,10 @@ impl Writer {
 
     /// Write the open batch, which has work.
     pub fn write_next(&mut self, shared: &Shared, mut open: MutexGuard<'_, Open>) -> Result<(), String> {
+        if self.torn {
+            return Err("a batch before did not come whole".into());
+        }
+        self.torn = true;
         let buffer = self.spare.take().unwrap_or_else(buffer);
         let (ends_segment, durable) = open.seal(buffer);
         let time = open.last_time;
@@ -239,7 +248,7 @@ impl Writer {
         #[cfg(test)]
         drop(shared.hold_writes.lock());
         #[cfg(test)]
-        if shared.fail_writes.load(Ordering::Acquire) {
+        if shared.fail_next_write.swap(false, Ordering::AcqRel) {
             return Err("a test wants this write to fail".into());
         }
         crash_point!("JOURNAL_BEFORE_WRITE");
@@ -260,7 +269,7 @@ impl Writer {
         counters.flush_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.spare = Some(buffer);
         self.durable = durable;
-        (self.batches, self.records) = (self.batches + 1, records);
+        (self.batches, self.records, self.torn) = (self.batches + 1, records, false);
         shared.durable.store(durable.0, Ordering::Release);
         shared.tell();
         crash_point!("JOURNAL_AFTER_DURABLE");
