@@ -70,7 +70,12 @@ async fn without_memory_it_ends_or_refuses_and_nothing_that_was_answered_is_lost
                 tokio::spawn(write_files(client, s.root.clone(), run * 10_000 + w * 100, say.clone()))
             })
             .collect();
-        sleep(Duration::from_millis(20 * (run % 4))).await;
+        // However busy the machine: something was answered, and more is under way.
+        let (begun, due) = (Instant::now(), 8 + 8 * usize::try_from(run % 4).unwrap());
+        while said.len() < due {
+            assert!(begun.elapsed() < Duration::from_secs(60), "run {run}: only {} WRITEs were answered", said.len());
+            sleep(Duration::from_millis(1)).await;
+        }
         starve(pid, (run % 3) << 20);
         let begun = Instant::now();
         while s.service.ended().unwrap().is_none() && begun.elapsed() < LASTS {
