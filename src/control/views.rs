@@ -38,6 +38,8 @@ pub(super) fn junction(state: &State, id: JunctionId, it: &Junction, nfs: Socket
 
 pub(super) fn job(state: &State, id: JobId, it: &Job, replayer: Option<ReplayerStatus>) -> Value {
     let junction = state.junctions.get(&it.junction).map(|j| text::path(&j.path));
+    // That of a job which has just ended may still be on its way out: nothing lags any more.
+    let replayer = replayer.filter(|_| !it.state.has_ended());
     json!({
         "id": id.0,
         "kind": "move",
