@@ -97,14 +97,16 @@ impl Client {
         call.decode(xid, body).map_err(|e| Error::Wire(format!("{call:?}: {e}")))
     }
 
-    /// As often as the server says JUKEBOX.
+    /// As often as the server says JUKEBOX; the reply tells the xids of all tries. Bound: the deadline by the pause.
     pub async fn nfs(&self, call: &Call) -> Result<Reply, Error> {
         let begun = Instant::now();
+        let mut earlier = Vec::new();
         loop {
             let reply = self.once(call).await?;
             if reply.status != status::JUKEBOX {
-                return Ok(reply);
+                return Ok(Reply { earlier, ..reply });
             }
+            earlier.push(reply.xid);
             self.inner.counters.jukebox.fetch_add(1, Ordering::Relaxed);
             if begun.elapsed() > self.inner.deadline {
                 return Err(Error::Deadline(format!("JUKEBOX for {:?} without end: {call:?}", begun.elapsed())));

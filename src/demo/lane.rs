@@ -152,9 +152,10 @@ impl Lane {
     }
 
     /// The model takes the change; the log keeps it.
-    pub fn record(&mut self, xid: u32, change: Change, mtimes: Vec<(Nid, Nanos)>) {
+    pub fn record(&mut self, reply: &Reply, change: Change, mtimes: Vec<(Nid, Nanos)>) {
         self.tree.apply(&change);
-        self.log.push(Logged { xid, change, mtimes });
+        let xids = reply.earlier.iter().copied().chain([reply.xid]).collect();
+        self.log.push(Logged { xids, change, mtimes });
     }
 
     /// The log has room for another call.
@@ -297,15 +298,22 @@ impl Lane {
         Ok(())
     }
 
-    /// The model as it was when only the calls were done that `before` says yes to (by xid; `None`: the call left no
-    /// event). Calls of a lane follow each other, but for the parts of one long write.
-    pub fn tree_at(&self, before: impl Fn(u32) -> Option<bool>) -> Tree {
+    /// The model as it was when only the calls were done that `before` says yes to (by xid; `None`: no event names it).
+    /// Calls of a lane follow each other, but for the parts of one long write. An error when a call left no event that
+    /// must have.
+    pub fn tree_at(&self, before: impl Fn(u32) -> Option<bool>) -> Result<Tree, Error> {
         let mut tree = self.base.clone();
         let mut last_before = None;
-        let known: Vec<Option<bool>> = self.log.iter().map(|l| before(l.xid)).collect();
-        // What has no event of its own (it is recycled, or there was nothing to do) is judged by its neighbours.
+        let known: Vec<Option<bool>> = self.log.iter().map(|l| l.xids.iter().find_map(|xid| before(*xid))).collect();
+        // Where there was nothing to do there is nothing to judge either: by the neighbours.
         let first_after = known.iter().position(|k| *k == Some(false)).unwrap_or(known.len());
         for (i, logged) in self.log.iter().enumerate() {
+            if known[i].is_none() && logged.change.leaves_event() {
+                return Err(Error::Mismatch(format!(
+                    "{}: no event is of {:x?}: {:?}",
+                    self.name, logged.xids, logged.change
+                )));
+            }
             if known[i].unwrap_or(i < first_after) {
                 tree.replay(logged);
                 last_before = Some(logged);
@@ -319,7 +327,7 @@ impl Lane {
         {
             node.mtime = Stamp::Unknown;
         }
-        tree
+        Ok(tree)
     }
 
     pub fn size_of(&self, nid: Nid) -> u64 {

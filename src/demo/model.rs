@@ -152,10 +152,22 @@ pub enum Change {
     Link { node: Nid, dir: Nid, name: Bytes },
 }
 
+impl Change {
+    /// A call that did this has left an event; others may have had nothing to do.
+    pub fn leaves_event(&self) -> bool {
+        match self {
+            Self::Make { .. } | Self::Remove { .. } | Self::Link { .. } => true,
+            Self::Write { len, .. } => *len > 0,
+            Self::SetAttr { .. } | Self::Rename { .. } => false,
+        }
+    }
+}
+
 /// One call that changed something, as it is kept for the model of an earlier moment.
 #[derive(Clone, Debug)]
 pub struct Logged {
-    pub xid: u32,
+    /// All it was sent under.
+    pub xids: Vec<u32>,
     pub change: Change,
     /// Modification times afterwards, as the reply told them.
     pub mtimes: Vec<(Nid, Nanos)>,

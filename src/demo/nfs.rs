@@ -291,6 +291,8 @@ pub struct PathConf {
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub xid: u32,
+    /// Of the same call, sent before, and answered with JUKEBOX: the service may have kept it under one of these.
+    pub earlier: Vec<u32>,
     pub status: u32,
     /// The object: GETATTR, LOOKUP, CREATE, READ, LINK …
     pub attr: Option<Attr>,

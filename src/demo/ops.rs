@@ -55,7 +55,7 @@ impl Lane {
     fn made(&mut self, reply: &Reply, dir: Nid, name: Bytes, new: New) -> Result<Nid, Error> {
         self.expect(reply, &[status::OK])?;
         let node = self.tree.take_nid();
-        self.record(reply.xid, Change::Make { dir, name, node, new: Box::new(new) }, Vec::new());
+        self.record(&reply, Change::Make { dir, name, node, new: Box::new(new) }, Vec::new());
         self.learn_handle(node, reply.fh.clone())?;
         self.see(node, "new", reply.attr.as_ref())?;
         let mut times = self.see_dir(dir, &reply.wcc.after)?;
@@ -185,7 +185,7 @@ impl Lane {
             let times = reply.wcc.after.map(|a| (node, a.mtime));
             latest = latest.max(times.map_or(Nanos::MIN, |t| t.1));
             let len = u32::try_from(part).unwrap_or(0);
-            self.record(reply.xid, Change::Write { node, offset: at, len, seed }, times.into_iter().collect());
+            self.record(&reply, Change::Write { node, offset: at, len, seed }, times.into_iter().collect());
             self.bytes_written += part;
             let stamps = self.tree.get_mut(node);
             stamps.mtime.raise(latest);
@@ -243,7 +243,7 @@ impl Lane {
             self.tree.get_mut(node).mtime.loosen();
         }
         let change = Change::SetAttr { node, mode: attrs.mode, owner: None, size: attrs.size, mtime };
-        self.record(reply.xid, change, Vec::new());
+        self.record(&reply, change, Vec::new());
         self.see(node, "set", reply.wcc.after.as_ref())?;
         let times = self.mtime(node);
         self.log_mtimes(times);
@@ -279,7 +279,7 @@ impl Lane {
         let call = Call::Rename { from: from_fh, name: name.clone(), to: to_fh, new: new.clone() };
         let reply = self.mutate(&call).await?;
         self.expect(&reply, &[status::OK])?;
-        self.record(reply.xid, Change::Rename { from, name, to, new }, Vec::new());
+        self.record(&reply, Change::Rename { from, name, to, new }, Vec::new());
         let mut times = self.see_dir(from, &reply.wcc.after)?;
         times.extend(self.see_dir(to, &reply.wcc2.after)?);
         self.log_mtimes(times);
@@ -299,7 +299,7 @@ impl Lane {
         let (fh, dir_fh) = (self.handle(node).await?, self.handle(dir).await?);
         let reply = self.mutate(&Call::Link { node: fh, dir: dir_fh, name: name.clone() }).await?;
         self.expect(&reply, &[status::OK])?;
-        self.record(reply.xid, Change::Link { node, dir, name }, Vec::new());
+        self.record(&reply, Change::Link { node, dir, name }, Vec::new());
         self.see(node, "linked", reply.attr.as_ref())?;
         let times = self.see_dir(dir, &reply.wcc.after)?;
         self.log_mtimes(times);
@@ -332,7 +332,7 @@ impl Lane {
 
     fn removed(&mut self, reply: &Reply, dir: Nid, name: Bytes) -> Done {
         self.expect(reply, &[status::OK])?;
-        self.record(reply.xid, Change::Remove { dir, name }, Vec::new());
+        self.record(reply, Change::Remove { dir, name }, Vec::new());
         let times = self.see_dir(dir, &reply.wcc.after)?;
         self.log_mtimes(times);
         Ok(())

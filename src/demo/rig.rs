@@ -141,7 +141,7 @@ impl Rig {
             let path = side.join(OsStr::from_bytes(name));
             found.add(match at {
                 Some(switch) => {
-                    let then = lane.tree_at(|xid| calls.get(&xid).map(|lsn| *lsn < switch.lsn));
+                    let then = lane.tree_at(|xid| calls.get(&xid).map(|lsn| *lsn < switch.lsn))?;
                     compare(&path, &then, how)?
                 }
                 None => compare(&path, &lane.tree, how)?,
