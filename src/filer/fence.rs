@@ -151,6 +151,7 @@ forward! {
     make(dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Object;
     link(obj: &Object, dir: &Object, name: &[u8]) -> ();
     rename(from: &Object, name: &[u8], to: &Object, new: &[u8]) -> ();
+    rename_free(from: &Object, name: &[u8], to: &Object, new: &[u8]) -> ();
     remove(dir: &Object, name: &[u8]) -> ();
     rmdir(dir: &Object, name: &[u8]) -> ();
     sync() -> ();

@@ -163,6 +163,10 @@ pub trait CoreFiler: Send + Sync + 'static {
     /// Rename as POSIX does, over what is there if it may be.
     async fn rename(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()>;
 
+    /// The same to a name that must be free ([`ErrorKind::Exists`]): what nobody expected there is not replaced. Where the
+    /// system cannot promise that the name is looked at first.
+    async fn rename_free(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()>;
+
     /// Remove a name that is not a directory's.
     async fn remove(&self, dir: &Object, name: &[u8]) -> Result<()>;
 

@@ -165,6 +165,10 @@ impl Act {
                 let removed = take_away(filer, dir, &event.name, event.kind).await;
                 removed.map(|()| None)
             }
+            // What tain has never met is not replaced: a filer that denied the name, or somebody behind us, has it.
+            Act::Rename { event, from, to, .. } if event.replaced.is_none() => {
+                filer.rename_free(from, &event.from_name, to, &event.to_name).await.map(|()| None)
+            }
             Act::Rename { event, from, to, .. } => {
                 filer.rename(from, &event.from_name, to, &event.to_name).await.map(|()| None)
             }

@@ -10,6 +10,11 @@
 //!
 //! It is a mutation as far as a switch is concerned (the events name the primary), so it needs a [`Permit`]. It runs in
 //! a task of its own: a client that gives up while a large directory is read finds it further on the next time.
+//!
+//! A filer may contradict itself: list a name and then not find it, or find it and call what it leads to gone. Left out,
+//! such a name would be hidden for good once the directory is complete, and a move would leave it behind. So it is asked
+//! for again, and as long as the filer goes on the directory is not complete: clients are told of an I/O error, and a
+//! copy reports the directory.
 
 use super::Volume;
 use super::act::Act;
@@ -19,7 +24,7 @@ use super::run::Mutation;
 use super::status::of_object;
 use super::types::{NodeRef, Status};
 use crate::filer::aside::side_by_side;
-use crate::filer::{ErrorKind, Object, Stat};
+use crate::filer::{self, ErrorKind, Object, Stat};
 use crate::index::live::Entry;
 use crate::location::Location;
 use journal_format::event::{Adopt, Adopted};
@@ -31,11 +36,23 @@ use std::time::Duration;
 /// How long a client waits for a directory to become complete, and gets JUKEBOX then while it goes on.
 const COMPLETE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often a name is asked for that a filer says it has, and denies; and the pause between.
+const DENIED_TRIES: usize = 4;
+const DENIED_PAUSE: Duration = Duration::from_millis(150);
+
 /// A name as the filer has it.
 struct Met {
     name: Vec<u8>,
     obj: Object,
     stat: Stat,
+}
+
+/// What a look at a name says.
+enum Look {
+    Met(Met),
+    Nothing(Vec<u8>, filer::Error),
+    /// It was found, and then called gone. Somebody may have removed it in between.
+    Denied(Vec<u8>, filer::Error),
 }
 
 impl Volume {
@@ -173,25 +190,86 @@ impl Volume {
     }
 }
 
-async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Option<Met>, Status> {
-    let met = async {
-        let obj = location.filer.lookup(dir, name).await?;
-        let stat = location.filer.stat(&obj).await?;
-        Ok(Met { name: name.to_vec(), obj, stat })
-    };
-    match met.await {
-        Ok(met) => Ok(Some(met)),
+async fn look(location: &Location, dir: &Object, name: &[u8]) -> Result<Look, Status> {
+    let obj = match location.filer.lookup(dir, name).await {
+        Ok(obj) => obj,
         // Nothing there; or a name that a filer hides or cannot have, which to clients is the same.
-        Err(crate::filer::Error { kind: ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Stale, .. }) => Ok(None),
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid) => {
+            return Ok(Look::Nothing(name.to_vec(), error));
+        }
+        // Either the name, or the directory, in which there is none then.
+        Err(error) if error.kind == ErrorKind::Stale => return Ok(Look::Denied(name.to_vec(), error)),
+        Err(error) => return Err(of_object(&error)),
+    };
+    match location.filer.stat(&obj).await {
+        Ok(stat) => Ok(Look::Met(Met { name: name.to_vec(), obj, stat })),
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Stale) => {
+            Ok(Look::Denied(name.to_vec(), error))
+        }
         Err(error) => Err(of_object(&error)),
     }
 }
 
-/// Look at the names, side by side; those that are gone meanwhile are left out.
+async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Option<Met>, Status> {
+    for left in (0..DENIED_TRIES).rev() {
+        match look(location, dir, name).await? {
+            Look::Met(met) => return Ok(Some(met)),
+            Look::Nothing(..) => return Ok(None),
+            Look::Denied(name, error) if left == 0 => return Err(contradicted(location, &name, &error)),
+            Look::Denied(..) => tokio::time::sleep(DENIED_PAUSE).await,
+        }
+    }
+    Ok(None)
+}
+
+/// Look at names that were listed, side by side; those that are gone meanwhile are left out.
 async fn meet(location: &Arc<Location>, dir: &Object, names: &[Vec<u8>]) -> Result<Vec<Met>, Status> {
-    let looks: Vec<_> = names.iter().map(|name| meet_one(location, dir, name)).collect();
-    let mut met: Vec<Met> = side_by_side(looks).await?.into_iter().flatten().collect();
+    let (mut met, mut names) = (Vec::new(), names.to_vec());
+    for left in (0..DENIED_TRIES).rev() {
+        let looks: Vec<_> = names.iter().map(|name| look(location, dir, name)).collect();
+        let mut denied = BTreeMap::new();
+        for look in side_by_side(looks).await? {
+            match look {
+                Look::Met(one) => met.push(one),
+                Look::Nothing(name, error) | Look::Denied(name, error) => drop(denied.insert(name, error)),
+            }
+        }
+        if !denied.is_empty() {
+            still_listed(location, dir, &mut denied).await?;
+        }
+        match denied.first_key_value() {
+            None => break,
+            Some((name, error)) if left == 0 => return Err(contradicted(location, name, error)),
+            Some(_) => tokio::time::sleep(DENIED_PAUSE).await,
+        }
+        names = denied.into_keys().collect();
+    }
     // In the order of names, so that the event does not depend on who answered first.
     met.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(met)
+}
+
+/// Keeps those names that the directory lists even now. All of it is read: a name may have another place in it.
+async fn still_listed(
+    location: &Location,
+    dir: &Object,
+    names: &mut BTreeMap<Vec<u8>, filer::Error>,
+) -> Result<(), Status> {
+    let (mut from, mut listed) = (0, BTreeMap::new());
+    loop {
+        let page = location.filer.list(dir, from, Adopt::ENTRIES_MAX).await.map_err(|error| of_object(&error))?;
+        listed.extend(page.names.iter().filter_map(|name| names.remove_entry(name)));
+        match page.next {
+            Some(next) if !names.is_empty() => from = next,
+            _ => break,
+        }
+    }
+    *names = listed;
+    Ok(())
+}
+
+fn contradicted(location: &Location, name: &[u8], error: &filer::Error) -> Status {
+    let name = String::from_utf8_lossy(name);
+    tracing::error!(location = %location.id, %name, %error, "the primary says that it has the name, and denies it: its directory cannot be read");
+    Status::Io
 }

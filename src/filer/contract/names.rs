@@ -97,6 +97,11 @@ async fn a_rename_takes_the_place_of_a_file_and_of_an_empty_directory_only(groun
     assert_eq!(kind(f.rename(&root, b"full", &full, b"below").await), ErrorKind::Invalid);
     assert_eq!(kind(f.rename(&root, b"none", &root, b"z").await), ErrorKind::NotFound);
     assert_eq!(id_of(ground, &root, b"empty").await, empty.id);
+    assert_eq!(kind(f.rename_free(&root, b"moved", &root, b"empty").await), ErrorKind::Exists);
+    assert_eq!(kind(f.rename_free(&root, b"b", &root, b"empty").await), ErrorKind::Exists);
+    assert_eq!(kind(f.rename_free(&root, b"none", &root, b"z").await), ErrorKind::NotFound);
+    f.rename_free(&root, b"b", &root, b"free").await.unwrap();
+    f.rename_free(&root, b"free", &root, b"b").await.unwrap();
     f.rename(&root, b"moved", &root, b"empty").await.unwrap();
     assert_eq!(id_of(ground, &root, b"empty").await, moved.id);
     assert_eq!(sorted(ground, &root, 10).await, [b"b".to_vec(), b"empty".to_vec(), b"full".to_vec()]);

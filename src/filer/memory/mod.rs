@@ -466,19 +466,18 @@ impl CoreFiler for Memory {
 
     async fn rename(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         let (from, to) = (ino(from)?, ino(to)?);
+        self.call("rename", |world| world.rename(from, name, to, new)).await
+    }
+
+    /// To scripts a rename like any other.
+    async fn rename_free(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
+        let (from, to) = (ino(from)?, ino(to)?);
         let renamed = self.call("rename", |world| {
-            visible(world, from, name, ErrorKind::NotFound)?;
             visible(world, to, new, ErrorKind::Access)?;
-            let now = world.tick();
-            let moved = world.live.lookup(from, name)?;
-            let replaced = world.live.lookup(to, new).ok().map(|ino| Victim::of(&world.live, ino));
-            world.live.rename(from, name, to, new, now)?;
-            let (name, new) = (name.to_vec(), new.to_vec());
-            world.log.push(Change::Rename { from, name, to, new, moved, replaced, now });
-            if let Some(replaced) = replaced {
-                world.release(replaced.ino);
+            if world.live.lookup(from, name).is_ok() && world.live.lookup(to, new).is_ok() {
+                return refuse(ErrorKind::Exists, "rename to a free name");
             }
-            Ok(())
+            world.rename(from, name, to, new)
         });
         renamed.await
     }
@@ -602,6 +601,21 @@ impl World {
     fn make(&mut self, dir: Ino, name: &[u8], ino: Ino, inode: Inode) -> Result<()> {
         self.live.make(dir, name, ino, inode.clone())?;
         self.log.push(Change::Make { dir, name: name.to_vec(), ino, inode: Box::new(inode) });
+        Ok(())
+    }
+
+    fn rename(&mut self, from: Ino, name: &[u8], to: Ino, new: &[u8]) -> Result<()> {
+        visible(self, from, name, ErrorKind::NotFound)?;
+        visible(self, to, new, ErrorKind::Access)?;
+        let now = self.tick();
+        let moved = self.live.lookup(from, name)?;
+        let replaced = self.live.lookup(to, new).ok().map(|ino| Victim::of(&self.live, ino));
+        self.live.rename(from, name, to, new, now)?;
+        let (name, new) = (name.to_vec(), new.to_vec());
+        self.log.push(Change::Rename { from, name, to, new, moved, replaced, now });
+        if let Some(replaced) = replaced {
+            self.release(replaced.ino);
+        }
         Ok(())
     }
 

@@ -227,6 +227,11 @@ impl CoreFiler for Posix {
         self.run(move |tree| names::rename(tree, &from, &name, &to, &new)).await
     }
 
+    async fn rename_free(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
+        let (from, name, to, new) = (node(from)?, name.to_vec(), node(to)?, new.to_vec());
+        self.run(move |tree| names::rename_free(tree, &from, &name, &to, &new)).await
+    }
+
     async fn remove(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let (dir, name) = (node(dir)?, name.to_vec());
         self.run(move |tree| names::remove(tree, &dir, &name)).await

@@ -11,8 +11,8 @@ use journal_format::event::What;
 use journal_format::ids::Kind;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev, mkdirat,
-    mknodat, renameat, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev,
+    mkdirat, mknodat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
@@ -170,21 +170,9 @@ pub(super) fn link(tree: &Tree, node: &Node, dir: &Node, name: &[u8]) -> Result<
 }
 
 pub(super) fn rename(tree: &Tree, from: &Node, name: &[u8], to: &Node, new: &[u8]) -> Result<()> {
-    tree.check(from, name, ErrorKind::NotFound)?;
-    tree.check(to, new, ErrorKind::Access)?;
-    must_be_dir(from)?;
-    must_be_dir(to)?;
+    check_ends(tree, from, name, to, new)?;
     let victim = last_name_of(to, new);
-    let go = || renameat(&from.path, name, &to.path, new);
-    let done = match tree.lent(&[from, to], go) {
-        // A directory that gets another parent is changed itself: it must be writable too.
-        Err(Errno::ACCESS) => match tree.child(from, name) {
-            Ok(moved) if moved.kind == Kind::Dir => tree.lent(&[from, to, &moved], go),
-            _ => Err(Errno::ACCESS),
-        },
-        other => other,
-    };
-    match done {
+    match move_name(tree, from, name, to, || renameat(&from.path, name, &to.path, new)) {
         // Some file systems say "exists" for a directory that is not empty.
         Err(Errno::EXIST) => Err(Error::new(ErrorKind::NotEmpty, "rename", "directory not empty")),
         other => other.map_err(fail("rename")),
@@ -196,6 +184,43 @@ pub(super) fn rename(tree: &Tree, from: &Node, name: &[u8], to: &Node, new: &[u8
         tree.nodes.forget_ino(ino);
     }
     Ok(())
+}
+
+pub(super) fn rename_free(tree: &Tree, from: &Node, name: &[u8], to: &Node, new: &[u8]) -> Result<()> {
+    check_ends(tree, from, name, to, new)?;
+    let free = RenameFlags::NOREPLACE;
+    match move_name(tree, from, name, to, || renameat_with(&from.path, name, &to.path, new, free)) {
+        // Not every file system can (FUSE, network mounts); or it is a directory that is to go into itself.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match statat(&to.path, new, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(fail("rename")(Errno::EXIST)),
+            Err(_) => rename(tree, from, name, to, new),
+        },
+        other => other.map_err(fail("rename")),
+    }
+}
+
+fn check_ends(tree: &Tree, from: &Node, name: &[u8], to: &Node, new: &[u8]) -> Result<()> {
+    tree.check(from, name, ErrorKind::NotFound)?;
+    tree.check(to, new, ErrorKind::Access)?;
+    must_be_dir(from)?;
+    must_be_dir(to)
+}
+
+fn move_name(
+    tree: &Tree,
+    from: &Node,
+    name: &[u8],
+    to: &Node,
+    go: impl Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    match tree.lent(&[from, to], &go) {
+        // A directory that gets another parent is changed itself: it must be writable too.
+        Err(Errno::ACCESS) => match tree.child(from, name) {
+            Ok(moved) if moved.kind == Kind::Dir => tree.lent(&[from, to, &moved], go),
+            _ => Err(Errno::ACCESS),
+        },
+        other => other,
+    }
 }
 
 /// The inode that loses its last name when `name` goes.

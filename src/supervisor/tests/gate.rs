@@ -102,6 +102,9 @@ impl CoreFiler for Gated {
     async fn rename(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         self.pass().await.rename(from, name, to, new).await
     }
+    async fn rename_free(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
+        self.pass().await.rename_free(from, name, to, new).await
+    }
     async fn remove(&self, dir: &Object, name: &[u8]) -> Result<()> {
         self.pass().await.remove(dir, name).await
     }

@@ -241,3 +241,86 @@ async fn who_was_sent_away_and_comes_again_is_answered_what_came_of_it() {
     assert_eq!(w.volume.late(&call(4, 8)), Ok(None), "its directory is gone: a MKDIR now is a new one");
     w.assert_at_rest().await;
 }
+
+/// A filer that finds names, and calls what they lead to gone, so many times.
+fn deny_what_is_found(w: &World, times: usize) {
+    let (found, left) = (std::sync::atomic::AtomicBool::new(false), AtomicUsize::new(times));
+    let hook = move |op: &'static str| {
+        if op == "lookup" {
+            found.store(true, Ordering::SeqCst);
+        }
+        let denied = op == "stat"
+            && found.swap(false, Ordering::SeqCst)
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        denied.then_some(Fault::Before(ErrorKind::Stale))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+}
+
+async fn listed(w: &World) -> Result<usize, Status> {
+    let listing = w.volume.readdir(&root(), ROOT_REF, 0, 0, 1 << 20, true).await;
+    listing.map(|l| l.entries.len() - 2).map_err(|r| r.status)
+}
+
+#[tokio::test]
+async fn a_name_that_a_filer_lists_and_calls_gone_is_not_left_out() {
+    let w = world().await;
+    let top = w.top().await;
+    w.put(&top, "f", What::File).await;
+    deny_what_is_found(&w, usize::MAX);
+    assert_eq!(listed(&w).await, Err(Status::Io));
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Err(Status::Io));
+    let how = CreateHow::Guarded(mode(0o644));
+    assert_eq!(w.volume.create(&user(), ROOT_REF, b"f", how).await.unwrap_err().status, Status::Io);
+    assert_eq!(w.count(|e| matches!(e, Event::Adopt(a) if a.complete)), 0, "the directory is not known");
+    deny_what_is_found(&w, 2);
+    assert_eq!(listed(&w).await, Ok(1), "asked again it is there");
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_name_that_a_filer_lists_and_does_not_find_is_not_left_out() {
+    let w = world().await;
+    let top = w.top().await;
+    w.put(&top, "f", What::File).await;
+    w.fault("lookup", Fault::Before(ErrorKind::NotFound), usize::MAX);
+    assert_eq!(listed(&w).await, Err(Status::Io));
+    assert_eq!(w.count(|e| matches!(e, Event::Adopt(a) if a.complete)), 0);
+    w.filer.set_fault(None);
+    assert_eq!(w.names(ROOT_REF).await, ["f"]);
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_removed_behind_us_while_its_directory_was_read_is_left_out() {
+    use futures_util::FutureExt as _;
+    let w = world().await;
+    let top = w.top().await;
+    w.put(&top, "f", What::File).await;
+    w.put(&top, "g", What::File).await;
+    let (filer, removed) = (w.filer.clone(), std::sync::atomic::AtomicBool::new(false));
+    let hook = move |op: &'static str| {
+        if op == "lookup" && !removed.swap(true, Ordering::SeqCst) {
+            filer.remove(&top, b"f").now_or_never().expect("at once").expect("removed");
+        }
+        None
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    assert_eq!(w.names(ROOT_REF).await, ["g"]);
+    assert_eq!(w.count(|e| matches!(e, Event::Adopt(a) if a.complete)), 1);
+}
+
+#[tokio::test]
+async fn a_rename_to_a_name_that_the_filer_denied_replaces_nothing() {
+    let w = world().await;
+    let top = w.top().await;
+    let there = w.put(&top, "there", What::File).await;
+    w.create(&user(), "f").await;
+    w.fault("lookup", Fault::Before(ErrorKind::NotFound), usize::MAX);
+    let refused = w.volume.rename(&user(), ROOT_REF, b"f", ROOT_REF, b"there").await.unwrap_err();
+    assert_eq!(refused.status, Status::Exist);
+    assert_eq!(failed(&w).len(), 1);
+    w.filer.set_fault(None);
+    assert_eq!(w.filer.lookup(&top, b"there").await.unwrap().id, there.id);
+    assert_eq!(w.names(ROOT_REF).await, ["f", "there"]);
+    w.assert_at_rest().await;
+}
