@@ -203,7 +203,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::filer::memory::Memory;
+    use crate::filer::memory::{Fault, Memory};
     use crate::index::objects::Objects;
     use crate::index::store::Store;
     use journal_format::ids::LocationId;
@@ -230,6 +230,12 @@ mod tests {
         from.set(&file, grow(0)).await.unwrap();
         from.set(&file, grow(98_304)).await.unwrap();
         from.write(&file, 40_960, Bytes::from(vec![2; 4096])).await.unwrap();
+        for kind in [ErrorKind::Stale, ErrorKind::ReadOnly, ErrorKind::Quota, ErrorKind::Io, ErrorKind::Access] {
+            to.set_fault(Some(Box::new(move |op| (op == "punch").then_some(Fault::Before(kind)))));
+            let said = source.copy_range(&range, &to, &copy).await;
+            assert_eq!(said.err().map(|e| e.kind), Some(kind), "a step that punched no hole is not done");
+        }
+        to.set_fault(None);
         let done = source.copy_range(&range, &to, &copy).await.unwrap();
 
         let (here, there) = (from.read(&file, 0, 98_304).await.unwrap(), to.read(&copy, 0, 98_304).await.unwrap());

@@ -7,6 +7,8 @@ use super::rng::Rng;
 use super::world::{World, base_of, people};
 use crate::env::simulated::SimDisk;
 use crate::filer::memory::{Memory, Options, named};
+use crate::filer::{CoreFiler, OwnerMarker};
+use journal_format::ids::Kind;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -32,6 +34,7 @@ impl Stage {
         let ground = Ground::new(options, SimDisk::new(rng.draw()), Shared::default());
         let memory = Memory::new(options);
         people(&memory, &mut rng).await.map_err(|e| e.to_string())?;
+        carry_more(&memory).await.map_err(|e| e.to_string())?;
         let base: Model = base_of(&memory.tree());
         let source = ground.add_place(memory, rng.fork());
         let second = Memory::new(Options { first: 1 + (1 << 32), ..options });
@@ -50,7 +53,7 @@ impl Stage {
         let life = Life::start(&self.world.ground)?;
         if !life.is_set_up() {
             let mut asked = 0;
-            while let Err(why) = life.set_up(&self.source).await {
+            while let Err(why) = self.set_up(&life).await {
                 asked += 1;
                 if asked == ASKED_MAX {
                     return Err(format!("the junction cannot be made: {why}"));
@@ -68,7 +71,7 @@ impl Stage {
     pub async fn begin_move(&self, life: &Life) -> Result<(), String> {
         let mut asked = 0;
         loop {
-            match life.move_to(&self.destination).await {
+            match self.move_to_destination(life).await {
                 // A filer that was added before its move was refused needs not be added again.
                 Ok(()) => return Ok(()),
                 Err(why) if asked == ASKED_MAX => return Err(format!("the move cannot be begun: {why}")),
@@ -76,6 +79,16 @@ impl Stage {
             }
             sleep(MEANWHILE).await;
         }
+    }
+
+    async fn set_up(&self, life: &Life) -> Result<(), String> {
+        claim(life, &self.source).await?;
+        life.set_up(&self.source).await
+    }
+
+    async fn move_to_destination(&self, life: &Life) -> Result<(), String> {
+        claim(life, &self.destination).await?;
+        life.move_to(&self.destination).await
     }
 
     /// Both sides held the same at one switch.
@@ -88,4 +101,23 @@ impl Stage {
             n => Err(format!("C20: there were {n} switches")),
         }
     }
+}
+
+/// A place gets its owner marker before it is used, as commands see to it.
+async fn claim(life: &Life, place: &Place) -> Result<(), String> {
+    let state = life.core.ledger.state();
+    let marker = OwnerMarker { journal_id: life.core.ledger.journal.id(), location: state.next.location, epoch: 1 };
+    place.memory.claim(&marker).await.map_err(|e| e.to_string())
+}
+
+/// Extended attributes, which the seeded worlds' files do not have.
+async fn carry_more(memory: &Memory) -> crate::filer::Result<()> {
+    let root = memory.root().await?;
+    for name in memory.list(&root, 0, 16).await?.names {
+        let object = memory.lookup(&root, &name).await?;
+        if object.kind != Kind::Symlink {
+            memory.set_xattr(&object, b"user.sim", b"kept").await?;
+        }
+    }
+    memory.sync().await
 }
