@@ -39,36 +39,64 @@ use std::collections::BTreeMap;
 ///
 /// The caller keeps other folds away until the changes are written ([`Live::apply`], or `Store::update`).
 pub fn fold(live: &Live, lsn: Lsn, time: Time, event: &Event) -> Result<Vec<Change>> {
-    let mut fold = Fold { live, lsn, time, changes: BTreeMap::new() };
-    match event {
-        Event::Write(event) => fold.touch(event.node, Some(time))?,
-        Event::SetAttr(event) => fold.set_attr(event)?,
-        Event::Make(event) => fold.make(event)?,
-        Event::Remove(event) => fold.remove(event)?,
-        Event::Rename(event) => fold.rename(event)?,
-        Event::Link(event) => fold.link(event)?,
-        Event::Adopt(event) => fold.adopt(event)?,
-        Event::JunctionAdded(event) => fold.junction_added(event)?,
-        // A removed junction's nodes stay: its handles must not lead anywhere, which State sees to, and its ids are
-        // not used again.
-        Event::JunctionRemoved(_) | Event::JunctionSwitched(_) => {}
-        Event::Failed(_) | Event::Partial(_) | Event::Made(_) => {}
-        Event::FilerAdded(_) | Event::FilerRemoved(_) | Event::JobCreated(_) | Event::JobStateChanged(_) => {}
-        Event::ListBegin(_) | Event::Listed(_) | Event::CopyRange(_) | Event::CopyDone(_) => {}
-        Event::Cursor(_) | Event::OutOfSync(_) | Event::InSync(_) | Event::Durable(_) | Event::JournalCreated(_) => {}
-    }
-    Ok(fold.changes.into_iter().collect())
+    fold_events(live, std::iter::once((lsn, time, event)))
 }
 
-/// One event being folded. Reads see its own changes.
+/// The same for several, in LSN order: a key is written once, and what came and went within them not at all.
+pub(super) fn fold_all(live: &Live, events: &[(Lsn, Time, Event)]) -> Result<Vec<Change>> {
+    fold_events(live, events.iter().map(|(lsn, time, event)| (*lsn, *time, event)))
+}
+
+fn fold_events<'e>(live: &Live, events: impl Iterator<Item = (Lsn, Time, &'e Event)>) -> Result<Vec<Change>> {
+    let mut fold = Fold { live, lsn: Lsn(0), time: Time(0), changes: BTreeMap::new() };
+    for (lsn, time, event) in events {
+        (fold.lsn, fold.time) = (lsn, time);
+        fold.event(event)?;
+    }
+    Ok(fold.changes.into_iter().map(|(key, Changed { slot, .. })| (key, slot)).collect())
+}
+
+/// What a key is to become, and what is known of it.
+struct Changed {
+    slot: Option<Vec<u8>>,
+    /// The store does not have it.
+    new: bool,
+}
+
+/// Events being folded, one after the other. Reads see their own changes.
 struct Fold<'a> {
     live: &'a Live,
     lsn: Lsn,
     time: Time,
-    changes: BTreeMap<Key, Option<Vec<u8>>>,
+    changes: BTreeMap<Key, Changed>,
 }
 
 impl Fold<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Write(event) => self.touch(event.node, Some(self.time))?,
+            Event::SetAttr(event) => self.set_attr(event)?,
+            Event::Make(event) => self.make(event)?,
+            Event::Remove(event) => self.remove(event)?,
+            Event::Rename(event) => self.rename(event)?,
+            Event::Link(event) => self.link(event)?,
+            Event::Adopt(event) => self.adopt(event)?,
+            Event::JunctionAdded(event) => self.junction_added(event)?,
+            // A removed junction's nodes stay: its handles must not lead anywhere, which State sees to, and its ids are
+            // not used again.
+            Event::JunctionRemoved(_) | Event::JunctionSwitched(_) => {}
+            Event::Failed(_) | Event::Partial(_) | Event::Made(_) => {}
+            Event::FilerAdded(_) | Event::FilerRemoved(_) | Event::JobCreated(_) | Event::JobStateChanged(_) => {}
+            Event::ListBegin(_) | Event::Listed(_) | Event::CopyRange(_) | Event::CopyDone(_) => {}
+            Event::Cursor(_)
+            | Event::OutOfSync(_)
+            | Event::InSync(_)
+            | Event::Durable(_)
+            | Event::JournalCreated(_) => {}
+        }
+        Ok(())
+    }
+
     fn set_attr(&mut self, event: &SetAttr) -> Result<()> {
         let mtime = event.mtime.or(event.size.map(|_| self.time));
         self.touch(event.node, mtime)
@@ -163,8 +191,11 @@ impl Fold<'_> {
     }
 
     fn new_node(&mut self, node: NodeId, rec: NodeRec, root: bool) -> Result<()> {
-        if self.node(node)?.is_none() {
-            self.put_node(node, &Stored { rec, mtime_by: self.lsn, root });
+        let key = codec::node_key(node);
+        let (held, new) = self.read(&key)?;
+        if held.is_none() {
+            let stored = Stored { rec, mtime_by: self.lsn, root };
+            self.changes.insert(key, Changed { slot: Some(codec::encode_node(&stored)), new });
         }
         let highest = match self.get(codec::MAX_KEY)? {
             Some(value) => codec::decode_max(&value).ok_or_else(|| self.live.store.corrupt("highest node id"))?,
@@ -177,16 +208,19 @@ impl Fold<'_> {
     }
 
     fn put_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId, kind: Kind, cookie: u64) -> Result<()> {
-        if let Some(old) = self.entry(dir, name)? {
+        let (held, new) = self.read(&codec::entry_key(dir, name))?;
+        if let Some(old) = self.decoded(dir, name, held)? {
             if old.cookie > cookie {
                 return Ok(());
             }
             self.drop_keys(dir, &old);
         }
         let entry = Entry { name: name.to_vec(), node, kind, cookie };
-        self.put(codec::entry_key(dir, name), Some(codec::encode_entry(&entry)));
-        self.put(codec::cookie_key(dir, cookie), Some(codec::encode_listed(&entry)));
-        self.put(codec::name_key(node, dir, name), Some(Vec::new()));
+        // The three keys come and go together: without the first the store has neither of the others.
+        let mut put = |key, value| self.changes.insert(key, Changed { slot: Some(value), new });
+        put(codec::entry_key(dir, name), codec::encode_entry(&entry));
+        put(codec::cookie_key(dir, cookie), codec::encode_listed(&entry));
+        put(codec::name_key(node, dir, name), Vec::new());
         Ok(())
     }
 
@@ -208,7 +242,12 @@ impl Fold<'_> {
     }
 
     fn entry(&self, dir: NodeId, name: &[u8]) -> Result<Option<Entry>> {
-        let Some(value) = self.get(&codec::entry_key(dir, name))? else { return Ok(None) };
+        let held = self.get(&codec::entry_key(dir, name))?;
+        self.decoded(dir, name, held)
+    }
+
+    fn decoded(&self, dir: NodeId, name: &[u8], held: Option<Vec<u8>>) -> Result<Option<Entry>> {
+        let Some(value) = held else { return Ok(None) };
         let entry = codec::decode_entry(name, &value);
         entry.map(Some).ok_or_else(|| self.live.store.corrupt(format!("entry in directory {dir}")))
     }
@@ -224,14 +263,27 @@ impl Fold<'_> {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.changes.get(key) {
-            Some(slot) => Ok(slot.clone()),
-            None => self.live.store.get(key),
+        Ok(self.read(key)?.0)
+    }
+
+    /// The key as it is by now, and whether the store is known not to have it.
+    fn read(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, bool)> {
+        if let Some(changed) = self.changes.get(key) {
+            return Ok((changed.slot.clone(), changed.new));
         }
+        let held = self.live.store.get(key)?;
+        let new = held.is_none();
+        Ok((held, new))
     }
 
     fn put(&mut self, key: Key, slot: Option<Vec<u8>>) {
-        self.changes.insert(key, slot);
+        use std::collections::btree_map::Entry;
+        match self.changes.entry(key) {
+            // It came and goes in between.
+            Entry::Occupied(changed) if slot.is_none() && changed.get().new => drop(changed.remove()),
+            Entry::Occupied(mut changed) => changed.get_mut().slot = slot,
+            Entry::Vacant(free) => drop(free.insert(Changed { slot, new: false })),
+        }
     }
 }
 

@@ -133,6 +133,12 @@ impl Live {
         self.store.update(|| fold(self, lsn, time, event))
     }
 
+    /// Apply events that have happened, in LSN order, all at once. They and their changes are in memory meanwhile, and
+    /// other folds wait: the caller bounds them.
+    pub fn apply_all(&self, events: &[(Lsn, Time, Event)]) -> Result<()> {
+        self.store.update(|| fold::fold_all(self, events))
+    }
+
     /// Highest node id that was ever folded in, also of nodes that are gone: ids are never used again.
     pub fn node_max(&self) -> Result<NodeId> {
         let Some(value) = self.store.get(codec::MAX_KEY)? else { return Ok(NodeId(0)) };
