@@ -32,6 +32,7 @@
 //! Whoever drops the last handle without [`Journal::close`] leaves a journal like after `kill -9`: all that was durable
 //! is there.
 
+mod ahead;
 mod append;
 mod archive;
 mod batch;

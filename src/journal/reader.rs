@@ -21,11 +21,12 @@ pub struct Reader {
     here: Option<(Arc<Segment>, Arc<Map>)>,
     /// Before the journal.
     aside: Option<Aside>,
+    only: Option<fn(u16) -> bool>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: Lsn) -> Result<Reader> {
-        let mut reader = Reader { shared, position: from, here: None, aside: None };
+        let mut reader = Reader { shared, position: from, here: None, aside: None, only: None };
         let start = reader.shared.segments.start_lsn();
         // The header block of the first segment names nothing: a position in it is the start.
         if from < start && from.plus(BLOCK) < start {
@@ -34,6 +35,13 @@ impl Reader {
         reader.position = from.max(start);
         reader.enter()?;
         Ok(reader)
+    }
+
+    /// Records of other kinds need not be decoded, and may be left out.
+    #[must_use]
+    pub fn only(mut self, wanted: fn(u16) -> bool) -> Reader {
+        self.only = Some(wanted);
+        self
     }
 
     /// Where the next record begins.
@@ -101,11 +109,15 @@ impl Reader {
             if end > bound {
                 return Ok(None);
             }
+            let next = if record.header.kind == KIND_SEGMENT_END { segment.header.end_lsn() } else { end };
+            if self.only.is_some_and(|wanted| !wanted(record.header.kind)) {
+                self.position = next;
+                continue;
+            }
             let event = match record.event() {
                 Ok(event) => event,
                 Err(error) => return Err(self.unreadable(record.offset, error)),
             };
-            let next = if record.header.kind == KIND_SEGMENT_END { segment.header.end_lsn() } else { end };
             let Some(event) = event else {
                 self.position = next;
                 continue;

@@ -135,6 +135,12 @@ table! {
     116, 1 => InSync,
 }
 
+/// Whether records of this kind say how an operation ended: [`Event::Failed`], [`Event::Partial`].
+#[must_use]
+pub fn is_end(kind: u16) -> bool {
+    KINDS.iter().any(|row| row.kind == kind && matches!(row.name, "Failed" | "Partial"))
+}
+
 fn unknown(kind: u16, version: u16) -> Error {
     match KINDS.iter().find(|row| row.kind == kind) {
         Some(row) => Error::NewerVersion { name: row.name, version, known: row.version },
