@@ -15,6 +15,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// Threads of one piece of bulk work, and so the objects it works on at a time.
 pub const WORKERS: usize = 8;
 
+/// Pieces of bulk work that are handed to [`side_by_side`] at a time where there may be any number: they are in memory
+/// together.
+pub const PART: usize = 4096;
+
 thread_local! {
     /// This thread is there to wait for filers.
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };

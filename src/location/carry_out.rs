@@ -5,7 +5,7 @@ use super::copy::Source;
 use super::reconcile::{Refusal, Settled, Site, is_final};
 use super::round::{DataOp, Renew, Round};
 use super::{Location, Recorder, View, index_error};
-use crate::filer::aside::side_by_side;
+use crate::filer::aside::{PART, side_by_side};
 use crate::filer::{Changes, Error, ErrorKind, Object, Result};
 use crate::index::live::Live;
 use journal_format::event::{CopyFailed, PartDone, RangeDone};
@@ -37,8 +37,11 @@ pub async fn carry_out(
     let settled = Site::new(location, view, source, round).recorded(recorder).settle().await?;
     crash_point!("CARRY_NAMES_SETTLED");
     let at = Data { location, view, source, round, settled: &settled, done };
-    let nodes: Vec<_> = round.data.iter().map(|(node, ops)| at.node(*node, ops)).collect();
-    let results: Vec<NodeCarried> = side_by_side(nodes).await?;
+    let nodes: Vec<(&NodeId, &Vec<DataOp>)> = round.data.iter().collect();
+    let mut results: Vec<NodeCarried> = Vec::with_capacity(nodes.len());
+    for part in nodes.chunks(PART) {
+        results.extend(side_by_side(part.iter().map(|(node, ops)| at.node(**node, ops)).collect()).await?);
+    }
     let mut carried =
         Carried { made: settled.made, ranges: Vec::new(), failed: settled.failed, refused: settled.refused };
     for NodeCarried { ranges, failed, refused } in results {
@@ -205,8 +208,11 @@ impl Data<'_> {
 
 /// Put the kept modification times of these nodes on the location. Nodes that have ended are passed over.
 pub async fn put_times(location: &Location, view: &dyn View, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
-    let puts: Vec<_> = nodes.iter().map(|node| put_time(location, view, live, *node)).collect();
-    side_by_side(puts).await.map(drop)
+    let nodes: Vec<NodeId> = nodes.iter().copied().collect();
+    for part in nodes.chunks(PART) {
+        side_by_side(part.iter().map(|node| put_time(location, view, live, *node)).collect()).await?;
+    }
+    Ok(())
 }
 
 async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<()> {

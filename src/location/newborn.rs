@@ -22,10 +22,10 @@
 //! come again from the round, so one that is recognised starts at size 0.
 
 use super::projection::{PEN, pen_name};
-use super::reconcile::{Key, Site};
-use super::round::Origin;
-use super::{index_error, reconcile};
-use crate::filer::aside::side_by_side;
+use super::reconcile::Site;
+use super::round::{Key, Origin};
+use super::{Recorder, index_error, reconcile};
+use crate::filer::aside::{PART, side_by_side};
 use crate::filer::{Changes, Error, ErrorKind, MakeAttrs, Object, Result};
 use journal_format::event::What;
 use journal_format::ids::{Kind, NodeId};
@@ -62,7 +62,7 @@ impl Site<'_> {
         {
             return Ok(vec![node]);
         }
-        let born = self.round.born.get(key).into_iter().flatten().copied();
+        let born = self.round.names.get(key).into_iter().flat_map(|touched| touched.born.iter().copied());
         let mut unmade = Vec::new();
         for node in penned.into_iter().chain(born) {
             if self.location.objects.identity(node).map_err(index_error)?.is_none() {
@@ -135,14 +135,17 @@ impl Site<'_> {
             return Ok(());
         }
         let complete = std::mem::take(&mut self.state.lock().complete);
-        let known = self.round.makes.keys().filter(|node| !complete.contains(node));
-        side_by_side(known.map(|node| self.complete_one(*node)).collect()).await.map(drop)
+        let known: Vec<NodeId> = self.round.makes.keys().filter(|node| !complete.contains(node)).copied().collect();
+        for part in known.chunks(PART) {
+            side_by_side(part.iter().map(|node| self.complete_one(*node)).collect()).await?;
+        }
+        Ok(())
     }
 
     async fn complete_one(&self, node: NodeId) -> Result<()> {
         let Some(object) = self.locate(node).await? else { return Ok(()) };
         let done = self.attributes(node, &object).await.map(|()| true);
-        let key = self.round.places_of.get(&node).and_then(BTreeSet::first);
+        let key = self.round.places_of(node).next();
         self.or_report(node, key, done).await.map(drop)
     }
 
@@ -161,18 +164,21 @@ impl Site<'_> {
                 aside.push((*node, keys.first()));
             }
         }
-        if !aside.is_empty() {
-            let pen = self.location.filer.pen().await?;
-            let makes: Vec<_> = aside.iter().map(|(node, key)| self.make_in_pen(*node, *key, &pen)).collect();
+        for part in aside.chunks(PART) {
+            let pen = self.pen().await?;
+            let makes: Vec<_> = part.iter().map(|(node, key)| self.make_in_pen(*node, *key, &pen)).collect();
             parked.extend(side_by_side(makes).await?.into_iter().flatten());
+            self.record(recorder).await?;
         }
-        if !aside.is_empty() || self.round.ask_filer {
-            let made = std::mem::take(&mut self.state.lock().made);
-            if !made.is_empty() {
-                recorder.made(self.location.id, &made).await?;
-            }
+        if self.round.ask_filer {
+            self.record(recorder).await?;
         }
         Ok(())
+    }
+
+    async fn record(&self, recorder: &dyn Recorder) -> Result<()> {
+        let made = std::mem::take(&mut self.state.lock().made);
+        if made.is_empty() { Ok(()) } else { recorder.made(self.location.id, &made).await }
     }
 
     async fn make_in_pen(&self, node: NodeId, key: Option<&Key>, pen: &Object) -> Result<Option<NodeId>> {

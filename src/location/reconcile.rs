@@ -13,16 +13,14 @@
 
 use super::copy::Source;
 use super::projection::{PEN, pen_name};
-use super::round::Round;
+use super::round::{Key, Round};
 use super::{Location, Recorder, View, index_error};
-use crate::filer::aside::side_by_side;
+use crate::filer::aside::{PART, side_by_side};
 use crate::filer::{CoreFiler, Error, ErrorKind, Object, Result};
 use journal_format::event::{CopyFailed, PartDone};
 use journal_format::ids::{Identity, Kind, Lsn, NodeId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-
-pub(super) type Key = (NodeId, Vec<u8>);
 
 /// What a filer refused for good, of a primary's redo.
 #[derive(Clone, Debug)]
@@ -54,6 +52,8 @@ pub(super) struct SiteState {
     pub there: BTreeMap<Key, NodeId>,
     /// Touched names under which an object stands that tain does not know.
     pub foreign: BTreeSet<Key>,
+    /// The pen, once it has been asked for.
+    pub pen: Option<Object>,
     /// Objects held for the round, where the filer cannot find them by identity.
     pub held: BTreeMap<NodeId, Object>,
     /// Made, and not recorded yet.
@@ -116,75 +116,6 @@ impl<'a> Site<'a> {
             after.insert(key.clone(), node);
         }
         Ok(after)
-    }
-
-    /// Fill `there`: by the round, or by asking the filer; and hold the directories that will be worked in, since the
-    /// way to them may move.
-    async fn look(&self, after: &BTreeMap<Key, Option<NodeId>>) -> Result<()> {
-        if !self.round.ask_filer {
-            for (key, before) in &self.round.names {
-                // A node without identity has no object: its source was gone, or it could not be made.
-                if let Some(node) = before
-                    && self.location.objects.identity(*node).map_err(index_error)?.is_some()
-                {
-                    self.state.lock().there.insert(key.clone(), *node);
-                }
-            }
-        }
-        if !self.location.filer.capabilities().open_by_identity {
-            let dirs: BTreeSet<NodeId> = after.keys().map(|(dir, _)| *dir).filter(|dir| *dir != PEN).collect();
-            for dir in dirs {
-                if let Some(object) = self.locate(dir).await? {
-                    self.state.lock().held.insert(dir, object);
-                }
-            }
-        }
-        if self.round.ask_filer {
-            self.look_at_filer(after).await?;
-        }
-        Ok(())
-    }
-
-    async fn look_at_filer(&self, after: &BTreeMap<Key, Option<NodeId>>) -> Result<()> {
-        let mut keys: BTreeSet<Key> = after.keys().cloned().collect();
-        let pen = self.location.filer.pen().await?;
-        let mut from = Some(0);
-        while let Some(at) = from {
-            let page = self.location.filer.list(&pen, at, 1024).await?;
-            keys.extend(page.names.into_iter().map(|name| (PEN, name)));
-            from = page.next;
-        }
-        // A directory may itself be an object that is only recognised here, and node ids say nothing about depth: what
-        // lies in one that is not known yet is looked at again, as long as that finds anything.
-        loop {
-            let before = keys.len();
-            let mut later = BTreeSet::new();
-            for key in keys {
-                let Some(dir) = self.dir_there(key.0).await? else {
-                    later.insert(key);
-                    continue;
-                };
-                match self.location.filer.lookup(&dir, &key.1).await {
-                    Ok(object) => match self.recognise(&key, &object).await? {
-                        Some(node) => drop(self.state.lock().there.insert(key, node)),
-                        None => drop(self.state.lock().foreign.insert(key)),
-                    },
-                    Err(error) if error.kind == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if later.is_empty() || later.len() == before {
-                return Ok(());
-            }
-            keys = later;
-        }
-    }
-
-    pub(super) async fn dir_there(&self, dir: NodeId) -> Result<Option<Object>> {
-        if dir == PEN {
-            return self.location.filer.pen().await.map(Some);
-        }
-        self.locate(dir).await
     }
 
     /// For every node, the names it should have and does not.
@@ -267,7 +198,7 @@ impl<'a> Site<'a> {
 
     /// Second run: the name is empty already, and the object in the pen or in its place.
     async fn park(&self, dir: &Object, key: &Key, node: NodeId) -> Result<()> {
-        let pen = self.location.filer.pen().await?;
+        let pen = self.pen().await?;
         self.location.filer.rename(dir, &key.1, &pen, &pen_name(node)).await?;
         self.state.lock().there.insert((PEN, pen_name(node)), node);
         crash_point!("RECONCILE_PARKED");
@@ -293,7 +224,7 @@ impl<'a> Site<'a> {
 
     /// A primary's redo goes on behind a refusal that time cannot change, and says whose it is. Otherwise the round ends.
     fn refused(&self, node: NodeId, key: &Key, error: Error) -> Result<()> {
-        let op = self.round.ops_on.get(key).copied();
+        let op = self.round.op_on(key);
         match op {
             Some(op) if self.source.is_none() && is_final(error.kind) => {
                 let mut state = self.state.lock();
@@ -325,18 +256,22 @@ impl<'a> Site<'a> {
                 others.push(*node);
             }
         }
-        let places: Vec<_> =
-            others.iter().map(|node| self.place_one(*node, &wanted[node], parked.contains(node))).collect();
-        side_by_side(places).await.map(drop)
+        for part in others.chunks(PART) {
+            let place = |node: &NodeId| self.place_one(*node, &wanted[node], parked.contains(node));
+            side_by_side(part.iter().map(place).collect()).await?;
+        }
+        Ok(())
     }
 
     async fn place_one(&self, node: NodeId, keys: &[Key], parked: bool) -> Result<()> {
         if self.state.lock().broken.contains(&node) {
             return Ok(());
         }
-        let mut parked = parked;
-        let mut object = if parked { None } else { self.locate(node).await? };
+        let (mut parked, mut object) = (parked, None);
         for key in keys {
+            if object.is_none() && !parked {
+                object = self.locate(node).await?;
+            }
             let done = self.place(node, key, &mut object, &mut parked).await;
             if !self.or_report(node, Some(key), done).await? {
                 return Ok(());
@@ -380,12 +315,11 @@ impl<'a> Site<'a> {
         }
         let filer = &self.location.filer;
         if *parked {
-            filer.rename(&filer.pen().await?, &pen_name(node), &dir, name).await?;
+            filer.rename(&self.pen().await?, &pen_name(node), &dir, name).await?;
             self.state.lock().there.remove(&(PEN, pen_name(node)));
             crash_point!("RECONCILE_OUT_OF_PEN");
             self.state.lock().there.insert(key.clone(), node);
             *parked = false;
-            *object = self.locate(node).await?;
             return Ok(true);
         }
         if let Some(object) = object {
@@ -447,7 +381,7 @@ impl<'a> Site<'a> {
             if belongs || self.round.gone.contains_key(&node) || self.kind(node).await? == Some(Kind::Dir) {
                 continue;
             }
-            let pen = self.location.filer.pen().await?;
+            let pen = self.pen().await?;
             let object = match self.location.filer.lookup(&pen, &key.1).await {
                 Err(error) if error.kind == ErrorKind::NotFound => continue,
                 object => object?,
@@ -492,11 +426,11 @@ impl<'a> Site<'a> {
     /// Whether it has left the pen.
     async fn clear_pen(&self, node: NodeId, kind: Kind, name: &[u8]) -> Result<bool> {
         let filer = &self.location.filer;
-        let pen = filer.pen().await?;
+        let pen = self.pen().await?;
         match take_name(filer.as_ref(), &pen, name, kind == Kind::Dir).await {
             Err(error) if is_final(error.kind) && self.source.is_none() => {
-                let removed = self.round.places_of.get(&node).into_iter().flatten();
-                let Some(op) = removed.filter_map(|key| self.round.ops_on.get(key).copied()).max() else {
+                let removed = self.round.places_of(node);
+                let Some(op) = removed.filter_map(|key| self.round.op_on(key)).max() else {
                     return Err(error);
                 };
                 self.state.lock().refused.push(Refusal { op, node, part: None, error });
@@ -509,77 +443,6 @@ impl<'a> Site<'a> {
             }
             other => other.map(|()| true),
         }
-    }
-
-    /// The node's object, wherever it is now; `None` when it is nowhere.
-    pub async fn locate(&self, node: NodeId) -> Result<Option<Object>> {
-        self.locate_below(node, &mut Vec::new()).await
-    }
-
-    /// What is tried again may be held and have no name any more: a link that failed was believed to be there, and the
-    /// other name was taken away. Nothing can be done to such an object but to make it anew.
-    async fn has_a_name(&self, node: NodeId, object: &Object) -> Result<bool> {
-        if self.source.is_none() || !self.round.ask_filer || !self.round.makes.contains_key(&node) {
-            return Ok(true);
-        }
-        match self.location.filer.stat(object).await {
-            Ok(stat) if stat.nlink > 0 => Ok(true),
-            Err(error) if !matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Err(error),
-            _ => {
-                self.location.forget(node);
-                Ok(false)
-            }
-        }
-    }
-
-    /// `below` is being looked for: a directory may be in one of its places, and that one in a place of this one's (two
-    /// that changed places), but never is one in itself.
-    async fn locate_below(&self, node: NodeId, below: &mut Vec<NodeId>) -> Result<Option<Object>> {
-        if let Some(object) = self.state.lock().held.get(&node) {
-            return Ok(Some(object.clone()));
-        }
-        if node != self.location.root && self.location.objects.identity(node).map_err(index_error)?.is_none() {
-            return Ok(None);
-        }
-        match self.location.at_hand(node).await {
-            Ok(Some(object)) if self.has_a_name(node, &object).await? => return Ok(Some(object)),
-            Ok(_) => {}
-            Err(error) if error.kind == ErrorKind::Stale => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let Some(id) = self.location.objects.identity(node).map_err(index_error)? else { return Ok(None) };
-        below.push(node);
-        let mut found = None;
-        for (parent, name) in self.places(node)? {
-            let dir = match parent {
-                PEN => Some(self.location.filer.pen().await?),
-                parent if below.contains(&parent) => None,
-                parent => Box::pin(self.locate_below(parent, below)).await?,
-            };
-            let Some(dir) = dir else { continue };
-            match self.location.filer.lookup(&dir, &name).await {
-                Ok(object) if object.id == id => {
-                    self.location.remember(node, &object);
-                    found = Some(object);
-                    break;
-                }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotDir | ErrorKind::Stale) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        below.pop();
-        Ok(found)
-    }
-
-    /// Where a node may be: by the names after the round, by those the round touched, in the pen.
-    fn places(&self, node: NodeId) -> Result<Vec<Key>> {
-        let mut places = self.view.names(node, super::NAMES_TRIED_MAX).map_err(index_error)?;
-        if let Some(keys) = self.round.places_of.get(&node) {
-            places.extend(keys.iter().cloned());
-        }
-        places.push((PEN, pen_name(node)));
-        Ok(places)
     }
 }
 

@@ -31,16 +31,21 @@
 
 use super::carry_out::{DoneSteps, carry_out, put_times};
 use super::reconcile::Refusal;
-use super::round::{DataOp, Origin, Round};
+use super::round::{DataOp, Origin, Round, push};
 use super::tail::Tail;
 use super::{Location, Recorder, index_error};
 use crate::filer::{self, ErrorKind};
 use crate::index::live::Live;
 use crate::journal::{self, Journal, Record};
-use journal_format::event::{Event, PartDone};
+use journal_format::event::{Event, PartDone, codec};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Operations, and bytes of their records, that are folded into the live index at once: other junctions' clients wait
+/// so long.
+const FOLDED_AT_ONCE: usize = 1024;
+const FOLDED_BYTES: u64 = 1 << 20;
 
 /// How an operation ended otherwise than done.
 #[derive(Clone, Debug)]
@@ -206,14 +211,13 @@ fn collect(
     let ends = ends(journal, junction, from, end)?;
     let mut collected =
         Collected { round: Round::redo(), operations: 0, tail: Tail::new(live), ends: Ends::new(), end };
-    let mut reader = journal.reader_of(junction, from)?;
-    while let Some(record) = reader.next(end)? {
+    journal.reader_of(junction, from)?.each(end, |record| -> Result<(), Error> {
         let part = match ends.get(&record.lsn) {
             Some(End::Failed) => {
                 if record.lsn >= cursor {
                     undo(&mut collected.round, location, &record);
                 }
-                continue;
+                return Ok(());
             }
             Some(End::Partial(part)) => Some(part),
             None => None,
@@ -225,14 +229,15 @@ fn collect(
         if record.lsn >= cursor && ask(&mut collected.round, location, &record, part) {
             collected.operations += 1;
         }
-    }
+        Ok(())
+    })?;
     collected.ends = ends;
     Ok(collected)
 }
 
 fn ends(journal: &Journal, junction: JunctionId, from: Lsn, end: Lsn) -> Result<Ends, Error> {
     let mut ends = Ends::new();
-    let mut reader = journal.reader_of(junction, from)?;
+    let mut reader = journal.reader_of(junction, from)?.only(codec::is_end);
     while let Some(record) = reader.next(end)? {
         note_end(&mut ends, &record.event);
     }
@@ -251,32 +256,41 @@ fn fold_tail(
     if from >= end {
         return Ok(());
     }
-    let mut reader = journal.reader_of(junction, from)?;
-    while let Some(record) = reader.next(end)? {
-        if location_of(&record.event) == Some(location) {
-            fold(live, &record, ends.get(&record.lsn)).map_err(index_error)?;
+    let (mut batch, mut bytes) = (Vec::with_capacity(FOLDED_AT_ONCE), 0);
+    journal.reader_of(junction, from)?.each(end, |record| -> Result<(), Error> {
+        if location_of(&record.event) != Some(location) {
+            return Ok(());
         }
-    }
-    Ok(())
+        let (lsn, time) = (record.lsn, record.time);
+        bytes += record.end.0 - lsn.0 - record.bulk.len() as u64;
+        batch.extend(as_ended(record.event, ends.get(&lsn)).map(|event| (lsn, time, event)));
+        if batch.len() == FOLDED_AT_ONCE || bytes >= FOLDED_BYTES {
+            live.apply_all(&batch).map_err(index_error)?;
+            batch.clear();
+            bytes = 0;
+        }
+        Ok(())
+    })?;
+    Ok(live.apply_all(&batch).map_err(index_error)?)
 }
 
 /// Fold one record as it ended.
-pub fn fold(live: &Live, record: &Record, end: Option<&End>) -> crate::index::store::Result<()> {
-    match (end, &record.event) {
-        (Some(End::Failed), _) => return Ok(()),
-        (Some(End::Partial(PartDone::Attrs { size, times, mode, owner })), Event::SetAttr(e)) => {
-            if !(*size || *times || *mode || *owner) {
-                return Ok(());
-            }
-            let mut part = e.clone();
+pub fn fold(live: &Live, record: Record, end: Option<&End>) -> crate::index::store::Result<()> {
+    let (lsn, time) = (record.lsn, record.time);
+    as_ended(record.event, end).map_or(Ok(()), |event| live.apply(lsn, time, &event))
+}
+
+/// What happened of an operation; `None`: nothing did.
+fn as_ended(event: Event, end: Option<&End>) -> Option<Event> {
+    match (end, event) {
+        (Some(End::Failed), _) | (Some(End::Partial(PartDone::Bytes(0))), _) => None,
+        (Some(End::Partial(PartDone::Attrs { size, times, mode, owner })), Event::SetAttr(mut part)) => {
             part.size = part.size.filter(|_| *size);
             part.mtime = part.mtime.filter(|_| *times);
-            return live.apply(record.lsn, record.time, &Event::SetAttr(part));
+            (*size || *times || *mode || *owner).then_some(Event::SetAttr(part))
         }
-        (Some(End::Partial(PartDone::Bytes(0))), _) => return Ok(()),
-        _ => {}
+        (_, event) => Some(event),
     }
-    live.apply(record.lsn, record.time, &record.event)
 }
 
 /// The location that a client's operation was carried out on, or that an object was met on.
@@ -444,7 +458,7 @@ fn undo(round: &mut Round, location: LocationId, record: &Record) {
     for (dir, name) in locked(&record.event).0 {
         round.touch_name(dir, name, None);
         // One before it that was done is the one to be blamed.
-        round.ops_on.entry((dir, name.to_vec())).or_insert(record.lsn);
+        round.names.entry((dir, name.to_vec())).or_default().op.get_or_insert(record.lsn);
     }
     match &record.event {
         Event::Make(e) => {
@@ -464,11 +478,11 @@ fn undo(round: &mut Round, location: LocationId, record: &Record) {
 
 fn data(round: &mut Round, lsn: Lsn, node: NodeId, op: DataOp) {
     round.data(node, op);
-    round.ops_of.entry(node).or_default().push(lsn);
+    push(round.ops_of.entry(node).or_default(), lsn);
 }
 
 fn touch(round: &mut Round, lsn: Lsn, dir: NodeId, name: &[u8], node: NodeId) {
     round.touch_name(dir, name, None);
     round.placed(dir, name, node);
-    round.ops_on.insert((dir, name.to_vec()), lsn);
+    round.names.entry((dir, name.to_vec())).or_default().op = Some(lsn);
 }

@@ -214,7 +214,8 @@ impl World {
         }
         let mut reader = self.journal.reader(self.journal.start_lsn()).unwrap();
         while let Some(record) = reader.next(end).unwrap() {
-            super::redo::fold(&expected, &record, ends.get(&record.lsn)).unwrap();
+            let end = ends.get(&record.lsn);
+            super::redo::fold(&expected, record, end).unwrap();
         }
         let (a, b) = (self.live.store.scan(b"", None, 10_000), expected.store.scan(b"", None, 10_000));
         assert_eq!(a.unwrap(), b.unwrap());

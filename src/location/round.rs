@@ -85,10 +85,24 @@ impl DataOp {
     }
 }
 
+pub type Key = (NodeId, Vec<u8>);
+
+/// A name that the round touches.
+#[derive(Default)]
+pub struct Touched {
+    /// Who was there before the round, by the projection.
+    pub before: Option<NodeId>,
+    /// Every node that had, or got, the name in the round.
+    pub placed: Vec<NodeId>,
+    /// Those made in the round that got it as their first, in LSN order: an un-`Made` object here is one of them.
+    pub born: Vec<NodeId>,
+    /// Redo of a primary: the last operation on it. Who was refused?
+    pub op: Option<Lsn>,
+}
+
 #[derive(Default)]
 pub struct Round {
-    /// Names touched, and who was there before the round by the projection.
-    pub names: BTreeMap<(NodeId, Vec<u8>), Option<NodeId>>,
+    pub names: BTreeMap<Key, Touched>,
     /// Nodes to make when they are not there.
     pub makes: BTreeMap<NodeId, (Kind, Origin)>,
     /// In LSN order.
@@ -97,14 +111,9 @@ pub struct Round {
     pub times: BTreeSet<NodeId>,
     /// Nodes that ended in the round.
     pub gone: BTreeMap<NodeId, Kind>,
-    /// Every node that had, or got, a touched name in the round.
-    pub placed: BTreeMap<(NodeId, Vec<u8>), Vec<NodeId>>,
-    /// Nodes made in the round by the first name they got, in LSN order: where an un-`Made` object may stand.
-    pub born: BTreeMap<(NodeId, Vec<u8>), Vec<NodeId>>,
-    /// The same by node: where its object may be.
-    pub places_of: BTreeMap<NodeId, BTreeSet<(NodeId, Vec<u8>)>>,
-    /// Redo of a primary: the last operation on each name, and that of each entry of `data`. Who was refused?
-    pub ops_on: BTreeMap<(NodeId, Vec<u8>), Lsn>,
+    /// By node: where its object may be. (One set: most nodes have one or two places, and there may be very many.)
+    places: BTreeSet<(NodeId, Key)>,
+    /// Redo of a primary: the operation of each entry of `data`. Who was refused?
     pub ops_of: BTreeMap<NodeId, Vec<Lsn>>,
     /// Do not believe what was before: ask the filer (redo, retry).
     pub ask_filer: bool,
@@ -146,7 +155,7 @@ impl Round {
 
     pub fn touch_name(&mut self, dir: NodeId, name: &[u8], before: Option<NodeId>) {
         self.ops += 1;
-        self.names.entry((dir, name.to_vec())).or_insert(before);
+        self.names.entry((dir, name.to_vec())).or_insert_with(|| Touched { before, ..Touched::default() });
         if let Some(node) = before {
             self.placed(dir, name, node);
         }
@@ -155,23 +164,47 @@ impl Round {
 
     /// `node` has, or had, this touched name at some moment of the round.
     pub fn placed(&mut self, dir: NodeId, name: &[u8], node: NodeId) {
-        let nodes = self.placed.entry((dir, name.to_vec())).or_default();
-        if !nodes.contains(&node) {
-            nodes.push(node);
-            let first = self.places_of.entry(node).or_default().insert((dir, name.to_vec()));
-            let new = self.makes.contains_key(&node) || self.gone.contains_key(&node);
-            if first && new && self.places_of[&node].len() == 1 {
-                self.born.entry((dir, name.to_vec())).or_default().push(node);
-            }
+        let key = (dir, name.to_vec());
+        let touched = self.names.entry(key.clone()).or_default();
+        if touched.placed.contains(&node) {
+            return;
         }
+        push(&mut touched.placed, node);
+        let new = self.makes.contains_key(&node) || self.gone.contains_key(&node);
+        if new && self.places.range(places_from(node)..).next().is_none_or(|(of, _)| *of != node) {
+            push(&mut touched.born, node);
+        }
+        self.add_place(node, key);
+    }
+
+    /// `node` may be there, whether the round touches that name or not.
+    pub fn add_place(&mut self, node: NodeId, key: Key) {
+        self.places.insert((node, key));
+    }
+
+    /// Where the node may be, by the round.
+    pub fn places_of(&self, node: NodeId) -> impl Iterator<Item = &Key> {
+        self.places.range(places_from(node)..).take_while(move |(of, _)| *of == node).map(|(_, key)| key)
+    }
+
+    /// The round touches, or may look at, a name of the node.
+    #[must_use]
+    pub fn is_about(&self, node: NodeId) -> bool {
+        self.places_of(node).next().is_some()
+    }
+
+    /// The last operation on the name.
+    #[must_use]
+    pub fn op_on(&self, key: &Key) -> Option<Lsn> {
+        self.names.get(key).and_then(|touched| touched.op)
     }
 
     /// The name is the node's alone from the round's beginning to its end, and its only one: an object made there is
     /// recognised even when the crash comes before its `Made`.
     #[must_use]
-    pub fn is_plain(&self, node: NodeId, key: &(NodeId, Vec<u8>)) -> bool {
-        self.places_of.get(&node).is_none_or(|places| places.len() == 1)
-            && self.placed.get(key).is_none_or(|nodes| nodes.iter().all(|placed| *placed == node))
+    pub fn is_plain(&self, node: NodeId, key: &Key) -> bool {
+        self.places_of(node).nth(1).is_none()
+            && self.names.get(key).is_none_or(|touched| touched.placed.iter().all(|placed| *placed == node))
     }
 
     pub fn touch_times(&mut self, node: NodeId) {
@@ -195,7 +228,7 @@ impl Round {
             DataOp::Set(_) => 0,
         };
         self.times.insert(node);
-        self.data.entry(node).or_default().push(op);
+        push(self.data.entry(node).or_default(), op);
     }
 
     pub fn gone(&mut self, node: NodeId, kind: Kind) {
@@ -213,4 +246,17 @@ impl Round {
             self.listed_files += 1;
         }
     }
+}
+
+/// Before all places of the node.
+fn places_from(node: NodeId) -> (NodeId, Key) {
+    (node, (NodeId(0), Vec::new()))
+}
+
+/// Most lists here have one entry, and there may be a million of them: room for the first alone.
+pub fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.is_empty() {
+        list.reserve_exact(1);
+    }
+    list.push(item);
 }

@@ -7,7 +7,8 @@ use crate::index::live::Live;
 use crate::index::store::Result;
 use journal_format::event::Event;
 use journal_format::ids::{Kind, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 type Key = (NodeId, Vec<u8>);
@@ -16,13 +17,13 @@ type Key = (NodeId, Vec<u8>);
 pub struct Tail {
     live: Arc<Live>,
     entries: BTreeMap<Key, Option<(NodeId, Kind)>>,
-    names: BTreeMap<NodeId, BTreeSet<Key>>,
+    names: BTreeSet<(NodeId, Key)>,
 }
 
 impl Tail {
     #[must_use]
     pub fn new(live: Arc<Live>) -> Self {
-        Self { live, entries: BTreeMap::new(), names: BTreeMap::new() }
+        Self { live, entries: BTreeMap::new(), names: BTreeSet::new() }
     }
 
     /// What is not an operation on names changes nothing here.
@@ -42,15 +43,20 @@ impl Tail {
 
     fn put(&mut self, dir: NodeId, name: &[u8], to: Option<(NodeId, Kind)>) {
         let key = (dir, name.to_vec());
-        if let Some((node, _)) = self.entries.get(&key).copied().flatten()
-            && let Some(names) = self.names.get_mut(&node)
-        {
-            names.remove(&key);
-        }
         if let Some((node, _)) = to {
-            self.names.entry(node).or_default().insert(key.clone());
+            self.names.insert((node, key.clone()));
         }
-        self.entries.insert(key, to);
+        match self.entries.entry(key) {
+            Entry::Vacant(free) => drop(free.insert(to)),
+            Entry::Occupied(mut held) => {
+                let before = held.insert(to);
+                if let Some((node, _)) = before
+                    && to.is_none_or(|(now, _)| now != node)
+                {
+                    self.names.remove(&(node, held.key().clone()));
+                }
+            }
+        }
     }
 }
 
@@ -63,7 +69,9 @@ impl View for Tail {
     }
 
     fn names(&self, node: NodeId, limit: usize) -> Result<Vec<Key>> {
-        let mut names: Vec<Key> = self.names.get(&node).into_iter().flatten().take(limit).cloned().collect();
+        let from = (node, (NodeId(0), Vec::new()));
+        let ours = self.names.range(from..).take_while(|(of, _)| *of == node);
+        let mut names: Vec<Key> = ours.take(limit).map(|(_, key)| key.clone()).collect();
         for key in View::names(&self.live, node, limit)? {
             if names.len() < limit && !self.entries.contains_key(&key) {
                 names.push(key);

@@ -366,7 +366,7 @@ impl World {
     async fn round(&mut self, to: usize, redo: bool) -> filer::Result<Carried> {
         let from = if redo { self.committed } else { self.position };
         let round = self.fold(from, to, redo);
-        if self.made.iter().any(|(node, _)| round.places_of.contains_key(node)) {
+        if self.made.iter().any(|(node, _)| round.is_about(*node)) {
             self.recorded.0.lock().append(&mut self.made);
         }
         let source = Source { location: self.source.clone(), live: self.live.clone() };

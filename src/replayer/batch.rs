@@ -62,7 +62,7 @@ impl Batch {
     /// The round touches a name of a node whose `Made` is not in the journal yet. It must be, before: an object that tain
     /// does not know is taken for the first node that was made under its name (see `location::newborn`).
     pub fn is_about(&self, round: &Round) -> bool {
-        self.made.iter().any(|(node, _)| round.places_of.contains_key(node))
+        self.made.iter().any(|(node, _)| round.is_about(*node))
     }
 
     /// Take down durably what was made so far.

@@ -44,8 +44,7 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     let mut statuses = std::collections::BTreeMap::new();
     let mut highest = live.node_max()?;
     let mut records = 0;
-    let mut reader = journal.reader(from.min(index_from).min(calls_from))?;
-    while let Some(record) = reader.next(end)? {
+    journal.reader(from.min(index_from).min(calls_from))?.each(end, |record| -> Result<()> {
         records += 1;
         if record.lsn >= from {
             state::apply(&mut state, record.lsn, record.end, record.time, &record.event)
@@ -58,7 +57,8 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
             Event::Partial(e) => drop(statuses.insert(e.op, e.status)),
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     crash_point!("RECOVERY_ENDS_READ");
     let primaries: BTreeSet<LocationId> = state.junctions.values().map(|junction| junction.primary).collect();
     let mut doubts: BTreeMap<JunctionId, Lsn> =
@@ -70,15 +70,16 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
             *doubt = from.min(*doubt);
         }
     }
-    let mut reader = journal.reader(index_from.min(calls_from))?;
-    while let Some(record) = reader.next(end)? {
+    journal.reader(index_from.min(calls_from))?.each(end, |record| -> Result<()> {
         if record.lsn >= calls_from {
             drc.refill(record.lsn, record.time, &record.event, statuses.get(&record.lsn).copied());
         }
         if record.lsn >= index_from && location_of(&record.event).is_none_or(|id| !primaries.contains(&id)) {
-            fold(live, &record, ends.get(&record.lsn))?;
+            let end = ends.get(&record.lsn);
+            fold(live, record, end)?;
         }
-    }
+        Ok(())
+    })?;
     crash_point!("RECOVERY_FOLDED");
     state.lsn = state.lsn.max(end);
     Ok(Recovered { state, highest_node: highest, records, doubts })
@@ -124,7 +125,8 @@ fn fold_side(
         highest = highest.max(highest_node(&record.event));
         let decided = location_of(&record.event).is_none_or(|id| !primaries.contains(&id));
         if decided && junction_of(&record.event) == Some(junction) {
-            fold(live, &record, ends.get(&record.lsn))?;
+            let end = ends.get(&record.lsn);
+            fold(live, record, end)?;
         }
     }
     Ok((highest, from))

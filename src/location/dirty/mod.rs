@@ -131,7 +131,8 @@ impl Dirty {
     }
 
     fn absorb_names(&self, round: &Round, since: Lsn, tried: Lsn, counts: &mut Counts) -> Result<()> {
-        for (key, before) in &round.names {
+        for (key, touched) in &round.names {
+            let before = &touched.before;
             let after = self.projection.entry(key.0, &key.1)?.map(|(node, _)| node);
             if let Some(node) = *before
                 && after != Some(node)
@@ -150,7 +151,7 @@ impl Dirty {
                 self.add_name(key, node, since, counts);
             }
             if since == Lsn(0) {
-                for node in round.placed.get(key).into_iter().flatten() {
+                for node in &touched.placed {
                     if self.name(key, *node)?.is_none() {
                         self.add_name(key, *node, since, counts);
                     }

@@ -9,7 +9,7 @@
 
 use super::super::copy::Source;
 use super::super::projection::{PEN, key_of, read_node};
-use super::super::round::{BYTES_MAX, DataOp, Origin, Renew, Round};
+use super::super::round::{BYTES_MAX, DataOp, Origin, Renew, Round, Touched};
 use super::super::view::View;
 use super::super::{NAMES_TRIED_MAX, index_error};
 use super::record::Record;
@@ -203,9 +203,10 @@ impl Gather<'_> {
     }
 
     fn name(&mut self, name: Name) -> Result<()> {
-        if self.step.round.names.insert(name.clone(), None).is_some() {
+        if self.step.round.names.contains_key(&name) {
             return Ok(());
         }
+        self.step.round.names.insert(name.clone(), Touched::default());
         self.todo.push(Todo::Dir(name.0));
         let prefix = super::prefix_name(&name);
         for (key, _) in self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)? {
@@ -216,7 +217,7 @@ impl Gather<'_> {
             // In which order they came is not kept: an object that tain does not know may be any of them.
             let round = &mut self.step.round;
             if round.makes.contains_key(&node) || round.gone.contains_key(&node) {
-                let born = round.born.entry(name.clone()).or_default();
+                let born = &mut round.names.entry(name.clone()).or_default().born;
                 if !born.contains(&node) {
                     born.push(node);
                 }
@@ -238,7 +239,7 @@ impl Gather<'_> {
         }
         for (dir, name) in self.places(node)? {
             self.todo.push(Todo::Dir(dir));
-            self.step.round.places_of.entry(node).or_default().insert((dir, name));
+            self.step.round.add_place(node, (dir, name));
         }
         for (dir, _) in self.dirty.projection.names(node, NAMES_TRIED_MAX)? {
             self.todo.push(Todo::Dir(dir));
