@@ -20,10 +20,11 @@ use crate::state::jobs::HasEnded;
 use crate::state::{Command, JobAction};
 use crate::supervisor::{Board, Supervisor};
 use crate::volume::{NodeIds, Volume};
+use bytes::Bytes;
 use journal_format::event::{Event, JobState};
 use journal_format::ids::{FilerId, JunctionId, LocationId, Lsn};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -411,35 +412,78 @@ impl Life {
         tokio::time::timeout(PATIENCE, ends).await.map_err(|_| "C20: the service does not stop".to_owned())?
     }
 
-    /// Whether a READ could have shown what it did: every 512 bytes as of some position in its window.
+    /// Whether a READ could have shown what it did: every 512 bytes as of some position in its window. WRITEs that do
+    /// not overlap and are under way together take effect in any order, each whole or not at all: a block that they share
+    /// is looked at piece by piece. So is one that a WRITE was refused in, of which nobody knows what it did.
     #[must_use]
-    pub fn judge_read(seen: &Seen, versions: &[(Lsn, Arc<Vec<u8>>)]) -> Option<String> {
+    pub fn judge_read(seen: &Seen, versions: &[(Lsn, Arc<Vec<u8>>)], unknown: &[Unknown]) -> Option<String> {
         let last_before = versions.iter().rposition(|(lsn, _)| *lsn < seen.window.0);
         let from = last_before.unwrap_or(0);
-        let could: Vec<&Vec<u8>> =
-            versions[from..].iter().filter(|(lsn, _)| *lsn <= seen.window.1).map(|(_, bytes)| bytes.as_ref()).collect();
+        let could: Vec<&[u8]> =
+            versions[from..].iter().filter(|(lsn, _)| *lsn <= seen.window.1).map(|(_, bytes)| &bytes[..]).collect();
         if could.is_empty() {
             return None;
         }
-        let offset = usize::try_from(seen.offset).ok()?;
-        let part = |bytes: &Vec<u8>, at: usize, len: usize| -> Vec<u8> {
-            let (from, to) = ((offset + at).min(bytes.len()), (offset + at + len).min(bytes.len()));
-            bytes[from..to].to_vec()
-        };
-        let whole = usize::try_from(seen.len).ok()?;
-        if !could.iter().any(|bytes| part(bytes, 0, whole).len() == seen.data.len()) {
+        let (offset, whole) = (usize::try_from(seen.offset).ok()?, usize::try_from(seen.len).ok()?);
+        if !could.iter().any(|bytes| part(bytes, offset, whole).len() == seen.data.len()) {
             return Some(format!("C1: a READ of {} at {offset} gave {} bytes", seen.at.node, seen.data.len()));
         }
         for (number, block) in seen.data.chunks(512).enumerate() {
-            let here = |bytes: &&Vec<u8>| {
-                let there = part(bytes, number * 512, block.len());
-                there == block || (there.len() < block.len() && block.starts_with(&there))
-            };
-            if !could.iter().any(here) {
-                let at = offset + number * 512;
-                return Some(format!("C1, C21: a READ of {} shows at {at} what was never there", seen.at.node));
+            let at = offset + number * 512;
+            if could.iter().any(|bytes| is_as_of(bytes, at, block)) {
+                continue;
+            }
+            let mut from = at;
+            let unknown = || unknown.iter().filter(|unknown| unknown.lsn <= seen.window.1);
+            let edges = edges(&could, unknown());
+            for to in edges.range(at + 1..at + block.len()).copied().chain([at + block.len()]) {
+                let piece = &block[from - at..to - at];
+                let known = could.iter().any(|bytes| is_as_of(bytes, from, piece));
+                if !known && !unknown().any(|unknown| unknown.shows(from, piece)) {
+                    return Some(format!("C1, C21: a READ of {} shows at {from} what was never there", seen.at.node));
+                }
+                from = to;
             }
         }
         None
     }
+}
+
+fn part(bytes: &[u8], at: usize, len: usize) -> &[u8] {
+    &bytes[at.min(bytes.len())..(at + len).min(bytes.len())]
+}
+
+/// Behind the end of what was there anything may be.
+fn is_as_of(bytes: &[u8], at: usize, block: &[u8]) -> bool {
+    let there = part(bytes, at, block.len());
+    there == block || (there.len() < block.len() && block.starts_with(there))
+}
+
+/// What a WRITE may have left that was refused, and not for sure without effect.
+pub struct Unknown {
+    pub lsn: Lsn,
+    pub at: usize,
+    pub bytes: Bytes,
+}
+
+impl Unknown {
+    fn shows(&self, at: usize, piece: &[u8]) -> bool {
+        let here = at.checked_sub(self.at).and_then(|from| self.bytes.get(from..from + piece.len()));
+        here == Some(piece)
+    }
+}
+
+/// Where what made one version of the next begins and ends, and what may be there besides.
+fn edges<'a>(versions: &[&[u8]], unknown: impl Iterator<Item = &'a Unknown>) -> BTreeSet<usize> {
+    let mut edges: BTreeSet<usize> =
+        unknown.flat_map(|unknown| [unknown.at, unknown.at + unknown.bytes.len()]).collect();
+    for pair in versions.windows(2) {
+        let (a, b) = (pair[0], pair[1]);
+        let differs = |at: &usize| a.get(*at) != b.get(*at);
+        let all = a.len().max(b.len());
+        if let (Some(first), Some(last)) = ((0..all).find(differs), (0..all).rev().find(differs)) {
+            edges.extend([first, last + 1, a.len(), b.len()]);
+        }
+    }
+    edges
 }

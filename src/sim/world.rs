@@ -1,9 +1,9 @@
 //! One seed: its filers, its lives, its judgement.
 
-use super::actor::Shared;
+use super::actor::{Seen, Shared};
 use super::fate::{Fired, Weather, count};
 use super::judge::differences;
-use super::life::{Ground, Life, PATIENCE, Versions};
+use super::life::{Ground, Life, PATIENCE, Unknown, Versions};
 use super::model::{Model, Node, Nr, ROOT};
 use super::rng::Rng;
 use super::scribe::Scribe;
@@ -15,7 +15,7 @@ use crate::filer::{Changes, CoreFiler, MakeAttrs, Object};
 use crate::location::steplog;
 use crate::volume::{Call, NodeRef, Status};
 use bytes::Bytes;
-use journal_format::event::{Event, What};
+use journal_format::event::{Event, PartDone, What};
 use journal_format::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -377,9 +377,16 @@ impl World {
         let reads = self.ground.shared.reads.lock();
         let asked: BTreeSet<NodeId> = reads.iter().map(|seen| seen.at.node).collect();
         let mut versions: BTreeMap<NodeId, Versions> = BTreeMap::new();
+        let mut unknown: BTreeMap<NodeId, Vec<Unknown>> = BTreeMap::new();
         let mut model = self.base.clone();
         for rec in &scribe.recs {
             model.apply(rec.time, &rec.event, &rec.bulk, scribe.ends.get(&rec.lsn))?;
+            if let (Event::Write(e), Some(Some(PartDone::Bytes(done)))) = (&rec.event, scribe.ends.get(&rec.lsn)) {
+                let done = usize::try_from(*done).map_err(|e| e.to_string())?;
+                let at = usize::try_from(e.offset).map_err(|e| e.to_string())? + done;
+                let bytes = rec.bulk.slice(done.min(rec.bulk.len())..);
+                unknown.entry(e.node).or_default().push(Unknown { lsn: rec.lsn, at, bytes });
+            }
             let about: Vec<NodeId> = match &rec.event {
                 Event::Write(e) => vec![e.node],
                 Event::SetAttr(e) => vec![e.node],
@@ -393,8 +400,11 @@ impl World {
                 }
             }
         }
-        let none = Vec::new();
-        let wrong = |seen| Life::judge_read(seen, versions.get(&seen.at.node).unwrap_or(&none));
+        let wrong = |seen: &Seen| {
+            let node = &seen.at.node;
+            let versions = versions.get(node).map_or(&[][..], |versions| versions);
+            Life::judge_read(seen, versions, unknown.get(node).map_or(&[][..], |unknown| unknown))
+        };
         reads.iter().find_map(wrong).map_or(Ok(()), Err)
     }
 
