@@ -176,7 +176,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    async fn record(&self, recorder: &dyn Recorder) -> Result<()> {
+    pub(super) async fn record(&self, recorder: &dyn Recorder) -> Result<()> {
         let made = std::mem::take(&mut self.state.lock().made);
         if made.is_empty() { Ok(()) } else { recorder.made(self.location.id, &made).await }
     }

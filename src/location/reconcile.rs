@@ -90,8 +90,20 @@ impl<'a> Site<'a> {
         self
     }
 
-    /// Settle every name of the round.
+    /// Settle every name of the round. What was made is recorded when it fails, too: whoever tries again knows these
+    /// objects, and takes them for recorded.
     pub async fn settle(self) -> Result<Settled> {
+        if let Err(error) = self.run().await {
+            if let Some(recorder) = self.recorder {
+                self.record(recorder).await?;
+            }
+            return Err(error);
+        }
+        let SiteState { made, failed, refused, broken, void, .. } = self.state.into_inner();
+        Ok(Settled { made, failed, refused, broken, void })
+    }
+
+    async fn run(&self) -> Result<()> {
         let after = self.after()?;
         self.look(&after).await?;
         crash_point!("RECONCILE_LOOKED");
@@ -105,8 +117,7 @@ impl<'a> Site<'a> {
         self.leave_pen().await?;
         self.clear().await?;
         crash_point!("RECONCILE_CLEARED");
-        let SiteState { made, failed, refused, broken, void, .. } = self.state.into_inner();
-        Ok(Settled { made, failed, refused, broken, void })
+        Ok(())
     }
 
     fn after(&self) -> Result<BTreeMap<Key, Option<NodeId>>> {

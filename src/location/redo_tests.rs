@@ -356,6 +356,26 @@ async fn what_redo_made_again_is_known_by_its_place_in_the_pen_when_its_identity
     }
 }
 
+/// It was made and the next call failed: the second try knew it already, moved it on, and nobody ever recorded it.
+#[tokio::test]
+async fn what_was_made_in_a_try_that_failed_is_known_in_the_next_life() {
+    let mut world = World::new().await;
+    world.make(ROOT, "a", 1, What::File).await;
+    world.rename(1, Kind::File, "a", "b", None).await;
+    world.make(ROOT, "c", 2, What::File).await;
+    let made = AtomicU64::new(0);
+    world.filer.set_fault(Some(Box::new(move |called| {
+        let second = called == "make" && made.fetch_add(1, Ordering::Relaxed) > 0;
+        second.then_some(Fault::Before(ErrorKind::Down))
+    })));
+    assert!(world.redo().await.is_err());
+    world.filer.set_fault(None);
+    assert_eq!(world.redo_all().await, 0);
+    world.again().await;
+    assert_eq!(world.redo_all().await, 0);
+    assert_eq!(world.tree().await, tree(&[("b", ""), ("c", "")]));
+}
+
 #[tokio::test]
 async fn an_io_error_or_a_full_filer_holds_the_location_and_what_was_answered_is_written_later() {
     for kind in [ErrorKind::Io, ErrorKind::NoSpace, ErrorKind::Quota, ErrorKind::ReadOnly, ErrorKind::Down] {

@@ -166,7 +166,8 @@ impl Round {
     pub fn placed(&mut self, dir: NodeId, name: &[u8], node: NodeId) {
         let key = (dir, name.to_vec());
         let touched = self.names.entry(key.clone()).or_default();
-        if touched.placed.contains(&node) {
+        // A new place need not be looked for, and one that has been is mostly the last: a name may have had very many.
+        if self.places.contains(&(node, key.clone())) && touched.placed.iter().rev().any(|placed| *placed == node) {
             return;
         }
         push(&mut touched.placed, node);
