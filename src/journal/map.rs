@@ -9,8 +9,8 @@
 //! - The next lap begins only when the last [`Map`] of the segment is gone, and every slice keeps its map alive
 //!   (`segments.rs` asks the reference count before it uses a file again).
 //! - Segments are written full of zeros before use and never truncated or punched, and the directory is locked. (Someone
-//!   who truncates a segment behind our back makes the next read end the process by SIGBUS, and so does a sector the
-//!   disk cannot read: dying is the fail stop.)
+//!   who truncates a segment behind our back makes the next read raise SIGBUS, and so does a sector the disk cannot
+//!   read. That is a fail stop like any other: [`end_by_bus_error`] sees to a message and a status.)
 //!
 //! Direct writes go past the page cache. The kernel drops the cached pages of the written range before *and after* each
 //! direct write, so a page that a neighbour's read-ahead brought in early is not seen stale: we read a block only after
@@ -25,6 +25,35 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Exit status of a fail stop: the journal, or the index, failed.
+pub const EXIT_FAIL_STOP: i32 = 70;
+
+/// A signal's handler can look at nothing; the next start reads the segments by calls, and names the place.
+const BUS_ERROR: &str = "tain: a page of a journal's segment cannot be had (SIGBUS): the disk failed to read it, or somebody \
+    made the file shorter. Nothing can be answered any more, the service ends; started again it reads the journal and names \
+    the place\n";
+
+/// From here on a page that cannot be had ends the process as a failed flush does. Nothing goes on behind it: a handler
+/// that returned would meet the same page again.
+pub fn end_by_bus_error() -> io::Result<()> {
+    // SAFETY: all zeros is a `sigaction` without flags and with an empty mask. The handler makes two system calls, which
+    // are allowed in one, and reads a constant.
+    let set = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = bus_error as *const () as libc::sighandler_t;
+        libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+extern "C" fn bus_error(_signal: libc::c_int) {
+    // SAFETY: the constant's bytes, and a call that does not return.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, BUS_ERROR.as_ptr().cast(), BUS_ERROR.len());
+        libc::_exit(EXIT_FAIL_STOP);
+    }
+}
 
 pub struct Map {
     view: View,

@@ -28,7 +28,7 @@
 //! # How it fails
 //!
 //! Making a segment ahead may fail (no space): it is logged and tried again while appends wait; nothing was promised on
-//! it. Reading a bad sector through the map ends the process by SIGBUS, as does a segment truncated by someone else.
+//! it. Reading a bad sector through the map raises SIGBUS, as does a segment truncated by someone else: a fail stop too.
 //! Whoever drops the last handle without [`Journal::close`] leaves a journal like after `kill -9`: all that was durable
 //! is there.
 
@@ -68,6 +68,7 @@ mod writer;
 pub use archive::ArchiveStatus;
 pub use error::{Error, Result};
 pub use lead::Pending;
+pub use map::{EXIT_FAIL_STOP, end_by_bus_error};
 pub use reader::Reader;
 
 use crate::env::Disk;

@@ -22,7 +22,7 @@ use crate::filer::registry::Registry;
 use crate::gateway::{Backend, Drc, Gateway, Identity, Limits};
 use crate::index::live::Live;
 use crate::index::stores::{Directory, Stores};
-use crate::journal::{AppendMode, Journal, Options};
+use crate::journal::{AppendMode, EXIT_FAIL_STOP, Journal, Options, end_by_bus_error};
 use crate::ledger::Ledger;
 use crate::location::Locations;
 use crate::supervisor::{Board, Supervisor};
@@ -37,8 +37,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Exit status after the journal or the index failed.
-const EXIT_FAIL_STOP: i32 = 70;
 /// How often the service looks whether its index is well.
 const INDEX_LOOK: Duration = Duration::from_millis(250);
 /// How long a start waits for primaries before clients are served from those that are up.
@@ -50,6 +48,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 pub async fn run(config: Config) -> Result<()> {
     let begin = Instant::now();
     raise_descriptor_limit();
+    end_by_bus_error().context("the handler of SIGBUS")?;
     let index_dir = config.state.dir.join("index");
     make_dirs(&[&config.journal.dir, &config.state.dir, &index_dir])?;
     let journal = open_journal(&config).await?;

@@ -74,8 +74,10 @@ pub struct Faults {
     /// A write that fails does so because there is no space (else: an I/O error).
     pub full: bool,
     pub flush: Option<(u64, u64)>,
-    /// Writes that touch these bytes.
-    pub range: Option<(Range<u64>, u64)>,
+    /// Writes that touch any of these bytes, so many of them.
+    pub blocks: (Vec<Range<u64>>, u64),
+    /// Reads that touch any of these.
+    pub unreadable: Vec<Range<u64>>,
     pub flush_delay: Duration,
 }
 
@@ -127,8 +129,16 @@ fn fails(fault: &mut Option<(u64, u64)>) -> bool {
     }
 }
 
+fn touches(ranges: &[Range<u64>], offset: u64, len: usize) -> bool {
+    ranges.iter().any(|range| range.start < offset + len as u64 && offset < range.end)
+}
+
 impl State {
-    fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+    fn read(&mut self, offset: u64, len: usize) -> Option<Vec<u8>> {
+        if touches(&self.faults.unreadable, offset, len) {
+            self.fired += 1;
+            return None;
+        }
         let end = (offset + len as u64).min(self.size);
         let mut bytes = Vec::with_capacity(len);
         let mut at = offset;
@@ -141,18 +151,15 @@ impl State {
             }
             at += n as u64;
         }
-        bytes
+        Some(bytes)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> bool {
         self.writes += 1;
-        let touched = offset..offset + data.len() as u64;
-        let in_range = self.faults.range.as_mut().is_some_and(|(range, times)| {
-            let hit = *times > 0 && range.start < touched.end && touched.start < range.end;
-            *times -= u64::from(hit);
-            hit
-        });
-        if fails(&mut self.faults.write) || in_range {
+        let (blocks, times) = &mut self.faults.blocks;
+        let hit = *times > 0 && touches(blocks, offset, data.len());
+        *times -= u64::from(hit);
+        if fails(&mut self.faults.write) || hit {
             self.fired += 1;
             return false;
         }
@@ -357,6 +364,24 @@ impl Disk {
         state.fired = 0;
     }
 
+    /// Where on the disk a file's bytes are, from its first one on.
+    #[allow(dead_code, reason = "for the planted bugs")]
+    pub fn blocks_of(&self, file: &Path) -> Vec<Range<u64>> {
+        let out = Command::new("filefrag").args(["-v", "-b4096"]).arg(file).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "filefrag: {text} {}", String::from_utf8_lossy(&out.stderr));
+        let extent = |line: &str| {
+            let mut fields = line.split(':').map(str::trim);
+            fields.next()?.parse::<u64>().ok()?;
+            let (first, last) = fields.nth(1)?.split_once("..")?;
+            let block = |text: &str| text.trim().parse::<u64>().ok();
+            Some(block(first)? * PIECE as u64..(block(last)? + 1) * PIECE as u64)
+        };
+        let blocks: Vec<_> = text.lines().filter_map(extent).collect();
+        assert!(!blocks.is_empty(), "filefrag knows no blocks: {text}");
+        blocks
+    }
+
     /// Errors given since the faults were set.
     #[allow(dead_code, reason = "for the planted bugs")]
     pub fn fired(&self) -> u64 {
@@ -494,8 +519,8 @@ impl fuser::Filesystem for File {
         _: Option<fuser::LockOwner>,
         reply: fuser::ReplyData,
     ) {
-        match self.shared.alive() {
-            Some(state) => reply.data(&state.read(offset, size as usize)),
+        match self.shared.alive().and_then(|mut state| state.read(offset, size as usize)) {
+            Some(bytes) => reply.data(&bytes),
             None => reply.error(fuser::Errno::EIO),
         }
     }

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blocks;
 mod cuts;
 mod disk;
 mod rows;

@@ -6,7 +6,6 @@ use crate::count;
 use crate::disk::{Disk, Faults, Fs};
 use crate::support::{Dir, client, exe, name};
 use bytes::Bytes;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tain::demo::client::Client;
@@ -21,7 +20,6 @@ const WRITERS: u64 = 4;
 const CALLS_AFTER: u64 = 12;
 const LONG: Duration = Duration::from_secs(120);
 const LEN: usize = 6000;
-const SIGBUS: i32 = 7;
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -71,7 +69,7 @@ fn fill_up(mnt: &Path) {
 }
 
 /// What clients were told.
-enum Said {
+pub enum Said {
     Made(u64),
     Written(u64),
     Refused(u64),
@@ -79,15 +77,15 @@ enum Said {
 }
 
 #[derive(Default)]
-struct Told {
-    made: Vec<u64>,
-    written: Vec<u64>,
+pub struct Told {
+    pub made: Vec<u64>,
+    pub written: Vec<u64>,
     refused: Vec<u64>,
     calls: u64,
 }
 
 impl Told {
-    fn take(&mut self, said: Said) {
+    pub fn take(&mut self, said: Said) {
         self.calls += 1;
         match said {
             Said::Made(n) => self.made.push(n),
@@ -103,7 +101,6 @@ struct Sums {
     rows: u64,
     fired: u64,
     stopped: u64,
-    sigbus: u64,
     served_on: u64,
     answered: usize,
     refused: usize,
@@ -152,7 +149,7 @@ async fn rows(fs: Fs, under: &str) {
 }
 
 /// A service with one filer and one junction. It takes checkpoints often: they are what syncs a filer.
-async fn served(dir: &Path) -> (Service, Client, Fh) {
+pub async fn served(dir: &Path) -> (Service, Client, Fh) {
     for sub in ["service", "filer", "filer/export"] {
         std::fs::create_dir_all(dir.join(sub)).unwrap();
     }
@@ -194,9 +191,7 @@ async fn row(
     sums.rows += 1;
     sums.fired += u64::from(fired() > 0);
     match ended {
-        // In order, or by the signal that a store into a mapping gets; nothing else.
         Some(status) if status.code() == Some(70) => sums.stopped += 1,
-        Some(status) if status.signal() == Some(SIGBUS) => sums.sigbus += 1,
         Some(status) => panic!("{what}: the service ended with {status}: {}", service.last_words()),
         None => {
             sums.served_on += 1;
@@ -246,7 +241,7 @@ async fn until_it_has_failed(
 }
 
 /// Makes and writes files, one after the other; says what came of each call.
-async fn writer_of(client: Client, root: Fh, first: u64, say: UnboundedSender<Said>) {
+pub async fn writer_of(client: Client, root: Fh, first: u64, say: UnboundedSender<Said>) {
     for n in (first..).step_by(usize::try_from(WRITERS).unwrap()) {
         let how = How::Guarded(SetAttrs::mode(0o640));
         let create = Call::Create { dir: root.clone(), name: file(n), how };
@@ -278,7 +273,7 @@ async fn writer_of(client: Client, root: Fh, first: u64, say: UnboundedSender<Sa
     }
 }
 
-async fn check(client: &Client, root: &Fh, told: &Told, what: &str) {
+pub async fn check(client: &Client, root: &Fh, told: &Told, what: &str) {
     for n in &told.made {
         let found = client.nfs(&Call::Lookup { dir: root.clone(), name: file(*n) }).await.unwrap();
         assert_eq!(found.status, status::OK, "{what}: file {n} was answered, and is lost");
