@@ -7,7 +7,7 @@
 //! | bug | what goes wrong                                                  | where                  |
 //! | --- | ---------------------------------------------------------------- | ---------------------- |
 //! | a   | a batch is written and not made durable                          | journal/writer.rs      |
-//! | b   | an operation goes on before its record is durable                | ledger                 |
+//! | b   | an operation goes on before its record is durable                | ledger; journal/target.rs (slow) |
 //! | c   | a failed write of the journal is tried again                     | journal/writer.rs      |
 //! | d   | a record's checksum is not looked at                             | journal-format scan    |
 //! | e   | records behind a hole are taken                                  | journal/recover.rs     |

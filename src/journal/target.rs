@@ -63,6 +63,10 @@ impl Target {
     /// One write, durable when it returns. Whatever is not a whole success is final: what the page cache or the disk
     /// holds after a failed flush cannot be known, and a second try may succeed over lost pages (I8).
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if crate::planted::is('b') {
+            // A slow disk: what is answered too early is not there for long enough.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         match &self.writer {
             Writer::Direct(file) => {
                 debug_assert!(bytes.as_ptr().align_offset(4096) == 0);

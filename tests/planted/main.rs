@@ -13,6 +13,9 @@ mod support;
 #[allow(dead_code, reason = "the power tests use all of it")]
 mod disk;
 
+#[path = "../protocol/starved.rs"]
+mod starved;
+
 mod disks;
 mod journals;
 mod moves;
@@ -61,6 +64,12 @@ bugs! {
     an_error_before_its_record_is_caught: 'm' by wire::what_was_refused_is_not_done_later;
     a_switch_without_drain_is_caught: 'n' by moves::a_switch_loses_nothing_under_load;
     a_permission_looked_at_too_late_is_caught: 'o' by wire::what_is_not_permitted_is_not_done;
+}
+
+/// A killed service loses nothing of what it carried out on a filer: is this test able to see it all the same?
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_record_is_durable_is_caught_by_a_service_without_memory_too() {
+    caught('b', starved::starved).await;
 }
 
 #[test]

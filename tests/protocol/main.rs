@@ -11,3 +11,8 @@ mod durable;
 mod mount;
 mod names;
 mod starved;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_memory_it_ends_or_refuses_and_nothing_that_was_answered_is_lost() {
+    starved::starved(None).await;
+}
