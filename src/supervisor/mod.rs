@@ -79,21 +79,35 @@ impl Board {
         }
     }
 
-    /// `work`, for which the location must answer; when it takes long it is shown as down.
-    async fn watched<T>(&self, location: LocationId, what: &str, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        let begun = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                () = tokio::time::sleep(SLOW) => {
-                    if begun.elapsed() < 2 * SLOW {
-                        self.is_down(location, &format!("{what} takes long: its filer does not answer, or there is much to do"));
-                    }
+    /// `work`, for which the location must answer; when it takes long it is shown as down. By a task of its own: bulk work
+    /// may block the one that waits for it.
+    async fn watched<T>(self: &Arc<Self>, location: LocationId, what: &str, work: impl Future<Output = T>) -> T {
+        let (board, over) = (self.clone(), Arc::new(Mutex::new(false)));
+        let why = format!("{what} takes long: its filer does not answer, or there is much to do");
+        let _watch = Watch {
+            over: over.clone(),
+            task: tokio::spawn(async move {
+                tokio::time::sleep(SLOW).await;
+                let over = over.lock();
+                if !*over {
+                    board.is_down(location, &why);
                 }
-            }
-        }
+            }),
+        };
+        work.await
+    }
+}
+
+/// When it is dropped nothing more is said.
+struct Watch {
+    over: Arc<Mutex<bool>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *self.over.lock() = true;
+        self.task.abort();
     }
 }
 

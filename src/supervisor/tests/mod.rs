@@ -365,3 +365,25 @@ async fn a_job_that_paused_on_a_full_destination_goes_on_when_it_is_started_with
     w.reaches(job, JobState::Completed).await;
     assert_eq!(content(w.filer("b"), "file").await, b"all of it");
 }
+
+/// Bulk work brings threads of its own, and blocks the task that waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_location_whose_bulk_work_hangs_is_shown_as_down() {
+    let (board, id) = (Arc::new(Board::default()), LocationId(1));
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let watched = board.clone();
+    let work = tokio::spawn(async move {
+        let hangs = async move { tokio::task::block_in_place(|| wait.recv().unwrap()) };
+        watched.watched(id, "bringing it up", hangs).await;
+        watched.is_up(id);
+    });
+    let shown = async {
+        while !board.down().contains_key(&id) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(HANG, shown).await.unwrap();
+    go.send(()).unwrap();
+    work.await.unwrap();
+    assert!(board.down().is_empty());
+}
