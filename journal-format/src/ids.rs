@@ -51,6 +51,10 @@ id!(
     /// A job.
     JobId(u32), ""
 );
+id!(
+    /// An access policy.
+    PolicyId(u32), "p"
+);
 
 impl Lsn {
     /// The position `bytes` further on.

@@ -72,6 +72,7 @@ fn concerns(event: &Event, junction: JunctionId, locations: &BTreeSet<LocationId
         Event::JunctionAdded(e) => e.junction == junction,
         Event::JunctionSwitched(e) => e.junction == junction,
         Event::JunctionRemoved(e) => e.junction == junction,
+        Event::JunctionModified(e) => e.junction == junction,
         Event::Made(e) => locations.contains(&e.location),
         Event::ListBegin(e) => locations.contains(&e.location),
         Event::Listed(e) => locations.contains(&e.location),
@@ -81,6 +82,8 @@ fn concerns(event: &Event, junction: JunctionId, locations: &BTreeSet<LocationId
         Event::Failed(_) | Event::Partial(_) | Event::JobStateChanged(_) => true,
         Event::FilerAdded(_)
         | Event::FilerRemoved(_)
+        | Event::PolicySet(_)
+        | Event::PolicyRemoved(_)
         | Event::JobCreated(_)
         | Event::Cursor(_)
         | Event::OutOfSync(_)

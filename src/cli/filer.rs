@@ -1,6 +1,6 @@
 //! `tain filer`
 
-use super::output::{field, fields, items, table};
+use super::output::{field, fields, items, remarks, table};
 use super::{Context, Done, Failure, print, segment};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -61,13 +61,6 @@ pub(super) async fn run(cx: &mut Context<'_>, verb: Verb) -> Done {
             let reason = format!("filer '{name}': {}", field(&found, "error"));
             Err(Failure::new(reason, "make the storage behind it reachable again, as it was when it was added"))
         }
-    }
-}
-
-/// What an operator should know goes to stderr: stdout is the name alone.
-fn remarks(added: &Value) {
-    for remark in added.get("remarks").map(items).unwrap_or_default().iter().filter_map(Value::as_str) {
-        eprintln!("note: {remark}");
     }
 }
 

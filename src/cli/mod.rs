@@ -9,6 +9,7 @@ mod filer;
 mod job;
 mod junction;
 mod output;
+mod policy;
 mod service;
 mod wired;
 
@@ -65,6 +66,9 @@ pub enum Verb {
     /// Junctions: paths that clients mount, and where they lead
     #[command(subcommand)]
     Junction(junction::Verb),
+    /// Access policies: which clients may what at a junction
+    #[command(subcommand)]
+    Policy(policy::Verb),
     /// Moves
     #[command(subcommand)]
     Move(job::MoveVerb),
@@ -157,6 +161,7 @@ async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Done {
     match verb {
         Verb::Filer(verb) => filer::run(&mut cx, verb).await,
         Verb::Junction(verb) => junction::run(&mut cx, verb).await,
+        Verb::Policy(verb) => policy::run(&mut cx, verb).await,
         Verb::Move(verb) => job::create(&mut cx, verb).await,
         Verb::Job(verb) => job::run(&mut cx, verb).await,
         Verb::Status => service::status(&mut cx).await,

@@ -21,6 +21,13 @@ pub(super) fn items(document: &Value) -> &[Value] {
     document.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What an operator should know goes to stderr: stdout is the name alone.
+pub(super) fn remarks(added: &Value) {
+    for remark in added.get("remarks").map(items).unwrap_or_default().iter().filter_map(Value::as_str) {
+        eprintln!("note: {remark}");
+    }
+}
+
 /// Rows under headings, in columns; the last column is not padded.
 pub(super) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = headings.map(|h| h.chars().count());

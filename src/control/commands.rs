@@ -84,7 +84,7 @@ impl Commands {
         if probe.root == filer.root { Ok(probe) } else { Err("its root is not the one that was added".into()) }
     }
 
-    pub(super) async fn add_junction(&self, path: Vec<Vec<u8>>, at: Place) -> Result<()> {
+    pub(super) async fn add_junction(&self, path: Vec<Vec<u8>>, at: Place, access: Option<String>) -> Result<()> {
         let _one = self.creating.lock().await;
         let state = self.port.state();
         let mut command = Command::AddJunction {
@@ -95,6 +95,7 @@ impl Commands {
             node: Default::default(),
             mtime: Default::default(),
             ctime: Default::default(),
+            access,
         };
         // What State can tell is refused before any filer is asked.
         decide(&state, &command).map_err(Problem::Refused)?;
@@ -131,6 +132,20 @@ impl Commands {
         drop(one);
         self.release(&state, primary).await;
         Ok(())
+    }
+
+    /// Other settings of a junction. When it is suspended: why operations that were under way may go on, if they may.
+    pub(super) async fn modify_junction(
+        &self,
+        path: Vec<Vec<u8>>,
+        access: Option<String>,
+        suspended: Option<bool>,
+    ) -> Result<Option<String>> {
+        let found = self.port.state().junction_by_path(&path).map(|(id, _)| id);
+        self.port.command(Command::ModifyJunction { path, access, suspended }).await?;
+        let (Some(true), Some(junction)) = (suspended, found) else { return Ok(None) };
+        // From here on none begins. Those under way end first; a filer that hangs is no reason to let clients in.
+        Ok(self.port.rest(junction).await.err())
     }
 
     pub(super) async fn create_move(

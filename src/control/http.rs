@@ -2,7 +2,7 @@
 
 use super::commands::{Commands, Place, parse_path};
 use super::{Port, Problem, Result, views};
-use crate::state::{JobAction, State, text};
+use crate::state::{Command, JobAction, State, text};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use journal_format::event::AccessRule;
 use journal_format::ids::{JobId, JunctionId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -35,7 +36,9 @@ pub(super) fn router(port: Arc<dyn Port>, token: Option<Vec<u8>>) -> Router {
         .route("/filers/{name}", get(show_filer).delete(remove_filer))
         .route("/filers/{name}/check", post(check_filer))
         .route("/junctions", get(list_junctions).post(add_junction))
-        .route("/junctions/{key}", get(show_junction).delete(remove_junction))
+        .route("/junctions/{key}", get(show_junction).patch(modify_junction).delete(remove_junction))
+        .route("/policies", get(list_policies).post(add_policy))
+        .route("/policies/{name}", get(show_policy).put(modify_policy).delete(remove_policy))
         .route("/jobs", get(list_jobs).post(create_job))
         .route("/jobs/{id}", get(show_job))
         .route("/jobs/{id}/errors", get(job_errors))
@@ -87,6 +90,9 @@ pub(super) fn understand(bytes: &[u8]) {
     drop(body::<NewFiler>(&bytes));
     drop(body::<NewJunction>(&bytes));
     drop(body::<NewJob>(&bytes));
+    drop(body::<JunctionChange>(&bytes));
+    drop(body::<NewPolicy>(&bytes).map(|new| rules_of(&new.rules)));
+    drop(body::<Rules>(&bytes).map(|new| rules_of(&new.rules)));
     if let Ok(text) = std::str::from_utf8(&bytes) {
         drop(super::commands::Place::parse(text));
         drop(super::commands::parse_path(text));
@@ -178,6 +184,17 @@ async fn check_filer(Shared(app): App, Path(name): Path<String>) -> Answer {
 struct NewJunction {
     path: String,
     location: String,
+    #[serde(default)]
+    access: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JunctionChange {
+    #[serde(default)]
+    access: Option<String>,
+    #[serde(default)]
+    suspended: Option<bool>,
 }
 
 async fn list_junctions(Shared(app): App) -> Answer {
@@ -207,8 +224,23 @@ async fn add_junction(Shared(app): App, bytes: Bytes) -> Answer {
     let new: NewJunction = body(&bytes)?;
     let (path, at) = (parse_path(&new.path)?, Place::parse(&new.location)?);
     let it = app.clone();
-    whole(async move { it.commands.add_junction(path, at).await }).await?;
+    whole(async move { it.commands.add_junction(path, at, new.access).await }).await?;
     created(junction_view(&app, find_junction(&app.state(), &new.path)?)?)
+}
+
+async fn modify_junction(Shared(app): App, Path(key): Path<String>, bytes: Bytes) -> Answer {
+    let change: JunctionChange = body(&bytes)?;
+    let state = app.state();
+    let id = find_junction(&state, &key)?;
+    let path = state.junctions.get(&id).map(|j| j.path.clone()).unwrap_or_default();
+    let it = app.clone();
+    let unrest = whole(async move { it.commands.modify_junction(path, change.access, change.suspended).await }).await?;
+    let mut view = junction_view(&app, id)?;
+    if let (Some(fields), Some(why)) = (view.as_object_mut(), unrest) {
+        let remark = format!("new calls wait; what was under way has not come to rest: {why}");
+        fields.insert("remarks".into(), json!([remark]));
+    }
+    ok(view)
 }
 
 async fn remove_junction(Shared(app): App, Path(key): Path<String>) -> Answer {
@@ -217,6 +249,68 @@ async fn remove_junction(Shared(app): App, Path(key): Path<String>) -> Answer {
     let path = state.junctions.get(&id).map(|j| j.path.clone()).unwrap_or_default();
     whole(async move { app.commands.remove_junction(path).await }).await?;
     ok(json!({}))
+}
+
+/* Policies */
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPolicy {
+    name: String,
+    rules: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    rules: Vec<String>,
+}
+
+fn rules_of(texts: &[String]) -> Result<Vec<AccessRule>> {
+    let remedy = "write a rule as CLIENT=OPTION,... with a client as *, 10.0.0.7 or 10.0.0.0/8, and options as rw, ro, \
+                  none, root_squash, no_root_squash, all_squash, anonuid=N, anongid=N, secure, insecure";
+    texts.iter().map(|text| text.parse::<AccessRule>().map_err(|e| Problem::bad(e.to_string(), remedy))).collect()
+}
+
+async fn list_policies(Shared(app): App) -> Answer {
+    ok(views::policies(&app.state()))
+}
+
+fn policy_view(state: &State, name: &str) -> Result<Value> {
+    views::policy(state, name).ok_or_else(|| {
+        let name = text::escape(name.as_bytes());
+        Problem::unknown(format!("there is no policy named '{name}'"), "'tain policy list' shows them")
+    })
+}
+
+async fn show_policy(Shared(app): App, Path(name): Path<String>) -> Answer {
+    ok(policy_view(&app.state(), &name)?)
+}
+
+async fn add_policy(Shared(app): App, bytes: Bytes) -> Answer {
+    let NewPolicy { name, rules } = body(&bytes)?;
+    let command = Command::AddPolicy { name: name.clone(), rules: rules_of(&rules)? };
+    command_whole(&app, command).await?;
+    created(policy_view(&app.state(), &name)?)
+}
+
+async fn modify_policy(Shared(app): App, Path(name): Path<String>, bytes: Bytes) -> Answer {
+    let Rules { rules } = body(&bytes)?;
+    policy_view(&app.state(), &name)?;
+    let command = Command::ModifyPolicy { name: name.clone(), rules: rules_of(&rules)? };
+    command_whole(&app, command).await?;
+    ok(policy_view(&app.state(), &name)?)
+}
+
+async fn remove_policy(Shared(app): App, Path(name): Path<String>) -> Answer {
+    policy_view(&app.state(), &name)?;
+    command_whole(&app, Command::RemovePolicy { name }).await?;
+    ok(json!({}))
+}
+
+async fn command_whole(app: &Arc<Inner>, command: Command) -> Result<()> {
+    let it = app.clone();
+    whole(async move { it.commands.port.command(command).await.map(drop).map_err(Problem::from) }).await
 }
 
 /* Jobs */

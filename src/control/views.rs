@@ -3,7 +3,7 @@
 use super::commands::users;
 use super::{JournalPin, Port, ReplayerStatus};
 use crate::state::jobs::{self, HasEnded};
-use crate::state::{Filer, Job, Junction, State, text};
+use crate::state::{Filer, Job, Junction, State, policies, text};
 use journal_format::event::JobState;
 use journal_format::ids::{FilerId, JobId, JunctionId, Time};
 use serde_json::{Value, json};
@@ -31,9 +31,31 @@ pub(super) fn junction(state: &State, id: JunctionId, it: &Junction, nfs: Socket
         "location": state.location_name(it.primary),
         "epoch": it.epoch,
         "added": time(it.added),
+        "access": state.policy_name(it),
+        "state": if it.suspended { "suspended" } else { "open" },
         "job": job.map(|(id, _)| id.0),
         "mount": mount_command(nfs, &it.path),
     })
+}
+
+/// The built-in policy, as it would be written.
+const LOCAL_RULES: [&str; 2] = ["127.0.0.0/8=rw,no_root_squash,insecure", "::1=rw,no_root_squash,insecure"];
+
+pub(super) fn policy(state: &State, name: &str) -> Option<Value> {
+    let (access, rules) = if name == policies::LOCAL {
+        (None, LOCAL_RULES.map(str::to_owned).to_vec())
+    } else {
+        let (id, found) = state.policy_by_name(name)?;
+        (Some(id), found.rules.iter().map(ToString::to_string).collect())
+    };
+    let users = state.junctions.values().filter(|junction| junction.access == access);
+    let used_by: Vec<String> = users.map(|junction| text::path(&junction.path)).collect();
+    Some(json!({ "name": name, "built_in": access.is_none(), "rules": rules, "used_by": used_by }))
+}
+
+pub(super) fn policies(state: &State) -> Value {
+    let names = std::iter::once(policies::LOCAL).chain(state.policies.values().map(|policy| policy.name.as_str()));
+    Value::Array(names.filter_map(|name| policy(state, name)).collect())
 }
 
 pub(super) fn job(state: &State, id: JobId, it: &Job, replayer: Option<ReplayerStatus>) -> Value {
@@ -139,6 +161,7 @@ pub(super) fn status(port: &dyn Port) -> Value {
         },
         "filers": filers(&state),
         "junctions": junctions(&state, service.nfs),
+        "policies": self::policies(&state),
         "jobs": jobs(&state, port),
     })
 }

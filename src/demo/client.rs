@@ -8,7 +8,7 @@ use super::nfs::{Call, Fh, MOUNT_PROGRAM, NFS_PROGRAM, Reply, VERSION, status};
 use super::xdr::{Decoder, Encoder};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -74,9 +74,15 @@ impl Client {
     /// A client whose xids begin at `first_xid`. Connecting happens when the first call is made. Must be called within
     /// a tokio runtime.
     pub fn new(server: SocketAddr, cred: Cred, first_xid: u32, deadline: Duration) -> Self {
+        Self::from(server.ip(), server, cred, first_xid, deadline)
+    }
+
+    /// The same, calling from an address of our own choice.
+    pub fn from(from: IpAddr, server: SocketAddr, cred: Cred, first_xid: u32, deadline: Duration) -> Self {
         let (calls, rx) = mpsc::channel(IN_FLIGHT_MAX);
         let counters = Arc::new(Counters::default());
-        tokio::spawn(Link { server, port: None, pending: BTreeMap::new(), counters: counters.clone() }.run(rx));
+        let link = Link { server, from, port: None, pending: BTreeMap::new(), counters: counters.clone() };
+        tokio::spawn(link.run(rx));
         let room = Semaphore::new(IN_FLIGHT_MAX);
         Self { inner: Arc::new(Inner { calls, room, next_xid: AtomicU32::new(first_xid), deadline, counters }), cred }
     }
@@ -198,6 +204,8 @@ pub fn accepted(body: Bytes) -> Result<Bytes, Error> {
 /// The task behind a client.
 struct Link {
     server: SocketAddr,
+    /// Our own address: the server's, unless another one was asked for.
+    from: IpAddr,
     /// The port we called from last.
     port: Option<u16>,
     /// Sent and unanswered.
@@ -236,9 +244,9 @@ impl Link {
     async fn try_connect(&mut self) -> std::io::Result<TcpStream> {
         let attempt = async |port: Option<u16>| {
             let socket = if self.server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            if let Some(port) = port {
+            if port.is_some() || self.from != self.server.ip() {
                 socket.set_reuseaddr(true)?;
-                socket.bind(SocketAddr::new(self.server.ip(), port))?;
+                socket.bind(SocketAddr::new(self.from, port.unwrap_or(0)))?;
             }
             socket.connect(self.server).await
         };

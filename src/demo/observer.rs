@@ -44,6 +44,8 @@ pub struct Seen {
     pub calls: HashMap<u32, u64>,
     by_lsn: HashMap<u64, u32>,
     pub switches: Vec<Switch>,
+    /// Where each junction that was switched leads now.
+    primaries: HashMap<u32, u32>,
     /// Steps ordered, with their lengths.
     pub ordered: HashMap<Step, u64>,
     /// Where the newest steps go.
@@ -282,6 +284,7 @@ impl Segment {
 impl Seen {
     fn take(&mut self, event: Event, lsn: u64, time: i64) -> Result<(), String> {
         self.events += 1;
+        self.goes_to_the_primary(&event, lsn)?;
         match event {
             Event::Write(e) => self.call(&e.caller, lsn),
             Event::SetAttr(e) => self.call(&e.caller, lsn),
@@ -296,6 +299,7 @@ impl Seen {
                 Ok(())
             }
             Event::JunctionSwitched(e) => {
+                self.primaries.insert(e.junction.0, e.to.0);
                 self.switches.push(Switch { job: e.job.0, lsn, time, from: e.from.0, to: e.to.0 });
                 Ok(())
             }
@@ -322,6 +326,26 @@ impl Seen {
                 self.failed_steps.extend(failed.take(100));
                 Ok(())
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Behind a switch every operation goes to the new location (I5).
+    fn goes_to_the_primary(&self, event: &Event, lsn: u64) -> Result<(), String> {
+        let (junction, location) = match event {
+            Event::Write(e) => (e.junction, e.location),
+            Event::SetAttr(e) => (e.junction, e.location),
+            Event::Make(e) => (e.junction, e.location),
+            Event::Remove(e) => (e.junction, e.location),
+            Event::Rename(e) => (e.junction, e.location),
+            Event::Link(e) => (e.junction, e.location),
+            Event::Adopt(e) => (e.junction, e.location),
+            _ => return Ok(()),
+        };
+        match self.primaries.get(&junction.0) {
+            Some(primary) if *primary != location.0 => Err(format!(
+                "the operation at {lsn} is on {location}, and junction {junction} leads to l{primary} by then"
+            )),
             _ => Ok(()),
         }
     }

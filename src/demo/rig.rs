@@ -3,7 +3,7 @@
 
 use super::lane::{Lane, Limits};
 use super::load::{self, Plan};
-use super::observer::{Observer, Step, Switch};
+use super::observer::{Hook, Observer, Step, Switch};
 use super::service::Service;
 use super::source::{self, Source, Spec};
 use super::walker::{Compare, Found, compare};
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ pub struct Setup {
     pub limits: Limits,
     /// How long one call may take, restarts of the service included.
     pub deadline: Duration,
+    /// Keep every event as a line of `events.log`: what happened to a name that is wrong at the end is told from there,
+    /// long after the journal's segments have been used again.
+    pub log_events: bool,
 }
 
 impl Rig {
@@ -57,7 +61,10 @@ impl Rig {
         let steps = dir.join("steps.log");
         service.env("TAIN_STEP_LOG", &steps);
         service.start().await?;
-        let observer = Observer::start(&service.journal());
+        let observer = match setup.log_events {
+            true => Observer::start_with(&service.journal(), event_log(&dir.join(EVENTS))?),
+            false => Observer::start(&service.journal()),
+        };
         for name in filers {
             let url = format!("posix://{}", dir.join(name).display());
             service.tain(&["filer", "add", name, &url]).await?;
@@ -160,6 +167,24 @@ impl Rig {
         // SIGKILL may cut the last line of a life short.
         let whole = text.rfind('\n').map_or("", |at| &text[..=at]);
         whole.lines().filter(|l| !l.is_empty()).map(parse_step).collect()
+    }
+}
+
+/// Every event as a line, in LSN order.
+const EVENTS: &str = "events.log";
+
+fn event_log(path: &Path) -> Result<Hook> {
+    let mut log = std::io::BufWriter::new(std::fs::File::create(path)?);
+    Ok(Box::new(move |event, _, lsn, _| {
+        writeln!(log, "{lsn} {event:?}").and_then(|()| log.flush()).map_err(|e| format!("{EVENTS}: {e}"))
+    }))
+}
+
+impl Rig {
+    /// The events that name `name`, in order; of a rig that logs them.
+    pub fn told_of(&self, name: &[u8]) -> Result<String> {
+        let (log, wanted) = (std::fs::read_to_string(self.dir.join(EVENTS))?, format!("{name:?}"));
+        Ok(log.lines().filter(|line| line.contains(&wanted)).map(|line| format!("{line}\n")).collect())
     }
 }
 

@@ -54,6 +54,7 @@ pub async fn run(options: Options) -> Result<()> {
     println!("tain demo: working in {} (takes up to {} MiB)", dir.display(), (data * 3 + (1 << 30)) >> 20);
     let clients = options.clients.unwrap_or(CLIENTS).clamp(1, 14);
     let setup = Setup {
+        log_events: false,
         spec: Spec {
             files,
             lanes_files: None,

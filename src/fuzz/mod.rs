@@ -79,12 +79,13 @@ fn script_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = all.iter().map(|event| script_of(std::slice::from_ref(event))).collect();
     let order = |event: &Event| match event {
         Event::JournalCreated(_) => 0,
-        Event::FilerAdded(_) => 1,
         Event::JunctionAdded(_) => 2,
         Event::Adopt(_) => 3,
         Event::Make(_) => 4,
         Event::JobCreated(_) => 5,
+        Event::FilerAdded(_) | Event::PolicySet(_) => 1,
         Event::FilerRemoved(_) | Event::JunctionRemoved(_) => 9,
+        Event::PolicyRemoved(_) => 10,
         _ => 6,
     };
     let mut ordered = all;

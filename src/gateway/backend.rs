@@ -1,10 +1,12 @@
 //! What the gateway asks of the volume, as a trait, so that it can be tested without one.
 
+use crate::state::State;
 use crate::volume::late::Known;
 use crate::volume::types::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use journal_format::ids::{JunctionId, Time};
+use std::sync::Arc;
 
 /// Semantics behind the gateway. Every method may be called concurrently, and is never cancelled once it began: a call
 /// goes on when its client is gone.
@@ -63,6 +65,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn commit(&self, call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
     /// Whether this very call was sent away before (JUKEBOX), and what came of it.
     fn late(&self, call: &Call) -> Answer<Option<Known>>;
+    /// Junctions and policies as they are now. To be let go of soon: State is copied when it changes under a reader.
+    fn state(&self) -> Arc<State>;
     /// Every junction with its client path.
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)>;
 }
@@ -78,6 +82,9 @@ macro_rules! forward {
             })*
             fn late(&self, call: &Call) -> Answer<Option<Known>> {
                 crate::volume::Volume::late(self, call)
+            }
+            fn state(&self) -> Arc<State> {
+                crate::volume::Volume::state(self)
             }
             async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
                 crate::volume::Volume::exports(self)

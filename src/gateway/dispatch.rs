@@ -1,6 +1,6 @@
 //! From a call's header to its reply: program, version, arguments, who, whether it ran before, run.
 
-use super::access::{Decision, Grant, credentials, decide};
+use super::access::{Decision, Grant, credentials, decide, know};
 use super::drc::{Begin, Key};
 use super::nfs::{Session, refuse};
 use super::{Shared, count};
@@ -112,13 +112,9 @@ impl Shared {
         session.run(args, w).await;
     }
 
-    /// The caller's address is judged first, then each handle, then the address against each handle's junction: an
-    /// address that no policy lets in cannot tell a handle that exists from one that does not.
+    /// The caller's address is judged against each handle's junction. One that no policy lets in cannot tell a handle
+    /// that exists from one that does not.
     fn authorise(&self, peer: SocketAddr, header: &CallHeader, sum: u32, args: &Args) -> Result<Session<'_>, Status> {
-        if !self.policies.know(peer.ip(), peer.port()) {
-            count(&self.stats.refused);
-            return Err(Status::Access);
-        }
         let (first, second) = handles(args);
         let (node, grant) = self.open(peer, first)?;
         let (other, other_grant) = match second {
@@ -128,18 +124,23 @@ impl Shared {
         if modifies(args) && (grant.read_only || other_grant.read_only) {
             return Err(Status::RoFs);
         }
-        Ok(Session { shared: self, call: caller(peer, header, sum, grant, &header.credential), node, other })
+        let call = caller(peer, header, sum, grant, &header.credential);
+        Ok(Session { shared: self, call, peer, node, other })
     }
 
     fn open(&self, peer: SocketAddr, handle: &Fh) -> Result<(NodeRef, Grant), Status> {
-        let named = self.sealer.open(handle).map_err(|_| Status::BadHandle)?;
-        match decide(self.policies.of(named.junction), peer.ip(), peer.port()) {
-            Decision::Granted(grant) => Ok((NodeRef { junction: named.junction, node: named.node }, grant)),
-            Decision::Refused => {
-                count(&self.stats.refused);
-                Err(Status::Access)
+        let state = self.backend.state();
+        match self.sealer.open(handle) {
+            Ok(named) => {
+                if let Decision::Granted(grant) = decide(&state, named.junction, peer) {
+                    return Ok((NodeRef { junction: named.junction, node: named.node }, grant));
+                }
             }
+            Err(_) if know(&state, peer) => return Err(Status::BadHandle),
+            Err(_) => {}
         }
+        count(&self.stats.refused);
+        Err(Status::Access)
     }
 }
 

@@ -3,6 +3,7 @@
 //! again. Every change that runs is counted.
 
 use super::backend::Backend;
+use crate::state::State;
 use crate::volume::late::Known;
 use crate::volume::types::*;
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use journal_format::event::What;
 use journal_format::ids::{JunctionId, Kind, NodeId, Time};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 
@@ -36,6 +38,7 @@ pub struct Double {
     pub last_call: Mutex<Option<Call>>,
     /// What is said of every call that changes something.
     pub late: Mutex<Option<Known>>,
+    pub state: Mutex<Arc<State>>,
 }
 
 fn node(kind: Kind, uid: u32) -> Node {
@@ -52,6 +55,7 @@ impl Default for Double {
             reads: AtomicU64::new(0),
             last_call: Mutex::new(None),
             late: Mutex::new(None),
+            state: Mutex::new(Arc::new(super::access::tests::state(&[]))),
         }
     }
 }
@@ -305,6 +309,9 @@ impl Backend for Double {
         Ok(*self.late.lock())
     }
 
+    fn state(&self) -> Arc<State> {
+        self.state.lock().clone()
+    }
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
         vec![(J, b"/j".to_vec())]
     }

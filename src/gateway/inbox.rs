@@ -1,6 +1,7 @@
 //! What a connection receives: records in time and within bounds, then calls with their places reserved.
 
 use super::Shared;
+use super::access::know;
 use super::dispatch::reply_max;
 use super::limits::Limits;
 use super::seats::Seat;
@@ -80,7 +81,7 @@ pub(super) struct Inbox {
     request_bytes: Option<OwnedSemaphorePermit>,
     budget: Arc<Semaphore>,
     budget_max: u32,
-    /// Some policy lets the client in; what others are answered is always small.
+    /// Some policy let the client in when it connected; what others are answered is always small.
     known: bool,
     reply_bytes: Arc<Semaphore>,
     /// Complete, waiting for its places.
@@ -94,7 +95,7 @@ async fn acquire(semaphore: &Arc<Semaphore>, want: usize, max: u32) -> OwnedSema
 
 impl Inbox {
     pub fn new(shared: Arc<Shared>, seat: Arc<Seat>, peer: SocketAddr, socket: OwnedReadHalf) -> Self {
-        let known = shared.policies.know(peer.ip(), peer.port());
+        let known = know(&shared.backend.state(), peer);
         let (budget, budget_max) = if known {
             (shared.request_bytes.clone(), shared.limits.request_bytes_all)
         } else {

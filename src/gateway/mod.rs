@@ -48,7 +48,6 @@ pub use limits::Limits;
 use crate::volume::types::{READ_MAX, WRITE_MAX};
 use crate::wire::handle::Sealer;
 use crate::wire::record::DATA_MAX;
-use access::Policies;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
@@ -89,7 +88,6 @@ pub(crate) struct Shared {
     backend: Arc<dyn Backend>,
     sealer: Sealer,
     write_verifier: [u8; 8],
-    policies: Policies,
     drc: Drc,
     mounts: mount::Mounts,
     seats: seats::Seats,
@@ -119,7 +117,6 @@ impl Gateway {
             backend,
             sealer: Sealer::new(identity.handle_key),
             write_verifier,
-            policies: Policies,
             drc,
             mounts: mount::Mounts::default(),
             seats: seats::Seats::default(),

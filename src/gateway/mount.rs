@@ -1,6 +1,6 @@
 //! MOUNT: a path becomes a handle. The list that DUMP shows is for people; nothing depends on it.
 
-use super::access::{Decision, decide};
+use super::access::{Decision, decide, know};
 use super::limits::Limits;
 use super::status::mountstat;
 use super::{Shared, count};
@@ -48,7 +48,7 @@ impl Mounts {
 
 impl Shared {
     pub(super) async fn mount(&self, peer: SocketAddr, args: Args, w: &mut Writer) {
-        let known = self.policies.know(peer.ip(), peer.port());
+        let known = know(&self.backend.state(), peer);
         match args {
             Args::Null => {}
             Args::Mnt(path) => {
@@ -66,8 +66,8 @@ impl Shared {
         }
     }
 
-    fn may(&self, peer: SocketAddr, junction: JunctionId) -> bool {
-        decide(self.policies.of(junction), peer.ip(), peer.port()) != Decision::Refused
+    pub(super) fn may(&self, peer: SocketAddr, junction: JunctionId) -> bool {
+        decide(&self.backend.state(), junction, peer) != Decision::Refused
     }
 
     async fn mnt(&self, peer: SocketAddr, known: bool, path: &[u8]) -> Mounted {

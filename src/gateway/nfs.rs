@@ -11,6 +11,7 @@ use journal_format::event::What;
 use nfsserve::nfs::{
     FSF_CANSETTIME, FSF_HOMOGENEOUS, FSF_LINK, FSF_SYMLINK, fsinfo3, nfsstat3, nfstime3, post_op_attr, sattr3, wcc_data,
 };
+use std::net::SocketAddr;
 
 /// Preferred READDIR size.
 const DIR_PREFERRED: u32 = 64 << 10;
@@ -21,6 +22,7 @@ const IO_MULTIPLE: u32 = 4096;
 pub(super) struct Session<'a> {
     pub shared: &'a Shared,
     pub call: Call,
+    pub peer: SocketAddr,
     pub node: NodeRef,
     /// The second handle of RENAME and LINK; else the first again.
     pub other: NodeRef,
@@ -84,6 +86,10 @@ impl Session<'_> {
     async fn lookup(&self, a: wire::DirOp) -> wire::LookupRes {
         let name = names::existing(&a.name).map_err(bare)?;
         let found = self.shared.backend.lookup(&self.call, self.node, name).await.map_err(failed_attr)?;
+        // Out of the tree into a junction, which may be closed to the caller: its root's attributes are its own.
+        if found.node.junction != self.node.junction && !self.shared.may(self.peer, found.node.junction) {
+            return Err((nfsstat(Status::Access), post(found.dir.after.as_ref())));
+        }
         Ok(wire::LookupOk {
             object: self.shared.handle(found.node),
             attr: post(Some(&found.attr)),

@@ -4,7 +4,7 @@
 use super::convert::{bare, post};
 use super::nfs::Session;
 use super::status::nfsstat;
-use crate::volume::types::{DirEntry, Listing, READDIR_MAX, Status};
+use crate::volume::types::{DirEntry, Listing, NodeRef, READDIR_MAX, Status};
 use crate::wire::nfs3::{
     Entry, EntryPlus, Name, ReaddirArgs, ReaddirOk, ReaddirPlusArgs, ReaddirPlusOk, ReaddirPlusRes, ReaddirRes, Res,
     entry_len, listing_len, plus_len,
@@ -79,6 +79,13 @@ pub(super) async fn plus(session: &Session<'_>, a: &ReaddirPlusArgs) -> ReaddirP
         return Err(bare(Status::TooSmall));
     }
     let (entries, eof) = fit(listing, dir, |e| {
+        let (own, may) = (session.node.junction, |node: NodeRef| session.shared.may(session.peer, node.junction));
+        // What leads into a junction that is closed to the caller is a name and nothing more.
+        let e = if e.node.is_some_and(|node| node.junction != own && !may(node)) {
+            DirEntry { attr: None, node: None, ..e }
+        } else {
+            e
+        };
         let attr = post(e.attr.as_ref());
         let handle = e.node.map(|node| session.shared.handle(node));
         let len = entry_len(e.name.len());

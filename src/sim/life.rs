@@ -227,6 +227,7 @@ impl Life {
             node: self.ids.allot(),
             mtime: root.stat.mtime,
             ctime: root.stat.ctime,
+            access: None,
         };
         self.core.ledger.command(&command).await.map(drop).map_err(|e| e.to_string())
     }

@@ -5,8 +5,10 @@
 
 use super::conflict::{Place, refuse_overlap};
 use super::jobs::HasEnded;
-use super::{Child, Junction, LocationState, ROOT_DIR, Refusal, Role, State, VirtualDir, fresh, text};
-use journal_format::event::{Event, JobState, JunctionAdded, JunctionRemoved, JunctionSwitched, LocationSpec};
+use super::{Child, Junction, LocationState, ROOT_DIR, Refusal, Role, State, VirtualDir, fresh, policies, text};
+use journal_format::event::{
+    Event, JobState, JunctionAdded, JunctionModified, JunctionRemoved, JunctionSwitched, LocationSpec,
+};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId, Time};
 use std::collections::BTreeMap;
 
@@ -64,6 +66,7 @@ pub(super) fn add(
     at: &Place<'_>,
     root: NodeId,
     (mtime, ctime): (Time, Time),
+    access: Option<&str>,
 ) -> Result<Vec<Event>, Refusal> {
     check_path_is_free(state, path)?;
     let (filer, _) = at.resolve(state)?;
@@ -71,6 +74,7 @@ pub(super) fn add(
     if state.junctions.len() >= JUNCTIONS_MAX {
         return Err(Refusal::new(format!("there are {JUNCTIONS_MAX} junctions already"), "remove one first"));
     }
+    let access = access.map_or(Ok(None), |name| policies::named(state, name))?;
     let location = LocationSpec {
         location: LocationId(state.next.location),
         filer,
@@ -78,7 +82,10 @@ pub(super) fn add(
         root: at.root.clone(),
     };
     let junction = JunctionId(state.next.junction);
-    Ok(vec![Event::JunctionAdded(JunctionAdded { junction, path: path.to_vec(), location, root, mtime, ctime })])
+    let added = JunctionAdded { junction, path: path.to_vec(), location, root, mtime, ctime };
+    // A crash between the two leaves a junction that only this machine may use.
+    let modified = access.map(|_| Event::JunctionModified(JunctionModified { junction, access, suspended: false }));
+    Ok(std::iter::once(Event::JunctionAdded(added)).chain(modified).collect())
 }
 
 fn check_path_is_free(state: &State, path: &[Vec<u8>]) -> Result<(), Refusal> {
@@ -146,8 +153,16 @@ pub(super) fn added(state: &mut State, e: &JunctionAdded, end: Lsn, time: Time) 
     state.next.location = next_location;
     let location = new_location(&e.location, Role::Primary(e.junction), end);
     state.locations.insert(e.location.location, location);
-    let junction =
-        Junction { path: e.path.clone(), parent, primary: e.location.location, root: e.root, epoch: 1, added: time };
+    let junction = Junction {
+        path: e.path.clone(),
+        parent,
+        primary: e.location.location,
+        root: e.root,
+        epoch: 1,
+        added: time,
+        access: None,
+        suspended: false,
+    };
     state.junctions.insert(e.junction, junction);
     Ok(())
 }

@@ -24,6 +24,7 @@ mod copy;
 mod filers;
 pub mod jobs;
 pub mod junctions;
+pub mod policies;
 pub mod positions;
 mod snapshot;
 pub mod text;
@@ -36,8 +37,8 @@ pub use jobs::JobAction;
 pub use snapshot::SnapshotError;
 pub use wanted::{Replayer, Wanted, wanted, wanted_replayer};
 
-use journal_format::event::{Event, FilerFound, JobKind, JobState};
-use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, Time};
+use journal_format::event::{AccessRule, Event, FilerFound, JobKind, JobState};
+use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -54,6 +55,7 @@ pub struct State {
     /// The read-only tree above the junctions; `NodeId(1)` is `/` and always there. Ids grow, and are not used again.
     pub tree: BTreeMap<NodeId, VirtualDir>,
     pub jobs: BTreeMap<JobId, Job>,
+    pub policies: BTreeMap<PolicyId, Policy>,
     /// Next free numbers.
     pub next: Next,
 }
@@ -65,6 +67,7 @@ pub struct Next {
     pub junction: u32,
     pub job: u32,
     pub virtual_dir: u64,
+    pub policy: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +121,17 @@ pub struct Junction {
     pub root: NodeId,
     pub epoch: u64,
     pub added: Time,
+    /// Who may; none: the built-in [`policies::LOCAL`].
+    pub access: Option<PolicyId>,
+    /// Its clients are asked to wait.
+    pub suspended: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub name: String,
+    /// The first one that covers a client decides; whom none covers is refused.
+    pub rules: Vec<AccessRule>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -201,9 +215,30 @@ pub enum Command {
         node: NodeId,
         mtime: Time,
         ctime: Time,
+        /// Name of its policy.
+        access: Option<String>,
     },
     RemoveJunction {
         path: Vec<Vec<u8>>,
+    },
+    /// Change what is given.
+    ModifyJunction {
+        path: Vec<Vec<u8>>,
+        /// Name of a policy.
+        access: Option<String>,
+        suspended: Option<bool>,
+    },
+    AddPolicy {
+        name: String,
+        rules: Vec<AccessRule>,
+    },
+    /// Other rules.
+    ModifyPolicy {
+        name: String,
+        rules: Vec<AccessRule>,
+    },
+    RemovePolicy {
+        name: String,
     },
     CreateMove {
         /// The junction's path.
@@ -278,6 +313,7 @@ impl Default for State {
             junctions: BTreeMap::new(),
             tree: BTreeMap::from([(ROOT_DIR, root)]),
             jobs: BTreeMap::new(),
+            policies: BTreeMap::new(),
             next: Next::default(),
         }
     }
@@ -286,7 +322,7 @@ impl Default for State {
 impl Default for Next {
     fn default() -> Self {
         // 0 is no junction, and no number of anything else; `/` has the first directory's.
-        Self { filer: 1, location: 1, junction: 1, job: 1, virtual_dir: ROOT_DIR.0 + 1 }
+        Self { filer: 1, location: 1, junction: 1, job: 1, virtual_dir: ROOT_DIR.0 + 1, policy: 1 }
     }
 }
 
@@ -323,6 +359,9 @@ fn fold(state: &mut State, lsn: Lsn, end: Lsn, time: Time, event: &Event) -> Res
         Event::FilerRemoved(e) => filers::removed(state, e),
         Event::JunctionAdded(e) => junctions::added(state, e, end, time),
         Event::JunctionRemoved(e) => junctions::removed(state, e, time),
+        Event::JunctionModified(e) => policies::junction_modified(state, e),
+        Event::PolicySet(e) => policies::was_set(state, e),
+        Event::PolicyRemoved(e) => policies::removed(state, e),
         Event::JunctionSwitched(e) => junctions::switched(state, e, lsn),
         Event::JobCreated(e) => jobs::created(state, e, end, time),
         Event::JobStateChanged(e) => jobs::changed(state, e, end, time),
@@ -349,11 +388,17 @@ pub fn decide(state: &State, command: &Command) -> Result<Vec<Event>, Refusal> {
     match command {
         Command::AddFiler { name, url, root, found } => filers::add(state, name, url, root, *found),
         Command::RemoveFiler { name } => filers::remove(state, name),
-        Command::AddJunction { path, filer, subdir, root, node, mtime, ctime } => {
+        Command::AddJunction { path, filer, subdir, root, node, mtime, ctime, access } => {
             let at = conflict::Place { filer, subdir, root };
-            junctions::add(state, path, &at, *node, (*mtime, *ctime))
+            junctions::add(state, path, &at, *node, (*mtime, *ctime), access.as_deref())
         }
         Command::RemoveJunction { path } => junctions::remove(state, path),
+        Command::ModifyJunction { path, access, suspended } => {
+            policies::modify_junction(state, path, access.as_deref(), *suspended)
+        }
+        Command::AddPolicy { name, rules } => policies::add(state, name, rules),
+        Command::ModifyPolicy { name, rules } => policies::modify(state, name, rules),
+        Command::RemovePolicy { name } => policies::remove(state, name),
         Command::CreateMove { source, filer, subdir, root, notes, stopped } => {
             let to = conflict::Place { filer, subdir, root };
             jobs::move_job::create(state, source, &to, notes, *stopped)
@@ -367,6 +412,16 @@ pub fn decide(state: &State, command: &Command) -> Result<Vec<Event>, Refusal> {
 impl State {
     pub fn filer_by_name(&self, name: &str) -> Option<(FilerId, &Filer)> {
         self.filers.iter().find(|(_, f)| f.name == name).map(|(id, f)| (*id, f))
+    }
+
+    pub fn policy_by_name(&self, name: &str) -> Option<(PolicyId, &Policy)> {
+        self.policies.iter().find(|(_, p)| p.name == name).map(|(id, p)| (*id, p))
+    }
+
+    /// The name of a junction's policy.
+    pub fn policy_name(&self, junction: &Junction) -> &str {
+        let policy = junction.access.and_then(|id| self.policies.get(&id));
+        policy.map_or(policies::LOCAL, |policy| &policy.name)
     }
 
     pub fn junction_by_path(&self, path: &[Vec<u8>]) -> Option<(JunctionId, &Junction)> {

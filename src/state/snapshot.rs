@@ -6,11 +6,11 @@
 
 use super::jobs::{self, HasEnded};
 use super::{
-    Child, Filer, Job, JobError, Junction, LocationState, Next, OutOfSync, Progress, ROOT_DIR, Role, State, VirtualDir,
-    text,
+    Child, Filer, Job, JobError, Junction, LocationState, Next, OutOfSync, Policy, Progress, ROOT_DIR, Role, State,
+    VirtualDir, text,
 };
 use journal_format::event::{FilerFound, JobKind};
-use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, Time};
+use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +45,17 @@ struct Doc {
     junctions: Vec<JunctionDoc>,
     tree: Vec<DirDoc>,
     jobs: Vec<JobDoc>,
+    #[serde(default)]
+    policies: Vec<PolicyDoc>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyDoc {
+    id: u32,
+    name: String,
+    /// As their texts.
+    rules: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +66,12 @@ struct NextDoc {
     junction: u32,
     job: u32,
     virtual_dir: u64,
+    #[serde(default = "first")]
+    policy: u32,
+}
+
+const fn first() -> u32 {
+    1
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,6 +126,10 @@ struct JunctionDoc {
     root: u64,
     epoch: u64,
     added: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access: Option<u32>,
+    #[serde(default)]
+    suspended: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,12 +189,14 @@ impl State {
                 junction: self.next.junction,
                 job: self.next.job,
                 virtual_dir: self.next.virtual_dir,
+                policy: self.next.policy,
             },
             filers: self.filers.iter().map(filer_doc).collect(),
             locations: self.locations.iter().map(location_doc).collect(),
             junctions: self.junctions.iter().map(junction_doc).collect(),
             tree: self.tree.iter().map(dir_doc).collect(),
             jobs: self.jobs.iter().map(job_doc).collect(),
+            policies: self.policies.iter().map(policy_doc).collect(),
         };
         serde_json::to_vec(&doc).expect("numbers, strings and lists are always JSON")
     }
@@ -196,6 +219,9 @@ impl State {
             let role = self.locations.get(&junction.primary).map(|l| l.role);
             if role != Some(Role::Primary(*id)) {
                 return Err(format!("junction {id} and its primary {} disagree", junction.primary));
+            }
+            if junction.access.is_some_and(|policy| !self.policies.contains_key(&policy)) {
+                return Err(format!("junction {id} has a policy that is not there"));
             }
             let (last, _) = junction.path.split_last().ok_or_else(|| format!("junction {id} is at /"))?;
             let child = self.tree.get(&junction.parent).and_then(|dir| dir.children.get(last));
@@ -295,7 +321,13 @@ fn junction_doc((id, j): (&JunctionId, &Junction)) -> JunctionDoc {
         root: j.root.0,
         epoch: j.epoch,
         added: j.added.0,
+        access: j.access.map(|policy| policy.0),
+        suspended: j.suspended,
     }
+}
+
+fn policy_doc((id, p): (&PolicyId, &Policy)) -> PolicyDoc {
+    PolicyDoc { id: id.0, name: p.name.clone(), rules: p.rules.iter().map(ToString::to_string).collect() }
 }
 
 fn dir_doc((id, d): (&NodeId, &VirtualDir)) -> DirDoc {
@@ -349,12 +381,14 @@ fn read(doc: Doc) -> Option<State> {
             junction: doc.next.junction,
             job: doc.next.job,
             virtual_dir: doc.next.virtual_dir,
+            policy: doc.next.policy,
         },
         filers: doc.filers.into_iter().map(read_filer).collect::<Option<_>>()?,
         locations: doc.locations.iter().map(read_location).collect::<Option<_>>()?,
         junctions: doc.junctions.iter().map(read_junction).collect::<Option<_>>()?,
         tree: doc.tree.iter().map(read_dir).collect::<Option<_>>()?,
         jobs: doc.jobs.into_iter().map(read_job).collect::<Option<_>>()?,
+        policies: doc.policies.into_iter().map(read_policy).collect::<Option<_>>()?,
     })
 }
 
@@ -394,8 +428,15 @@ fn read_junction(j: &JunctionDoc) -> Option<(JunctionId, Junction)> {
         root: NodeId(j.root),
         epoch: j.epoch,
         added: Time(j.added),
+        access: j.access.map(PolicyId),
+        suspended: j.suspended,
     };
     Some((JunctionId(j.id), junction))
+}
+
+fn read_policy(p: PolicyDoc) -> Option<(PolicyId, Policy)> {
+    let rules = p.rules.iter().map(|rule| rule.parse().ok()).collect::<Option<_>>()?;
+    Some((PolicyId(p.id), Policy { name: p.name, rules }))
 }
 
 fn read_dir(d: &DirDoc) -> Option<(NodeId, VirtualDir)> {

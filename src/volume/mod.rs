@@ -55,7 +55,7 @@ pub mod run;
 mod search;
 pub mod status;
 pub mod types;
-mod virtuals;
+pub mod virtuals;
 pub use types::*;
 
 use crate::index::live::Live;

@@ -121,11 +121,15 @@ pub(super) struct LockedNames {
 const NAME_TRIES: usize = 16;
 
 impl Volume {
-    /// The location that the junction points to now. A mutation asks behind its permit only.
+    /// The location that the junction points to now; of one that is suspended clients wait. A mutation asks behind its
+    /// permit only.
     pub(super) fn primary(&self, junction: JunctionId) -> Result<Arc<Location>, Status> {
         let state = self.ledger.state();
-        let primary = state.junctions.get(&junction).ok_or(Status::Stale)?.primary;
-        self.locations.get(primary).ok_or(Status::Jukebox)
+        let found = state.junctions.get(&junction).ok_or(Status::Stale)?;
+        if found.suspended {
+            return Err(Status::Jukebox);
+        }
+        self.locations.get(found.primary).ok_or(Status::Jukebox)
     }
 
     /// The index's record of a node of this junction.

@@ -92,6 +92,7 @@ impl Shaken {
     pub async fn new(dir: &Path) -> Self {
         let mut setup = support::setup(160, 6, 2);
         setup.segment_size = 2 << 20;
+        setup.log_events = true;
         setup.limits = Limits { nodes: 250, file_bytes: 512 << 10, pause: Duration::from_millis(3), ..setup.limits };
         let rig = Rig::new(&exe(), dir, &["a", "b"], setup).await.unwrap();
         std::fs::create_dir(dir.join("a/fixed")).unwrap();
@@ -342,9 +343,29 @@ impl Shaken {
         for (side, job) in &self.left {
             let switch = self.rig.switch(*job).unwrap();
             let found = self.rig.verify(&self.rig.side(side.filer, &side.sub), lanes, Some(switch)).unwrap();
-            assert!(found.equal(), "{side:?} at its switch by job {job}:\n{}", found.report());
+            assert!(
+                found.equal(),
+                "{side:?} at its switch by job {job} ({switch:?}):\n{}{}",
+                found.report(),
+                self.what_is_known(&self.rig.side(side.filer, &side.sub), &found.differences)
+            );
         }
         self.steps_ran_once()
+    }
+
+    /// Of the first names that are wrong: what stands there, and what the journal said of them.
+    fn what_is_known(&self, root: &Path, differences: &[String]) -> String {
+        let mut out = String::new();
+        for difference in differences.iter().take(3) {
+            let path = difference.split(": ").next().unwrap_or_default().trim_start_matches('/');
+            let found =
+                (0..4).map(|lane| root.join(format!("lane-{lane}")).join(path)).find(|p| p.symlink_metadata().is_ok());
+            let stat = found.as_ref().map(|p| p.symlink_metadata().unwrap());
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let told = self.rig.told_of(name.as_bytes()).unwrap();
+            out += &format!("{name}: {found:?} {stat:?}\n{told}");
+        }
+        out
     }
 
     /// Steps that the journal called done before a death were not carried out after it (I4). Bytes that were in flight

@@ -77,6 +77,7 @@ pub fn setup(files: u64, mib: u64, clients: usize) -> Setup {
         clients,
         limits: Limits { pause: Duration::from_millis(4), ..Limits::default() },
         deadline: Duration::from_secs(90),
+        log_events: false,
     }
 }
 

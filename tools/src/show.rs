@@ -3,10 +3,10 @@
 
 use crate::line::{Line, Style};
 use journal_format::event::{
-    Adopted, Caller, CopyFailed, Event, FilerFound, ListedEntry, LocationSpec, PartDone, Range, RangeDone, Replaced,
-    What,
+    AccessRule, Adopted, Caller, CopyFailed, Event, FilerFound, ListedEntry, LocationSpec, PartDone, Range, RangeDone,
+    Replaced, What,
 };
-use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, Time};
+use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde_json::Value;
 use std::fmt::Write;
 use std::net::Ipv6Addr;
@@ -101,7 +101,7 @@ macro_rules! record {
     };
 }
 number!(u16, u32, u64);
-id!(FilerId, JobId, JunctionId, LocationId, NodeId, Lsn);
+id!(FilerId, JobId, JunctionId, LocationId, NodeId, PolicyId, Lsn);
 record! {
     FilerFound { can_chown, can_mknod, has_xattrs, has_holes, time_granularity_ns }
     Replaced { node, kind, last }
@@ -133,6 +133,11 @@ impl<T: Show> Show for Option<T> {
 
     fn is_null(&self) -> bool {
         self.is_none()
+    }
+}
+impl Show for AccessRule {
+    fn show(&self, to: &mut Line) {
+        to.string(&self.to_string());
     }
 }
 impl Show for Time {
@@ -258,7 +263,7 @@ impl<T: Show> Show for [T] {
         to.close(b']');
     }
 }
-lists!(ListedEntry, Adopted, Range, RangeDone, CopyFailed);
+lists!(AccessRule, ListedEntry, Adopted, Range, RangeDone, CopyFailed);
 impl Show for Vec<(NodeId, Identity)> {
     fn show(&self, to: &mut Line) {
         to.open(b'[');
@@ -306,6 +311,12 @@ pub fn fields(event: &Event, to: &mut Line) {
             fields!(to, e; location, root, mtime, ctime);
         }
         Event::JunctionRemoved(e) => fields!(to, e; junction),
+        Event::JunctionModified(e) => fields!(to, e; junction, access, suspended),
+        Event::PolicySet(e) => {
+            fields!(to, e; policy, name);
+            to.field("rules", &e.rules);
+        }
+        Event::PolicyRemoved(e) => fields!(to, e; policy),
         Event::JunctionSwitched(e) => fields!(to, e; junction, job, from, to, epoch),
         Event::JobCreated(e) => {
             to.field("job", &e.job);

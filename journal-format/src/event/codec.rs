@@ -5,8 +5,8 @@
 
 use super::{
     Adopt, CopyDone, CopyRange, Cursor, Durable, Event, Failed, FilerAdded, FilerRemoved, InSync, JobCreated,
-    JobStateChanged, JournalCreated, JunctionAdded, JunctionRemoved, JunctionSwitched, Link, ListBegin, Listed, Made,
-    Make, OutOfSync, Partial, Remove, Rename, SetAttr, Write,
+    JobStateChanged, JournalCreated, JunctionAdded, JunctionModified, JunctionRemoved, JunctionSwitched, Link,
+    ListBegin, Listed, Made, Make, OutOfSync, Partial, PolicyRemoved, PolicySet, Remove, Rename, SetAttr, Write,
 };
 use crate::ids::Identity;
 use rkyv::rancor;
@@ -122,6 +122,9 @@ table! {
     64, 1 => JunctionAdded,
     65, 1 => JunctionRemoved,
     66, 1 => JunctionSwitched,
+    67, 1 => JunctionModified,
+    72, 1 => PolicySet,
+    73, 1 => PolicyRemoved,
     80, 1 => JobCreated,
     81, 1 => JobStateChanged,
     96, 1 => ListBegin,
@@ -203,6 +206,7 @@ fn check_bounds(event: &Event) -> Result<(), Error> {
         Event::Made(e) => e.objects.iter().try_for_each(|(_, id)| identity(id)),
         Event::JunctionAdded(e) => identity(&e.location.root),
         Event::JobCreated(e) => identity(&e.destination.root),
+        Event::PolicySet(e) => bound(e.rules.len() <= PolicySet::RULES_MAX, "too many rules"),
         Event::Write(_)
         | Event::SetAttr(_)
         | Event::Make(_)
@@ -214,6 +218,8 @@ fn check_bounds(event: &Event) -> Result<(), Error> {
         | Event::FilerAdded(_)
         | Event::FilerRemoved(_)
         | Event::JunctionRemoved(_)
+        | Event::JunctionModified(_)
+        | Event::PolicyRemoved(_)
         | Event::JunctionSwitched(_)
         | Event::JobStateChanged(_)
         | Event::ListBegin(_)

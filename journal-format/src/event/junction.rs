@@ -1,6 +1,6 @@
 //! Junctions.
 
-use crate::ids::{FilerId, Identity, JobId, JunctionId, LocationId, NodeId, Time};
+use crate::ids::{FilerId, Identity, JobId, JunctionId, LocationId, NodeId, PolicyId, Time};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// A location as it is first named: filer, and the subdirectory of its export.
@@ -38,6 +38,17 @@ pub struct JunctionAdded {
 pub struct JunctionRemoved {
     /// Which.
     pub junction: JunctionId,
+}
+
+/// What an operator may change of a junction, all of it as it is from here on.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct JunctionModified {
+    /// Which.
+    pub junction: JunctionId,
+    /// Who may; none: the built-in `local`.
+    pub access: Option<PolicyId>,
+    /// Its clients are asked to wait (JUKEBOX).
+    pub suspended: bool,
 }
 
 /// The one instant of a switch: before it every operation went to `from`, after it every one goes to `to` (I5).

@@ -7,6 +7,7 @@ pub mod job;
 pub mod junction;
 #[expect(missing_docs, reason = "the derive leaves the fields of archived variants undocumented")]
 pub mod node;
+pub mod policy;
 pub mod position;
 #[doc(hidden)]
 pub mod samples;
@@ -16,6 +17,7 @@ pub use filer::*;
 pub use job::*;
 pub use junction::*;
 pub use node::*;
+pub use policy::*;
 pub use position::*;
 
 /// Every event the format can express, one variant per record kind.
@@ -49,6 +51,12 @@ pub enum Event {
     JunctionAdded(JunctionAdded),
     /// A junction removed.
     JunctionRemoved(JunctionRemoved),
+    /// What an operator may change of a junction was changed.
+    JunctionModified(JunctionModified),
+    /// An access policy was added, or its rules changed.
+    PolicySet(PolicySet),
+    /// An access policy was removed.
+    PolicyRemoved(PolicyRemoved),
     /// A junction points to another location from here on.
     JunctionSwitched(JunctionSwitched),
     /// A job created.

@@ -1,7 +1,7 @@
 //! One event and more of every kind, always the same, for the tests of this crate, of the tools and for golden journals.
 
 use super::*;
-use crate::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, Time};
+use crate::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, PolicyId, Time};
 
 fn caller() -> Caller {
     let addr = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 7];
@@ -152,6 +152,25 @@ fn facts() -> Vec<Event> {
             ctime: Time(2),
         }),
         Event::JunctionRemoved(JunctionRemoved { junction: JunctionId(1) }),
+        Event::PolicySet(PolicySet {
+            policy: PolicyId(1),
+            name: "lab".into(),
+            rules: vec![AccessRule {
+                addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 0],
+                prefix: 104,
+                access: Access::ReadOnly,
+                squash: Squash::Root,
+                anon_uid: 65534,
+                anon_gid: 65534,
+                privileged_port: true,
+            }],
+        }),
+        Event::JunctionModified(JunctionModified {
+            junction: JunctionId(1),
+            access: Some(PolicyId(1)),
+            suspended: true,
+        }),
+        Event::PolicyRemoved(PolicyRemoved { policy: PolicyId(1) }),
         Event::JunctionSwitched(JunctionSwitched {
             junction: JunctionId(1),
             job: JobId(1),

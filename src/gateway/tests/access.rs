@@ -120,3 +120,42 @@ async fn mounting_gives_handles_that_work_and_lists_say_so() {
     }
     assert_eq!(dump(client.mount(&mount::Args::Dump).await).len(), Limits::MOUNTS_MAX);
 }
+
+fn set_rules(world: &World, rules: &[&str]) {
+    *world.double.state.lock() = Arc::new(super::super::access::tests::state(rules));
+}
+
+async fn status_of(world: &World, peer: &str, args: &Args) -> nfsstat3 {
+    answer(world, peer, nfs3::PROGRAM, args.procedure(), encoded(args)).await.get().unwrap()
+}
+
+#[tokio::test]
+async fn a_policy_is_asked_at_every_call_and_its_change_counts_at_once() {
+    let world = world().await;
+    let (get, make) = (Args::GetAttr(world.root()), world.create(b"new"));
+    let (inside, outside, high) = ("10.0.0.1:700", "11.0.0.1:700", "10.0.0.1:5000");
+    set_rules(&world, &["10.0.0.0/8=ro"]);
+    assert!(matches!(status_of(&world, inside, &get).await, nfsstat3::NFS3_OK));
+    assert!(matches!(status_of(&world, inside, &make).await, nfsstat3::NFS3ERR_ROFS));
+    assert!(matches!(status_of(&world, outside, &get).await, nfsstat3::NFS3ERR_ACCES));
+    assert!(matches!(status_of(&world, high, &get).await, nfsstat3::NFS3ERR_ACCES), "not from a privileged port");
+    set_rules(&world, &["10.0.0.0/8=rw,all_squash,anonuid=77,anongid=78,insecure"]);
+    assert!(matches!(status_of(&world, high, &make).await, nfsstat3::NFS3_OK));
+    let call = world.double.last_call.lock().clone().unwrap();
+    assert_eq!((call.uid, call.gid, call.gids), (77, 78, vec![]));
+    // The handle is as good as it was; the address is not.
+    set_rules(&world, &["10.0.0.1=none", "10.0.0.0/8=rw"]);
+    assert!(matches!(status_of(&world, inside, &get).await, nfsstat3::NFS3ERR_ACCES));
+    assert!(matches!(status_of(&world, "10.0.0.2:700", &get).await, nfsstat3::NFS3_OK));
+}
+
+#[tokio::test]
+async fn exports_show_what_the_caller_may_mount_and_nothing_else() {
+    let world = world().await;
+    set_rules(&world, &["10.0.0.0/8=ro"]);
+    for (peer, seen) in [("10.0.0.1:700", vec![text("/"), text("/j")]), ("127.0.0.1:700", vec![text("/")])] {
+        let mut exports = answer(&world, peer, mount::PROGRAM, 5, Bytes::new()).await;
+        let exports = get_list::<ExportEntry>(&mut exports, 9).unwrap();
+        assert_eq!(exports.into_iter().map(|e| e.path).collect::<Vec<_>>(), seen, "{peer}");
+    }
+}

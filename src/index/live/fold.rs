@@ -84,9 +84,10 @@ impl Fold<'_> {
             Event::JunctionAdded(event) => self.junction_added(event)?,
             // A removed junction's nodes stay: its handles must not lead anywhere, which State sees to, and its ids are
             // not used again.
-            Event::JunctionRemoved(_) | Event::JunctionSwitched(_) => {}
+            Event::JunctionRemoved(_) | Event::JunctionSwitched(_) | Event::JunctionModified(_) => {}
             Event::Failed(_) | Event::Partial(_) | Event::Made(_) => {}
             Event::FilerAdded(_) | Event::FilerRemoved(_) | Event::JobCreated(_) | Event::JobStateChanged(_) => {}
+            Event::PolicySet(_) | Event::PolicyRemoved(_) => {}
             Event::ListBegin(_) | Event::Listed(_) | Event::CopyRange(_) | Event::CopyDone(_) => {}
             Event::Cursor(_)
             | Event::OutOfSync(_)

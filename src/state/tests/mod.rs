@@ -2,6 +2,7 @@
 
 mod fold;
 mod matrix;
+mod policies;
 mod refusals;
 
 use super::*;
@@ -47,6 +48,7 @@ pub(super) fn add_junction(path: &str, at: &str) -> Command {
         node: NodeId(100),
         mtime: Time(5),
         ctime: Time(6),
+        access: None,
     }
 }
 

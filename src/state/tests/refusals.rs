@@ -54,7 +54,8 @@ fn junction_paths_are_absolute_and_made_of_names() {
     let Command::AddJunction { filer, subdir, root, node, mtime, ctime, .. } = add_junction("/x", "old:/b") else {
         panic!()
     };
-    let raw = Command::AddJunction { path: vec![b"a/b".to_vec()], filer, subdir, root, node, mtime, ctime };
+    let raw =
+        Command::AddJunction { path: vec![b"a/b".to_vec()], filer, subdir, root, node, mtime, ctime, access: None };
     says(&w, &raw, "'a/b' cannot be a name");
 }
 

@@ -106,7 +106,16 @@ impl World {
         let node = NodeId(number);
         let path = vec![name.as_bytes().to_vec()];
         let (mtime, ctime) = (Time(1), Time(1));
-        let add = Command::AddJunction { path, filer: name.into(), subdir: vec![], root: root.id, node, mtime, ctime };
+        let add = Command::AddJunction {
+            path,
+            filer: name.into(),
+            subdir: vec![],
+            root: root.id,
+            node,
+            mtime,
+            ctime,
+            access: None,
+        };
         self.command(add).await;
         let state = self.core.ledger.state();
         let junction = state.junction_by_path(&[name.as_bytes().to_vec()]).unwrap().0;

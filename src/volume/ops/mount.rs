@@ -1,10 +1,12 @@
 //! What MOUNT asks: directories by path, and the list of exports.
 
+use crate::state::State;
 use crate::volume::Volume;
 use crate::volume::resolve::check_bytes;
 use crate::volume::types::{Answer, NodeRef, Status};
 use crate::volume::virtuals::{ROOT, TREE};
 use journal_format::ids::{JunctionId, Kind};
+use std::sync::Arc;
 
 impl Volume {
     /// A directory by its client path, above, at or below a junction. Whether the caller may is the export policy's
@@ -28,6 +30,12 @@ impl Volume {
             return Err(Status::NotDir);
         }
         Ok(at)
+    }
+
+    /// Junctions and policies as they are now.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        self.ledger.state()
     }
 
     /// Every junction with its path.

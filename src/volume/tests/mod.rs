@@ -83,6 +83,8 @@ async fn world_of(filer: Memory) -> World {
         root: ROOT,
         epoch: 1,
         added: Time(1),
+        access: None,
+        suspended: false,
     };
     state.junctions.insert(J, junction);
     state.tree.get_mut(&virtuals::ROOT).unwrap().children.insert(b"data".to_vec(), Child::Junction(J));
