@@ -55,7 +55,7 @@ impl Lane {
     fn made(&mut self, reply: &Reply, dir: Nid, name: Bytes, new: New) -> Result<Nid, Error> {
         self.expect(reply, &[status::OK])?;
         let node = self.tree.take_nid();
-        self.record(&reply, Change::Make { dir, name, node, new: Box::new(new) }, Vec::new());
+        self.record(reply, Change::Make { dir, name, node, new: Box::new(new) }, Vec::new());
         self.learn_handle(node, reply.fh.clone())?;
         self.see(node, "new", reply.attr.as_ref())?;
         let mut times = self.see_dir(dir, &reply.wcc.after)?;

@@ -167,7 +167,7 @@ impl World {
         let last = self.segments().into_iter().rfind(|path| is_segment(path)).unwrap();
         let first = self.disk.blocks_of(&last)[0].start;
         // Among the first records of the segment, out of reach of what is read with its header.
-        let unreadable = vec![first + BAD..first + BAD + 4096];
+        let unreadable = std::iter::once(first + BAD..first + BAD + 4096).collect();
         self.disk.set_faults(Faults { unreadable, ..Faults::default() });
         let said = self.service.start().await.expect_err("a block cannot be read, and it serves").to_string();
         let fired = self.disk.fired();

@@ -108,6 +108,7 @@ async fn run(dir: &Path, seed: u64) -> Run {
         clients: 2,
         limits: Limits { pause: Duration::from_millis(4), ..Limits::default() },
         deadline: Duration::from_secs(90),
+        log_events: false,
     };
     let mut rig = Rig::new(&service(), dir, &["old", "new"], setup).await.unwrap();
     let journal = rig.service.journal();
