@@ -53,6 +53,16 @@ pub(super) fn fields(document: &Value, keys: &[&str]) -> String {
     keys.iter().map(|key| format!("{:1$}  {2}\n", key.replace('_', " "), width, field(document, key))).collect()
 }
 
+/// Microseconds for people.
+pub(super) fn duration(us: u64) -> String {
+    let tenths = |unit: u64| format!("{}.{}", us / unit, us % unit * 10 / unit);
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{} ms", tenths(1_000)),
+        _ => format!("{} s", tenths(1_000_000)),
+    }
+}
+
 /// Bytes for people.
 pub(super) fn size(bytes: u64) -> String {
     let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -76,6 +86,14 @@ mod tests {
         let row = |v: Value| [field(&v, "a"), field(&v, "b")];
         let rows = [row(json!({"a": "long one", "b": 1})), row(json!({"a": null, "b": ["x", "y"]}))];
         assert_eq!(table(["A", "B"], &rows), "A         B\nlong one  1\n-         x, y\n");
+    }
+
+    #[test]
+    fn durations_have_the_unit_that_fits() {
+        assert_eq!(duration(0), "0 µs");
+        assert_eq!(duration(999), "999 µs");
+        assert_eq!(duration(12_345), "12.3 ms");
+        assert_eq!(duration(61_000_000), "61.0 s");
     }
 
     #[test]

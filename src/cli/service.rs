@@ -1,6 +1,6 @@
 //! `tain serve`, `tain demo`, `tain check-config`, `tain status`
 
-use super::output::{field, items, size};
+use super::output::{duration, field, items, size, table};
 use super::{Context, DemoArgs, Done, Failure, filer, job, junction, print, wired};
 use crate::config::{Append, Config};
 use serde_json::{Value, json};
@@ -93,5 +93,21 @@ fn lines(status: &Value) -> String {
             out += &format!("\n{}", lines(part(key)));
         }
     }
+    let procedures = items(part("procedures"));
+    if !procedures.is_empty() {
+        out += &format!("\n{}", times(procedures));
+    }
     out
+}
+
+/// How long calls take, the most frequent first.
+fn times(procedures: &[Value]) -> String {
+    let number = |p: &Value, key: &str| p.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let mut procedures: Vec<&Value> = procedures.iter().collect();
+    procedures.sort_by_key(|p| std::cmp::Reverse(number(p, "calls")));
+    let row = |p: &&Value| {
+        let time = |key| duration(number(p, key));
+        [field(p, "name"), number(p, "calls").to_string(), time("median_us"), time("p99_us"), time("longest_us")]
+    };
+    table(["CALL", "COUNT", "MEDIAN", "99 %", "LONGEST"], &procedures.iter().map(row).collect::<Vec<_>>())
 }

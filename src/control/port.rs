@@ -75,6 +75,18 @@ pub struct ServiceStatus {
     pub pins: Vec<JournalPin>,
     /// What is wrong now, one sentence each ("junction /a: its primary is down: …").
     pub problems: Vec<String>,
+    /// How long clients' calls took since the start, by procedure; of those that were called.
+    pub procedures: Vec<ProcedureTimes>,
+}
+
+/// Times are microseconds; the median and the 99th percentile are exact to a fifth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcedureTimes {
+    pub name: &'static str,
+    pub calls: u64,
+    pub median_us: u64,
+    pub p99_us: u64,
+    pub longest_us: u64,
 }
 
 /// A location's cursor keeps the journal from there on.

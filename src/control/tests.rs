@@ -92,6 +92,7 @@ impl Port for Double {
             journal_refusals: 0,
             pins: Vec::new(),
             problems: self.problems.lock().clone(),
+            procedures: vec![ProcedureTimes { name: "READ", calls: 2, median_us: 1, p99_us: 2, longest_us: 3 }],
         }
     }
     fn replayer(&self, _: LocationId) -> Option<ReplayerStatus> {
@@ -428,6 +429,8 @@ async fn status_is_healthy_until_something_is_wrong() {
     let status = s.get("/status").await;
     assert_eq!((&status["healthy"], &status["journal"]["durable_lsn"]), (&json!(true), &json!(10)));
     assert_eq!(status["junctions"][0]["path"], json!("/data/a"));
+    let read = json!({"name": "READ", "calls": 2, "median_us": 1, "p99_us": 2, "longest_us": 3});
+    assert_eq!(status["procedures"], json!([read]));
     assert_eq!(s.call("GET", "/healthz", "").await, (200, json!({"healthy": true})));
 
     s.created("/jobs", move_to("new:/a")).await;

@@ -1,7 +1,7 @@
 //! State as JSON with stable field names.
 
 use super::commands::users;
-use super::{JournalPin, Port, ReplayerStatus};
+use super::{JournalPin, Port, ProcedureTimes, ReplayerStatus};
 use crate::state::jobs::{self, HasEnded};
 use crate::state::{Filer, Job, Junction, State, policies, text};
 use journal_format::event::JobState;
@@ -163,6 +163,17 @@ pub(super) fn status(port: &dyn Port) -> Value {
         "junctions": junctions(&state, service.nfs),
         "policies": self::policies(&state),
         "jobs": jobs(&state, port),
+        "procedures": service.procedures.iter().map(procedure).collect::<Vec<_>>(),
+    })
+}
+
+fn procedure(it: &ProcedureTimes) -> Value {
+    json!({
+        "name": it.name,
+        "calls": it.calls,
+        "median_us": it.median_us,
+        "p99_us": it.p99_us,
+        "longest_us": it.longest_us,
     })
 }
 

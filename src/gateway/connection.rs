@@ -114,8 +114,11 @@ fn start(shared: Arc<Shared>, peer: SocketAddr, replies: mpsc::Sender<Outgoing>,
         let (frame, last) = match todo {
             Todo::Deny(xid, denial) => (denied(xid, denial).finish(), false),
             Todo::Call(header, args) => {
-                let (xid, procedure) = (header.xid, header.procedure);
-                match caught(shared.answer(peer, header, args)).await {
+                let (xid, program, procedure) = (header.xid, header.program, header.procedure);
+                let begun = Instant::now();
+                let answer = caught(shared.answer(peer, header, args)).await;
+                shared.timing.observe(peer, program, procedure, begun.elapsed());
+                match answer {
                     Some(frame) => (frame, false),
                     None => {
                         count(&shared.stats.panics);

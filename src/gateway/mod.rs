@@ -40,6 +40,7 @@ mod refilled;
 mod seats;
 mod server;
 pub mod status;
+pub mod timing;
 
 pub use backend::Backend;
 pub use drc::Drc;
@@ -93,6 +94,7 @@ pub(crate) struct Shared {
     seats: seats::Seats,
     limits: Limits,
     stats: Arc<Stats>,
+    timing: Arc<timing::Timing>,
     /// Calls running, over all connections.
     calls: Arc<Semaphore>,
     /// Bytes of large requests in memory.
@@ -121,6 +123,7 @@ impl Gateway {
             mounts: mount::Mounts::default(),
             seats: seats::Seats::default(),
             stats: Arc::default(),
+            timing: Arc::default(),
             calls: Arc::new(Semaphore::new(limits.calls_all as usize)),
             request_bytes: Arc::new(Semaphore::new(limits.request_bytes_all as usize)),
             stranger_bytes: Arc::new(Semaphore::new(limits.stranger_bytes_all as usize)),
@@ -133,6 +136,11 @@ impl Gateway {
     #[must_use]
     pub fn stats(&self) -> Arc<Stats> {
         self.shared.stats.clone()
+    }
+
+    #[must_use]
+    pub fn timing(&self) -> Arc<timing::Timing> {
+        self.shared.timing.clone()
     }
 }
 

@@ -95,12 +95,14 @@ pub async fn run(config: Config) -> Result<()> {
     let backend: Arc<dyn Backend> = volume;
     let identity = Identity { handle_key, journal_id: journal.id() };
     let gateway = Gateway::new(backend, identity, drc, Limits::for_process());
+    let timing = gateway.timing();
     let mut gateway = tokio::spawn(gateway.serve(listener, stopped.clone()));
     let port = Arc::new(ServicePort {
         core: core.clone(),
         board: board.clone(),
         ids,
         nfs,
+        timing,
         hard_limit: config.journal.hard_limit,
     });
     let mut until = stopped.clone();

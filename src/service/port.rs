@@ -1,9 +1,10 @@
 //! The running service as control sees it.
 
 use crate::checkpoint;
-use crate::control::{JournalPin, Port, ReplayerStatus, ServiceStatus};
+use crate::control::{JournalPin, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
 use crate::core::{Core, blocking};
 use crate::filer::{self, CoreFiler, Probe, registry};
+use crate::gateway::timing::{Figures, Timing};
 use crate::journal::Appended;
 use crate::ledger::CommandError;
 use crate::state::{Command, Role, State};
@@ -27,7 +28,13 @@ pub struct ServicePort {
     pub board: Arc<Board>,
     pub ids: Arc<NodeIds>,
     pub nfs: SocketAddr,
+    pub timing: Arc<Timing>,
     pub hard_limit: u64,
+}
+
+fn times(of: Figures) -> ProcedureTimes {
+    let Figures { name, calls, median_us, p99_us, longest_us } = of;
+    ProcedureTimes { name, calls, median_us, p99_us, longest_us }
 }
 
 #[async_trait]
@@ -95,6 +102,7 @@ impl Port for ServicePort {
             journal_refusals: journal.stats().refusals,
             pins: self.pins(end_lsn),
             problems: self.problems(),
+            procedures: self.timing.figures().into_iter().map(times).collect(),
         }
     }
 
