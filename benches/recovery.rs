@@ -6,7 +6,8 @@
 //! back as it was before that start, and it starts once more: the filer then has it all, as after `kill -9`. (Not where
 //! what was made is moved on: a service that was killed would have journaled each `Made` before that.)
 //!
-//! `TAIN_BENCH_DIR` chooses the disk (default: `target/`); `TAIN_BENCH_ONLY` one case out of `data`, `names`, `files`;
+//! `TAIN_BENCH_DIR` chooses the disk (default: `target/`; where very many files were removed a moment ago ext4 takes long
+//! to find a free inode, so let it be a fresh file system); `TAIN_BENCH_ONLY` one case out of `data`, `names`, `files`;
 //! `TAIN_BENCH_FILES` the larger number of files of the last (default 1,000,000, which takes minutes).
 #![allow(
     clippy::unwrap_used,
