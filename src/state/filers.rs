@@ -4,7 +4,7 @@ use super::{Filer, Refusal, Role, State, fresh, text};
 use journal_format::event::{Event, FilerAdded, FilerFound, FilerRemoved};
 use journal_format::ids::FilerId;
 
-/// Longest filer name, bytes.
+/// Longest name of a filer or policy, bytes.
 pub const NAME_MAX: usize = 64;
 /// Most filers at a time; the next one is refused.
 pub const FILERS_MAX: usize = 1000;
@@ -12,7 +12,7 @@ pub const FILERS_MAX: usize = 1000;
 const URL_MAX: usize = 4096;
 
 pub(super) fn add(state: &State, name: &str, url: &str, root: &[u8], found: FilerFound) -> Result<Vec<Event>, Refusal> {
-    check_name(name)?;
+    check_name("filer", name)?;
     if state.filer_by_name(name).is_some() {
         return Err(Refusal::new(
             format!("a filer named '{name}' is there already"),
@@ -37,11 +37,12 @@ pub(super) fn add(state: &State, name: &str, url: &str, root: &[u8], found: File
     Ok(vec![Event::FilerAdded(event)])
 }
 
-fn check_name(name: &str) -> Result<(), Refusal> {
+/// A name that an operator gives, of a filer or of what else `of` says.
+pub(super) fn check_name(of: &str, name: &str) -> Result<(), Refusal> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(legal) {
         return Err(Refusal::new(
-            format!("'{}' cannot be a filer's name", text::escape(name.as_bytes())),
+            format!("'{}' cannot be a {of}'s name", text::escape(name.as_bytes())),
             format!("use 1 to {NAME_MAX} of the characters A-Z a-z 0-9 . _ -"),
         ));
     }

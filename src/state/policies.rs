@@ -1,13 +1,11 @@
 //! Access policies: which clients may what. A junction without one has the built-in `local`, which is no policy of State.
 
-use super::{Junction, Policy, Refusal, State, fresh, junctions, text};
+use super::{Junction, Policy, Refusal, State, filers, fresh, junctions, text};
 use journal_format::event::{AccessRule, Event, JunctionModified, PolicyRemoved, PolicySet};
 use journal_format::ids::{JunctionId, PolicyId};
 
 /// Most policies at a time; the next one is refused.
 pub const POLICIES_MAX: usize = 256;
-/// Longest name, bytes.
-pub const NAME_MAX: usize = 64;
 /// The built-in policy: loopback addresses only, read-write, no squash, any port.
 pub const LOCAL: &str = "local";
 
@@ -40,13 +38,7 @@ fn set(policy: PolicyId, name: &str, rules: &[AccessRule]) -> Event {
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(legal) {
-        return Err(Refusal::new(
-            format!("'{}' cannot be a policy's name", text::escape(name.as_bytes())),
-            format!("use 1 to {NAME_MAX} of the characters A-Z a-z 0-9 . _ -"),
-        ));
-    }
+    filers::check_name("policy", name)?;
     if name == LOCAL {
         return Err(Refusal::new(
             "'local' is the built-in policy: loopback addresses only, read-write, no squash, any port",

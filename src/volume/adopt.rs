@@ -84,7 +84,7 @@ impl Volume {
         if rec.kind != Kind::Dir {
             return Err(Status::NotDir);
         }
-        let location = self.primary(dir.junction)?;
+        let location = self.location_of(dir.junction)?;
         let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         let mut from = 0;
         loop {
@@ -121,7 +121,7 @@ impl Volume {
     }
 
     async fn adopt_name(&self, permit: Permit, dir: NodeRef, name: Vec<u8>) -> Result<Option<Entry>, Status> {
-        let location = self.primary(dir.junction)?;
+        let location = self.location_of(dir.junction)?;
         let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         // Without the locks first: most names that nobody knows are not there, and are not waited for.
         if meet_one(&location, &obj, &name).await?.is_none() {

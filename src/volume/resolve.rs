@@ -121,22 +121,24 @@ pub(super) struct LockedNames {
 const NAME_TRIES: usize = 16;
 
 impl Volume {
-    /// The location that the junction points to now; of one that is suspended clients wait. A mutation asks behind its
-    /// permit only.
+    /// The location that the junction points to now, for a client; of one that is suspended clients wait. A mutation asks
+    /// behind its permit only.
     pub(super) fn primary(&self, junction: JunctionId) -> Result<Arc<Location>, Status> {
-        let state = self.ledger.state();
-        let found = state.junctions.get(&junction).ok_or(Status::Stale)?;
-        if found.suspended {
-            return Err(Status::Jukebox);
-        }
-        self.locations.get(found.primary).ok_or(Status::Jukebox)
+        let suspended = self.ledger.state().junctions.get(&junction).is_some_and(|found| found.suspended);
+        if suspended { Err(Status::Jukebox) } else { self.location_of(junction) }
+    }
+
+    /// The same for what jobs ask as well: they go on while clients wait.
+    pub(super) fn location_of(&self, junction: JunctionId) -> Result<Arc<Location>, Status> {
+        let primary = self.ledger.state().junctions.get(&junction).ok_or(Status::Stale)?.primary;
+        self.locations.get(primary).ok_or(Status::Jukebox)
     }
 
     /// The index's record of a node of this junction.
     pub(super) fn rec(&self, at: NodeRef) -> Result<NodeRec, Status> {
         let Some(rec) = self.live.node(at.node)? else {
             // Of a primary that has not been redone yet the index lacks the last operations: then the client waits.
-            return self.primary(at.junction).and(Err(Status::Stale));
+            return self.location_of(at.junction).and(Err(Status::Stale));
         };
         if rec.junction == at.junction { Ok(rec) } else { Err(Status::Stale) }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::filer::ErrorKind;
-use journal_format::event::{Failed, PartDone, Partial};
+use journal_format::event::{Failed, JunctionModified, PartDone, Partial};
 use std::time::Duration;
 
 fn failed(w: &World) -> Vec<Failed> {
@@ -322,5 +322,23 @@ async fn a_rename_to_a_name_that_the_filer_denied_replaces_nothing() {
     w.filer.set_fault(None);
     assert_eq!(w.filer.lookup(&top, b"there").await.unwrap().id, there.id);
     assert_eq!(w.names(ROOT_REF).await, ["f", "there"]);
+    w.assert_at_rest().await;
+}
+
+/// A job completes directories through the same door as clients.
+#[tokio::test]
+async fn while_a_junction_is_suspended_clients_wait_and_a_job_still_reads_its_directories() {
+    let w = world().await;
+    let top = w.top().await;
+    w.put(&top, "f", What::File).await;
+    let suspend = |suspended| Event::JunctionModified(JunctionModified { junction: J, access: None, suspended });
+    w.volume.ledger.append(&suspend(true)).await.unwrap();
+    assert_eq!(listed(&w).await, Err(Status::Jukebox));
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Err(Status::Jukebox));
+    assert_eq!(w.volume.complete(J, ROOT).await, Ok(()));
+    assert_eq!(w.count(|e| matches!(e, Event::Adopt(a) if a.complete)), 1);
+    assert_eq!(listed(&w).await, Err(Status::Jukebox), "what the index knows is not told either");
+    w.volume.ledger.append(&suspend(false)).await.unwrap();
+    assert_eq!(listed(&w).await, Ok(1));
     w.assert_at_rest().await;
 }
