@@ -13,8 +13,10 @@ use crate::wire::xdr::{Frame, Reader, Writer};
 use crate::wire::{mount, rpc::Credential};
 use std::net::SocketAddr;
 
-/// Reply bytes that a call without data may need: attributes, a handle, a symlink's text.
+/// Reply bytes that a call without data may need: attributes and a handle.
 const SMALL_REPLY: usize = 4 << 10;
+/// A symbolic link's text.
+const SYMLINK_BYTES: u32 = 4 << 10;
 /// The lists of MOUNT.
 const LIST_REPLY: usize = 64 << 10;
 
@@ -27,6 +29,7 @@ pub(super) fn reply_max(header: &CallHeader, args: &Reader) -> usize {
         Some(Ok(Args::Read(a))) => a.count.min(READ_MAX),
         Some(Ok(Args::Readdir(a))) => a.count.min(READDIR_MAX),
         Some(Ok(Args::ReaddirPlus(a))) => a.maxcount.min(READDIR_MAX),
+        Some(Ok(Args::Readlink(_))) => SYMLINK_BYTES,
         _ => 0,
     };
     data as usize + SMALL_REPLY
@@ -70,6 +73,10 @@ impl Shared {
                 return w.finish();
             }
         };
+        if modifies(&args) && session.read_only {
+            session.refuse_read_only(&args, &mut w).await;
+            return w.finish();
+        }
         if !modifies(&args) {
             count(&self.stats.calls);
             session.run(args, &mut w).await;
@@ -121,11 +128,9 @@ impl Shared {
             Some(handle) => self.open(peer, handle)?,
             None => (node, grant),
         };
-        if modifies(args) && (grant.read_only || other_grant.read_only) {
-            return Err(Status::RoFs);
-        }
+        let read_only = grant.read_only || other_grant.read_only;
         let call = caller(peer, header, sum, grant, &header.credential);
-        Ok(Session { shared: self, call, peer, node, other })
+        Ok(Session { shared: self, call, peer, node, other, read_only })
     }
 
     fn open(&self, peer: SocketAddr, handle: &Fh) -> Result<(NodeRef, Grant), Status> {

@@ -1,6 +1,6 @@
 //! What a name in an argument may be. The volume and the filers check again; what stops here costs nothing.
 
-use crate::volume::types::{NAME_MAX, PATH_MAX, Status};
+use crate::volume::types::{NAME_MAX, SYMLINK_MAX, Status};
 use crate::wire::nfs3::Name;
 
 /// A name to look for: `.` and `..` are.
@@ -42,7 +42,7 @@ pub fn removable_dir(name: &Name) -> Result<&[u8], Status> {
 pub fn target(text: &Name) -> Result<&[u8], Status> {
     match &text.0[..] {
         b"" => Err(Status::Inval),
-        text if text.len() > PATH_MAX => Err(Status::NameTooLong),
+        text if text.len() > SYMLINK_MAX => Err(Status::NameTooLong),
         text if text.contains(&0) => Err(Status::Inval),
         text => Ok(text),
     }
@@ -73,6 +73,7 @@ mod tests {
         assert_eq!(removable_dir(&name(b"..")), Err(Status::Exist));
         assert_eq!(new(&name(&[0xff; 255])), Ok(&[0xff; 255][..]), "any bytes, up to 255");
         assert_eq!(target(&name(b"../anything")), Ok(&b"../anything"[..]));
-        assert_eq!(target(&name(&[b'x'; 1025])), Err(Status::NameTooLong));
+        assert_eq!(target(&name(&[b'x'; 4095])).map(<[u8]>::len), Ok(4095));
+        assert_eq!(target(&name(&[b'x'; 4096])), Err(Status::NameTooLong));
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Session<'a> {
     pub node: NodeRef,
     /// The second handle of RENAME and LINK; else the first again.
     pub other: NodeRef,
+    /// Nothing may be changed by the caller in one of the two.
+    pub read_only: bool,
 }
 
 impl Shared {
@@ -41,6 +43,11 @@ fn failed_wcc(refused: Refused<Wcc>) -> (nfsstat3, wcc_data) {
 
 fn failed_attr(refused: Refused<Option<Attr>>) -> (nfsstat3, post_op_attr) {
     (nfsstat(refused.status), post(refused.with.as_ref()))
+}
+
+/// wcc of what did not change: nothing proves it, so it has no "before".
+fn after(attr: post_op_attr) -> wcc_data {
+    wcc_data { after: attr, ..wcc_data::default() }
 }
 
 impl Session<'_> {
@@ -72,19 +79,51 @@ impl Session<'_> {
         };
     }
 
+    /// The attributes that go with a refusal, where they can be had.
+    async fn seen(&self, node: NodeRef) -> post_op_attr {
+        post(self.shared.backend.getattr(node).await.ok().as_ref())
+    }
+
+    async fn both(&self) -> (post_op_attr, post_op_attr) {
+        (self.seen(self.node).await, self.seen(self.other).await)
+    }
+
+    /// Arguments that no file system would take are refused with the attributes of what they were meant for.
+    async fn or_attr<T>(&self, asked: Result<T, Status>) -> Res<T, post_op_attr> {
+        match asked {
+            Ok(value) => Ok(value),
+            Err(status) => Err((nfsstat(status), self.seen(self.node).await)),
+        }
+    }
+
+    async fn or_wcc<T>(&self, asked: Result<T, Status>) -> Res<T, wcc_data> {
+        self.or_attr(asked).await.map_err(|(status, attr)| (status, after(attr)))
+    }
+
+    /// A call that changes something, on an export that is read-only.
+    pub async fn refuse_read_only(&self, args: &Args, w: &mut Writer) {
+        let (node, other) = self.both().await;
+        w.put(&nfsstat(Status::RoFs));
+        match args {
+            Args::Rename(_) => w.put(&(after(node), after(other))),
+            Args::Link(_) => w.put(&(node, after(other))),
+            _ => w.put(&after(node)),
+        };
+    }
+
     async fn getattr(&self) -> wire::GetAttrRes {
         self.shared.backend.getattr(self.node).await.map(|a| fattr(&a)).map_err(bare)
     }
 
     async fn setattr(&self, a: wire::SetAttrArgs) -> wire::WccRes {
-        let set = set_attrs(&a.attrs).map_err(bare)?;
-        let guard = a.guard.map(from_time).transpose().map_err(bare)?;
+        let wish = set_attrs(&a.attrs).and_then(|set| Ok((set, a.guard.map(from_time).transpose()?)));
+        let (set, guard) = self.or_wcc(wish).await?;
         let done = self.shared.backend.setattr(&self.call, self.node, set, guard).await;
         done.map(|w| wcc(&w)).map_err(failed_wcc)
     }
 
     async fn lookup(&self, a: wire::DirOp) -> wire::LookupRes {
-        let name = names::existing(&a.name).map_err(bare)?;
+        let name = self.or_attr(names::existing(&a.name)).await?;
         let found = self.shared.backend.lookup(&self.call, self.node, name).await.map_err(failed_attr)?;
         // Out of the tree into a junction, which may be closed to the caller: its root's attributes are its own.
         if found.node.junction != self.node.junction && !self.shared.may(self.peer, found.node.junction) {
@@ -121,7 +160,7 @@ impl Session<'_> {
     async fn write(&self, a: wire::WriteArgs) -> wire::WriteRes {
         let data = a.data.0.slice(..a.data.0.len().min(WRITE_MAX as usize));
         if a.offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_SIZE_MAX) {
-            return Err(bare(Status::FBig));
+            return self.or_wcc(Err(Status::FBig)).await;
         }
         let written = self.shared.backend.write(&self.call, self.node, a.offset, data).await;
         let (count, w) = written.map_err(failed_wcc)?;
@@ -140,19 +179,19 @@ impl Session<'_> {
     }
 
     async fn create(&self, a: wire::CreateArgs) -> wire::MakeRes {
-        let name = names::new(&a.at.name).map_err(bare)?;
-        let how = create_how(&a.how).map_err(bare)?;
+        let asked = names::new(&a.at.name).and_then(|name| Ok((name, create_how(&a.how)?)));
+        let (name, how) = self.or_wcc(asked).await?;
         self.made(self.shared.backend.create(&self.call, self.node, name, how).await)
     }
 
     async fn make(&self, name: &Name, attrs: &sattr3, what: What) -> wire::MakeRes {
-        let name = names::new(name).map_err(bare)?;
-        let attrs = set_attrs(attrs).map_err(bare)?;
+        let asked = names::new(name).and_then(|name| Ok((name, set_attrs(attrs)?)));
+        let (name, attrs) = self.or_wcc(asked).await?;
         self.made(self.shared.backend.make(&self.call, self.node, name, NewNode { what, attrs }).await)
     }
 
     async fn symlink(&self, a: wire::SymlinkArgs) -> wire::MakeRes {
-        let target = names::target(&a.target).map_err(bare)?.to_vec();
+        let target = self.or_wcc(names::target(&a.target)).await?.to_vec();
         self.make(&a.at.name, &a.attrs, What::Symlink { target }).await
     }
 
@@ -162,33 +201,45 @@ impl Session<'_> {
             MknodData::Char(attrs, d) => (attrs, What::Char { major: d.specdata1, minor: d.specdata2 }),
             MknodData::Socket(attrs) => (attrs, What::Socket),
             MknodData::Fifo(attrs) => (attrs, What::Fifo),
-            MknodData::Other(_) => return Err(bare(Status::BadType)),
+            MknodData::Other(_) => return self.or_wcc(Err(Status::BadType)).await,
         };
         self.make(&a.at.name, &attrs, what).await
     }
 
     async fn remove(&self, a: wire::DirOp) -> wire::WccRes {
-        let name = names::removable(&a.name).map_err(bare)?;
+        let name = self.or_wcc(names::removable(&a.name)).await?;
         let done = self.shared.backend.remove(&self.call, self.node, name).await;
         done.map(|w| wcc(&w)).map_err(failed_wcc)
     }
 
     async fn rmdir(&self, a: wire::DirOp) -> wire::WccRes {
-        let name = names::removable_dir(&a.name).map_err(bare)?;
+        let name = self.or_wcc(names::removable_dir(&a.name)).await?;
         let done = self.shared.backend.rmdir(&self.call, self.node, name).await;
         done.map(|w| wcc(&w)).map_err(failed_wcc)
     }
 
     async fn rename(&self, a: wire::RenameArgs) -> wire::RenameRes {
-        let name = names::removable(&a.from.name).map_err(bare)?;
-        let new = names::removable(&a.to.name).map_err(bare)?;
+        let asked = names::removable(&a.from.name).and_then(|name| Ok((name, names::removable(&a.to.name)?)));
+        let (name, new) = match asked {
+            Ok(names) => names,
+            Err(status) => {
+                let (from, to) = self.both().await;
+                return Err((nfsstat(status), (after(from), after(to))));
+            }
+        };
         let both = |(from, to): (Wcc, Wcc)| (wcc(&from), wcc(&to));
         let done = self.shared.backend.rename(&self.call, self.node, name, self.other, new).await;
         done.map(both).map_err(|r| (nfsstat(r.status), both(r.with)))
     }
 
     async fn link(&self, a: wire::LinkArgs) -> wire::LinkRes {
-        let name = names::new(&a.at.name).map_err(bare)?;
+        let name = match names::new(&a.at.name) {
+            Ok(name) => name,
+            Err(status) => {
+                let (file, dir) = self.both().await;
+                return Err((nfsstat(status), (file, after(dir))));
+            }
+        };
         let both = |(attr, dir): (Option<Attr>, Wcc)| (post(attr.as_ref()), wcc(&dir));
         let done = self.shared.backend.link(&self.call, self.node, self.other, name).await;
         done.map(both).map_err(|r| (nfsstat(r.status), both(r.with)))

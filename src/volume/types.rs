@@ -154,7 +154,8 @@ pub const WRITE_MAX: u32 = 1 << 20;
 pub const READDIR_MAX: u32 = 1 << 20;
 pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 pub const NAME_MAX: usize = 255;
-pub const PATH_MAX: usize = 1024;
+/// Longest text of a symbolic link: what Linux takes without the NUL.
+pub const SYMLINK_MAX: usize = 4095;
 pub const LINK_MAX: u32 = 32000;
 
 /// What of MKDIR, SYMLINK, MKNOD is made.

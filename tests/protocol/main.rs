@@ -12,6 +12,7 @@ mod durable;
 mod mount;
 mod names;
 mod starved;
+mod statuses;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_memory_it_ends_or_refuses_and_nothing_that_was_answered_is_lost() {

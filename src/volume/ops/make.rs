@@ -11,14 +11,11 @@ use crate::volume::locks::Guard;
 use crate::volume::resolve::{Seen, Use, attr, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{
-    Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SetTime, Status, Wcc,
+    Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SYMLINK_MAX, SetTime, Status, Wcc,
 };
 use journal_format::event::{self, What};
 use journal_format::ids::{Kind, Time};
 use std::sync::Arc;
-
-/// Longest text of a symbolic link: what Linux takes without the NUL.
-const SYMLINK_MAX: usize = 4095;
 
 /// A directory with one of its names locked, to make something there.
 pub(in crate::volume) struct Place<'a> {
@@ -48,6 +45,8 @@ impl Volume {
         if locked.entries.iter().any(Option::is_some) {
             return Err(Status::Exist);
         }
+        // Before what is to be made is looked at, as Linux does: who may add nothing here is told that.
+        may_add(&call.cred(), &seen.owned())?;
         check_what(call, &location, &new.what)?;
         let before = self.pre_dir(&seen)?;
         let place = Place { permit, guard: locked.guard, location: &location, dir: &seen, before, name };
