@@ -3,6 +3,7 @@
 use super::convert::{bare, create_how, fattr, from_time, post, set_attrs, wcc};
 use super::status::nfsstat;
 use super::{Shared, names, readdir};
+use crate::volume::ops::access::CHANGING;
 use crate::volume::types::*;
 use crate::wire::handle::{Fh, Named};
 use crate::wire::nfs3::{self as wire, Args, Data, MknodData, Name, Res, Stable};
@@ -139,6 +140,8 @@ impl Session<'_> {
     async fn access(&self, a: wire::AccessArgs) -> wire::AccessRes {
         let (granted, attr) =
             self.shared.backend.access(&self.call, self.node, a.access).await.map_err(bare::<post_op_attr>)?;
+        // Else the client would let its programs open for writing what every WRITE refuses.
+        let granted = if self.read_only { granted & !CHANGING } else { granted };
         Ok(wire::AccessOk { attr: post(Some(&attr)), access: granted & a.access })
     }
 

@@ -9,6 +9,7 @@ mod access;
 mod attributes;
 mod data;
 mod durable;
+mod matrix;
 mod mount;
 mod names;
 mod starved;

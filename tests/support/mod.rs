@@ -2,6 +2,8 @@
 //! Tests speak NFS by the demo's client, which shares no code with the service.
 #![allow(dead_code, reason = "each test target uses its part")]
 
+pub mod raw;
+
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -6,8 +6,8 @@ use crate::volume::Volume;
 use crate::volume::types::{Answer, Attr, Call, NodeRef};
 use crate::volume::virtuals::TREE;
 
-/// What nobody is granted in a tree that is read-only.
-const CHANGING: u32 = permission::ACCESS_MODIFY | permission::ACCESS_EXTEND | permission::ACCESS_DELETE;
+/// What nobody is granted in a tree, or by an export, that is read-only.
+pub const CHANGING: u32 = permission::ACCESS_MODIFY | permission::ACCESS_EXTEND | permission::ACCESS_DELETE;
 
 impl Volume {
     pub async fn access(&self, call: &Call, node: NodeRef, mask: u32) -> Answer<(u32, Attr)> {
