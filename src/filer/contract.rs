@@ -43,7 +43,12 @@ use cases;
 
 /// Attributes that the service's own user may give.
 fn attrs(mode: u32) -> MakeAttrs {
-    MakeAttrs { mode, uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    MakeAttrs {
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        inherits: false,
+    }
 }
 
 async fn root(ground: &Ground) -> Object {

@@ -9,7 +9,8 @@
 //! call says that it is down.
 
 use super::{
-    Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result, Stat,
+    AclKind, Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result,
+    Stat,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -156,6 +157,7 @@ forward! {
     rmdir(dir: &Object, name: &[u8]) -> ();
     sync() -> ();
     statfs() -> FsStat;
+    acl(obj: &Object, which: AclKind) -> Option<Bytes>;
     xattrs(obj: &Object) -> Vec<(Vec<u8>, Vec<u8>)>;
     set_xattr(obj: &Object, name: &[u8], value: &[u8]) -> ();
     owner() -> Option<OwnerMarker>;

@@ -74,6 +74,28 @@ pub struct MakeAttrs {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// What is made has the ACLs that its directory's default ACL hands on, with `mode` put on top; else it has none.
+    pub inherits: bool,
+}
+
+/// Which ACL of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AclKind {
+    /// Decides about the object.
+    Access,
+    /// Of a directory: what it hands on to what is made in it.
+    Default,
+}
+
+impl AclKind {
+    /// The extended attribute that holds it, on Linux.
+    #[must_use]
+    pub const fn xattr(self) -> &'static str {
+        match self {
+            Self::Access => "system.posix_acl_access",
+            Self::Default => "system.posix_acl_default",
+        }
+    }
 }
 
 /// A page of a directory.
@@ -154,7 +176,7 @@ pub trait CoreFiler: Send + Sync + 'static {
     async fn set(&self, obj: &Object, changes: Changes) -> Result<()>;
 
     /// Make an object under a name that must be free ([`ErrorKind::Exists`]); its attributes are exactly `attrs`,
-    /// whatever the umask, set-gid directories or default ACLs would say.
+    /// whatever the umask or set-gid directories would say.
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object>;
 
     /// A further name, which must be free.
@@ -183,6 +205,12 @@ pub trait CoreFiler: Send + Sync + 'static {
     async fn xattrs(&self, obj: &Object) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 
     async fn set_xattr(&self, obj: &Object, name: &[u8], value: &[u8]) -> Result<()>;
+
+    /// A POSIX ACL of the object, in the bytes that Linux has for it; `None` where there is none, and on kinds of filers
+    /// that have none. Asked for at every decision about somebody else's object: an implementation makes it cheap.
+    async fn acl(&self, _obj: &Object, _which: AclKind) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
 
     /// The marker on the location's root, if there is one.
     async fn owner(&self) -> Result<Option<OwnerMarker>>;

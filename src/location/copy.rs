@@ -4,7 +4,7 @@
 use super::digest::RangeDigest;
 use super::round::Renew;
 use super::{Location, index_error};
-use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, Result};
+use crate::filer::{AclKind, Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, Result};
 use crate::index::live::Live;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -67,7 +67,7 @@ impl Source {
         if stat.kind != kind {
             return Err(Error::new(ErrorKind::Stale, "copy", format!("node {node} is of another kind than it was")));
         }
-        let attrs = MakeAttrs { mode: stat.mode, uid: stat.uid, gid: stat.gid };
+        let attrs = MakeAttrs { mode: stat.mode, uid: stat.uid, gid: stat.gid, inherits: false };
         Ok(Some((what, attrs, Changes { atime: Some(stat.atime), ..Changes::default() })))
     }
 
@@ -83,6 +83,16 @@ impl Source {
             to.set_xattr(object, &name, &value).await?;
         }
         Ok(())
+    }
+
+    /// The default ACL of a directory that is to be copied.
+    pub async fn default_acl(&self, dir: NodeId) -> Result<Option<Bytes>> {
+        match self.object(dir).await? {
+            Some(object) if self.location.filer.capabilities().xattrs => {
+                self.location.filer.acl(&object, AclKind::Default).await
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Carry a range over, holes as holes. With the last one size, mode and access time are put, too.
@@ -209,7 +219,7 @@ mod tests {
     use journal_format::ids::LocationId;
 
     const NODE: NodeId = NodeId(7);
-    const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+    const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0, inherits: false };
 
     #[tokio::test]
     async fn a_step_that_is_tried_again_leaves_no_stale_bytes_where_the_source_has_holes_now() {

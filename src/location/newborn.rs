@@ -26,8 +26,9 @@ use super::reconcile::Site;
 use super::round::{Key, Origin};
 use super::{Recorder, index_error, reconcile};
 use crate::filer::aside::{PART, side_by_side};
-use crate::filer::{Changes, Error, ErrorKind, MakeAttrs, Object, Result};
-use journal_format::event::What;
+use crate::filer::{AclKind, Changes, Error, ErrorKind, MakeAttrs, Object, Result};
+use bytes::Bytes;
+use journal_format::event::{self, What};
 use journal_format::ids::{Kind, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,14 +95,17 @@ impl Site<'_> {
     /// Attributes of an adopted object, as its creation would have set them.
     async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
         let changes = match self.round.makes.get(&node) {
-            Some((_, Origin::Event(e))) => Changes {
-                uid: Some(e.uid),
-                gid: Some(e.gid),
-                mode: Some(e.mode),
-                size: Some(e.size).filter(|size| *size > 0),
-                atime: e.atime,
-                mtime: None,
-            },
+            Some((_, Origin::Event(e))) => {
+                self.inherit(e, object).await?;
+                Changes {
+                    uid: Some(e.uid),
+                    gid: Some(e.gid),
+                    mode: Some(e.mode),
+                    size: Some(e.size).filter(|size| *size > 0),
+                    atime: e.atime,
+                    mtime: None,
+                }
+            }
             Some((kind, Origin::Source)) => {
                 let Some(source) = self.source else { return Ok(()) };
                 let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
@@ -216,7 +220,7 @@ impl Site<'_> {
                 let size = Some(e.size).filter(|size| *size > 0);
                 (
                     e.what.clone(),
-                    MakeAttrs { mode: e.mode, uid: e.uid, gid: e.gid },
+                    MakeAttrs { mode: e.mode, uid: e.uid, gid: e.gid, inherits: false },
                     Changes { size, atime: e.atime, ..Changes::default() },
                 )
             }
@@ -240,7 +244,8 @@ impl Site<'_> {
             }
             match (origin, self.source) {
                 (Origin::Source, Some(source)) => source.carry_xattrs(node, filer.as_ref(), &object).await,
-                _ => Ok(()),
+                (Origin::Event(e), _) => self.inherit(e, &object).await,
+                (Origin::Source, None) => Ok(()),
             }
         };
         if let Err(error) = finish.await {
@@ -251,11 +256,41 @@ impl Site<'_> {
         Ok(Some(object))
     }
 
+    /// A directory's default ACL. One that is not made yet will have that of the directory it is made in.
+    async fn handed_on(&self, mut dir: NodeId) -> Result<Option<Bytes>> {
+        for _ in 0..=self.round.makes.len() {
+            if let Some(object) = self.locate(dir).await? {
+                return self.location.filer.acl(&object, AclKind::Default).await;
+            }
+            dir = match (self.round.makes.get(&dir), self.source) {
+                (Some((_, Origin::Event(e))), _) => e.dir,
+                (Some((_, Origin::Source)), Some(source)) => return source.default_acl(dir).await,
+                (Some((_, Origin::Source)), None) | (None, _) => return Ok(None),
+            };
+        }
+        Ok(None)
+    }
+
+    /// The ACLs that a client's new object has from the directory it was made in, wherever it is by now. Done twice, it
+    /// is done: what the mode says of an ACL is put on it again.
+    async fn inherit(&self, made: &event::Make, object: &Object) -> Result<()> {
+        let filer = &self.location.filer;
+        if object.kind == Kind::Symlink || !filer.capabilities().xattrs {
+            return Ok(());
+        }
+        let Some(acl) = self.handed_on(made.dir).await? else { return Ok(()) };
+        filer.set_xattr(object, AclKind::Access.xattr().as_bytes(), &acl).await?;
+        if object.kind == Kind::Dir {
+            filer.set_xattr(object, AclKind::Default.xattr().as_bytes(), &acl).await?;
+        }
+        filer.set(object, Changes { mode: Some(made.mode), ..Changes::default() }).await
+    }
+
     /// Attributes of a directory that is soon to go.
     async fn for_now(&self) -> Result<MakeAttrs> {
         let filer = &self.location.filer;
         let root = filer.stat(&filer.root().await?).await?;
-        Ok(MakeAttrs { mode: 0o700, uid: root.uid, gid: root.gid })
+        Ok(MakeAttrs { mode: 0o700, uid: root.uid, gid: root.gid, inherits: false })
     }
 
     /// A creation has all its effect or none.

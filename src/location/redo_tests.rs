@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const J: JunctionId = JunctionId(1);
 const L: LocationId = LocationId(1);
 const ROOT: NodeId = NodeId(100);
-const ATTRS: MakeAttrs = MakeAttrs { mode: 0o755, uid: 0, gid: 0 };
+const ATTRS: MakeAttrs = MakeAttrs { mode: 0o755, uid: 0, gid: 0, inherits: false };
 
 struct World {
     dir: tempfile::TempDir,
@@ -239,7 +239,7 @@ fn caller() -> Caller {
 }
 
 fn make(dir: NodeId, name: &str, node: u64, what: What) -> Event {
-    let MakeAttrs { mode, uid, gid } = ATTRS;
+    let MakeAttrs { mode, uid, gid, .. } = ATTRS;
     Event::Make(Make {
         junction: J,
         location: L,

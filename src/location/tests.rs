@@ -180,7 +180,8 @@ impl World {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let mode = if what == What::Dir { 0o755 } else { 0o640 };
         let at = self.object(dir).await;
-        let object = self.source.filer.make(&at, name, &what, MakeAttrs { mode, uid, gid }).await.unwrap();
+        let object =
+            self.source.filer.make(&at, name, &what, MakeAttrs { mode, uid, gid, inherits: false }).await.unwrap();
         self.source.objects.store.write(self.source.objects.put(node, &object.id).unwrap());
         self.nodes.insert(node, what.kind());
         let make = Make {

@@ -150,7 +150,7 @@ impl World {
         });
         self.operate(event, Bytes::new(), async |source, live| {
             let at = source.object(live, dir).await.unwrap();
-            let attrs = MakeAttrs { mode: 0o750, uid: 0, gid: 0 };
+            let attrs = MakeAttrs { mode: 0o750, uid: 0, gid: 0, inherits: false };
             let made = source.filer.make(&at, name.as_bytes(), &what, attrs).await.unwrap();
             source.objects.store.write(source.objects.put(node, &made.id).unwrap());
         })

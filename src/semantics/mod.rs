@@ -4,6 +4,7 @@
 //! thing that stands between a client's credentials and the data: they are the same for every kind of filer, they do
 //! no I/O and know no clock, and every one is a total function.
 //!
+//! * [`acl`]: POSIX ACLs: who they let in, and what a directory's default ACL makes of a mode.
 //! * [`permission`]: mode bits with supplementary groups, root's override, the owner's override for data, ACCESS,
 //!   sticky deletion.
 //! * [`resulting`]: attributes that result from making, writing and owning: set-gid inheritance, set-id clearing.
@@ -11,9 +12,9 @@
 //! * [`create`]: guarded and exclusive CREATE.
 //!
 //! Where POSIX leaves a choice, Linux's is taken, because Linux clients are tested against Linux servers; each such
-//! place says so. What is *not* here: POSIX ACLs. A file with an ACL is judged by its mode bits, whose group bits are
-//! the ACL's mask: an ACL's named entries grant nothing through the gateway.
+//! place says so.
 
+pub mod acl;
 pub mod create;
 pub mod permission;
 pub mod resulting;

@@ -1,5 +1,6 @@
-//! Who may do what, by mode bits.
+//! Who may do what, by mode bits and ACLs.
 
+use super::acl::Acl;
 use super::{Denied, S_ISVTX};
 use journal_format::ids::Kind;
 
@@ -47,21 +48,33 @@ impl Cred<'_> {
 
 /// What the rules look at of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub struct Owned<'a> {
     pub kind: Kind,
     /// Permission bits, 07777.
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// Its ACL, where it has one that may decide about the caller (see [`needs_acl`]).
+    pub acl: Option<&'a Acl>,
 }
 
-/// Do the mode bits allow all of `want`? One class alone decides, as POSIX says: an owner whom the owner bits refuse is
+/// Whether an ACL could say anything about this caller that the mode does not: it says nothing else about root and the
+/// owner, and Linux does not look at one whose mask (the mode's group bits) is empty.
+#[must_use]
+pub const fn needs_acl(cred: &Cred<'_>, mode: u32, uid: u32) -> bool {
+    !cred.is_root() && cred.uid != uid && mode & 0o070 != 0
+}
+
+/// Do mode bits and ACL allow all of `want`? One class alone decides, as POSIX says: an owner whom the owner bits refuse is
 /// not helped by the others' bits.
 #[must_use]
-pub fn allows(cred: &Cred<'_>, of: &Owned, want: u32) -> bool {
+pub fn allows(cred: &Cred<'_>, of: &Owned<'_>, want: u32) -> bool {
     if cred.is_root() {
         // Root reads and writes everything and passes every directory; it executes a file that anybody may execute.
         return want & EXEC == 0 || of.kind == Kind::Dir || of.mode & 0o111 != 0;
+    }
+    if let Some(acl) = of.acl.filter(|_| needs_acl(cred, of.mode, of.uid)) {
+        return acl.allows(cred, of, want);
     }
     let class = if cred.uid == of.uid {
         of.mode >> 6
@@ -74,7 +87,7 @@ pub fn allows(cred: &Cred<'_>, of: &Owned, want: u32) -> bool {
 }
 
 /// [`allows`], as a result.
-pub fn check(cred: &Cred<'_>, of: &Owned, want: u32) -> Result<(), Denied> {
+pub fn check(cred: &Cred<'_>, of: &Owned<'_>, want: u32) -> Result<(), Denied> {
     if allows(cred, of, want) { Ok(()) } else { Err(Denied::Access) }
 }
 
@@ -82,20 +95,20 @@ pub fn check(cred: &Cred<'_>, of: &Owned, want: u32) -> Result<(), Denied> {
 /// owner may always (it could chmod anyway, and a file opened before a chmod must stay readable), and who may execute
 /// may read, since executing is reading to the server.
 #[must_use]
-pub fn may_read_data(cred: &Cred<'_>, of: &Owned) -> bool {
+pub fn may_read_data(cred: &Cred<'_>, of: &Owned<'_>) -> bool {
     cred.uid == of.uid || allows(cred, of, READ) || allows(cred, of, EXEC)
 }
 
 /// WRITE of a file's data, and truncation; the owner always, see [`may_read_data`].
 #[must_use]
-pub fn may_write_data(cred: &Cred<'_>, of: &Owned) -> bool {
+pub fn may_write_data(cred: &Cred<'_>, of: &Owned<'_>) -> bool {
     cred.uid == of.uid || allows(cred, of, WRITE)
 }
 
 /// The part of an ACCESS mask that is granted. Mode bits alone: the client asks this in the place of an open, where
 /// the owner's override for data must not show.
 #[must_use]
-pub fn access(cred: &Cred<'_>, of: &Owned, mask: u32) -> u32 {
+pub fn access(cred: &Cred<'_>, of: &Owned<'_>, mask: u32) -> u32 {
     let (read, write, exec) = (allows(cred, of, READ), allows(cred, of, WRITE), allows(cred, of, EXEC));
     let mut granted = 0;
     if read {
@@ -120,12 +133,12 @@ pub fn access(cred: &Cred<'_>, of: &Owned, mask: u32) -> u32 {
 }
 
 /// May names be added to `dir`?
-pub fn may_add(cred: &Cred<'_>, dir: &Owned) -> Result<(), Denied> {
+pub fn may_add(cred: &Cred<'_>, dir: &Owned<'_>) -> Result<(), Denied> {
     check(cred, dir, WRITE | EXEC)
 }
 
 /// May the name of `victim` be taken out of `dir`? In a sticky directory only the owner of either, or root.
-pub fn may_delete(cred: &Cred<'_>, dir: &Owned, victim: &Owned) -> Result<(), Denied> {
+pub fn may_delete(cred: &Cred<'_>, dir: &Owned<'_>, victim: &Owned<'_>) -> Result<(), Denied> {
     check(cred, dir, WRITE | EXEC)?;
     let sticky = dir.mode & S_ISVTX != 0;
     if sticky && !cred.is_root() && cred.uid != dir.uid && cred.uid != victim.uid {
@@ -143,8 +156,8 @@ mod tests {
         Cred { uid, gid, gids }
     }
 
-    fn owned(kind: Kind, mode: u32) -> Owned {
-        Owned { kind, mode, uid: 10, gid: 20 }
+    fn owned(kind: Kind, mode: u32) -> Owned<'static> {
+        Owned { kind, mode, uid: 10, gid: 20, acl: None }
     }
 
     #[test]
@@ -211,7 +224,7 @@ mod tests {
 
     #[test]
     fn in_a_sticky_directory_only_owners_and_root_delete() {
-        let dir = Owned { kind: Kind::Dir, mode: 0o1777, uid: 1, gid: 1 };
+        let dir = Owned { kind: Kind::Dir, mode: 0o1777, uid: 1, gid: 1, acl: None };
         let victim = owned(Kind::File, 0o644);
         assert_eq!(may_delete(&cred(11, 21, &[]), &dir, &victim), Err(Denied::Owner));
         assert_eq!(may_delete(&cred(10, 21, &[]), &dir, &victim), Ok(()), "owner of the file");
@@ -224,7 +237,7 @@ mod tests {
     #[test]
     fn deleting_needs_write_and_search() {
         let victim = owned(Kind::File, 0o644);
-        let dir = |mode| Owned { kind: Kind::Dir, mode, uid: 1, gid: 1 };
+        let dir = |mode| Owned { kind: Kind::Dir, mode, uid: 1, gid: 1, acl: None };
         assert_eq!(may_delete(&cred(10, 20, &[]), &dir(0o775), &victim), Err(Denied::Access));
         assert_eq!(may_delete(&cred(10, 20, &[]), &dir(0o776), &victim), Err(Denied::Access));
         assert_eq!(may_add(&cred(10, 20, &[]), &dir(0o773)), Ok(()));

@@ -7,7 +7,7 @@ use journal_format::ids::Kind;
 ///
 /// A set-gid directory hands its group on, and the bit itself to directories.
 #[must_use]
-pub fn made(cred: &Cred<'_>, dir: &Owned, kind: Kind, mode: u32) -> (u32, u32) {
+pub fn made(cred: &Cred<'_>, dir: &Owned<'_>, kind: Kind, mode: u32) -> (u32, u32) {
     let mode = mode & 0o7777;
     if dir.mode & S_ISGID == 0 {
         return (without_foreign_setgid(cred, kind, mode, cred.gid), cred.gid);
@@ -33,7 +33,7 @@ pub const fn without_set_id(mode: u32) -> u32 {
 /// Mode after data was written (or cut off) by `cred`, where it changes: whoever writes into a privileged program must
 /// not thereby own the privilege. Root keeps the bits.
 #[must_use]
-pub fn after_write(cred: &Cred<'_>, of: &Owned) -> Option<u32> {
+pub fn after_write(cred: &Cred<'_>, of: &Owned<'_>) -> Option<u32> {
     let mode = without_set_id(of.mode);
     (of.kind == Kind::File && !cred.is_root() && mode != of.mode).then_some(mode)
 }
@@ -41,7 +41,7 @@ pub fn after_write(cred: &Cred<'_>, of: &Owned) -> Option<u32> {
 /// Mode after a change of owner or group, where it changes. Linux clears the bits for root's chown too; and since the
 /// filer's own kernel does so behind the service's chown, keeping them would have to be a second step in any case.
 #[must_use]
-pub fn after_chown(of: &Owned) -> Option<u32> {
+pub fn after_chown(of: &Owned<'_>) -> Option<u32> {
     let mode = without_set_id(of.mode);
     (of.kind != Kind::Dir && mode != of.mode).then_some(mode)
 }
@@ -53,12 +53,12 @@ mod tests {
     const USER: Cred<'_> = Cred { uid: 10, gid: 20, gids: &[21] };
     const ROOT: Cred<'_> = Cred { uid: 0, gid: 0, gids: &[] };
 
-    fn dir(mode: u32) -> Owned {
-        Owned { kind: Kind::Dir, mode, uid: 1, gid: 30 }
+    fn dir(mode: u32) -> Owned<'static> {
+        Owned { kind: Kind::Dir, mode, uid: 1, gid: 30, acl: None }
     }
 
-    fn file(mode: u32) -> Owned {
-        Owned { kind: Kind::File, mode, uid: 10, gid: 20 }
+    fn file(mode: u32) -> Owned<'static> {
+        Owned { kind: Kind::File, mode, uid: 10, gid: 20, acl: None }
     }
 
     #[test]

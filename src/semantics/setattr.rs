@@ -52,7 +52,7 @@ pub fn guard(guard: Option<Time>, ctime: Time) -> Result<(), Denied> {
 
 /// May `cred` have its wish, and what does it come to? `now` stands for "the server's time". Kinds whose size cannot be
 /// set are refused by the caller, before.
-pub fn decide(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs, now: Time) -> Result<Explicit, Denied> {
+pub fn decide(cred: &Cred<'_>, of: &Owned<'_>, wish: &SetAttrs, now: Time) -> Result<Explicit, Denied> {
     let owner = cred.is_root() || cred.uid == of.uid;
     times_allowed(cred, of, wish, owner)?;
     owners_allowed(cred, of, wish, owner)?;
@@ -72,7 +72,7 @@ pub fn decide(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs, now: Time) -> Result
     })
 }
 
-fn times_allowed(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs, owner: bool) -> Result<(), Denied> {
+fn times_allowed(cred: &Cred<'_>, of: &Owned<'_>, wish: &SetAttrs, owner: bool) -> Result<(), Denied> {
     let client = |t: SetTime| matches!(t, SetTime::Client(_));
     if client(wish.atime) || client(wish.mtime) {
         // Any time one likes: owners only.
@@ -85,7 +85,7 @@ fn times_allowed(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs, owner: bool) -> R
     Ok(())
 }
 
-fn owners_allowed(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs, owner: bool) -> Result<(), Denied> {
+fn owners_allowed(cred: &Cred<'_>, of: &Owned<'_>, wish: &SetAttrs, owner: bool) -> Result<(), Denied> {
     if cred.is_root() {
         return Ok(());
     }
@@ -100,7 +100,7 @@ fn owners_allowed(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs, owner: bool) -> 
 
 /// The resulting mode, where one is to be set: a wished one without a set-gid bit for somebody else's group; else what a
 /// change of owner or a truncation leaves.
-fn mode(cred: &Cred<'_>, of: &Owned, wish: &SetAttrs) -> Option<u32> {
+fn mode(cred: &Cred<'_>, of: &Owned<'_>, wish: &SetAttrs) -> Option<u32> {
     if let Some(mode) = wish.mode {
         let mode = mode & 0o7777;
         let group = wish.gid.unwrap_or(of.gid);
@@ -130,8 +130,8 @@ mod tests {
     const OWNER: Cred<'_> = Cred { uid: 10, gid: 20, gids: &[21] };
     const OTHER: Cred<'_> = Cred { uid: 11, gid: 22, gids: &[] };
 
-    fn file(mode: u32) -> Owned {
-        Owned { kind: Kind::File, mode, uid: 10, gid: 20 }
+    fn file(mode: u32) -> Owned<'static> {
+        Owned { kind: Kind::File, mode, uid: 10, gid: 20, acl: None }
     }
 
     fn keep() -> SetAttrs {

@@ -496,7 +496,7 @@ impl World {
     }
 }
 
-pub(super) const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+pub(super) const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0, inherits: false };
 
 /// A tree that was there before tain: directories, files with holes, hard links, symlinks.
 pub(super) async fn people(memory: &Memory, rng: &mut Rng) -> crate::filer::Result<()> {

@@ -158,7 +158,7 @@ impl Act {
     async fn call(&self, filer: &dyn CoreFiler) -> Result<Option<Object>, Error> {
         match self {
             Act::Make { event, dir } => {
-                let attrs = MakeAttrs { mode: event.mode, uid: event.uid, gid: event.gid };
+                let attrs = MakeAttrs { mode: event.mode, uid: event.uid, gid: event.gid, inherits: true };
                 filer.make(dir, &event.name, &event.what, attrs).await.map(Some)
             }
             Act::Remove { event, dir, .. } => {

@@ -4,14 +4,16 @@ use super::hold::Permit;
 use super::locks::{Guard, Key, Mode};
 use super::types::{Attr, Call, NAME_MAX, NodeRef, PreAttr, Refused, Status, Wcc};
 use super::{Volume, virtuals};
-use crate::filer::{Object, Stat};
+use crate::filer::{AclKind, Object, Stat};
 use crate::index::live::{Entry, NodeRec};
 use crate::location::Location;
-use crate::semantics::permission::{EXEC, check};
+use crate::semantics::acl::Acl;
+use crate::semantics::permission::{EXEC, check, needs_acl};
 use crate::semantics::{Cred, Owned};
 use journal_format::event::Caller;
 use journal_format::ids::{JunctionId, Kind, NodeId};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// A node as it is now: what tain keeps of it, its object on the primary, and that one's attributes.
@@ -23,17 +25,29 @@ pub(super) struct Seen {
     pub stat: Stat,
 }
 
-impl Seen {
-    pub fn owned(&self) -> Owned {
-        Owned { kind: self.rec.kind, mode: self.stat.mode, uid: self.stat.uid, gid: self.stat.gid }
+/// A node with all that decides what a caller may do with it.
+#[derive(Clone)]
+pub(super) struct Judged {
+    seen: Seen,
+    /// Its ACL, if it has one that could say anything about the caller.
+    acl: Option<Arc<Acl>>,
+}
+
+impl Deref for Judged {
+    type Target = Seen;
+
+    fn deref(&self) -> &Seen {
+        &self.seen
+    }
+}
+
+impl Judged {
+    pub fn into_seen(self) -> Seen {
+        self.seen
     }
 
-    pub fn pre(&self) -> PreAttr {
-        PreAttr { size: self.stat.size, mtime: self.rec.mtime, ctime: self.rec.ctime }
-    }
-
-    pub fn attr(&self, fsid: u64) -> Attr {
-        attr(&self.rec, &self.stat, self.at.node, fsid)
+    pub fn owned(&self) -> Owned<'_> {
+        Owned { acl: self.acl.as_deref(), ..self.seen.without_acl() }
     }
 
     /// It must be a directory that may be searched.
@@ -42,6 +56,22 @@ impl Seen {
             return Err(Status::NotDir);
         }
         Ok(check(&call.cred(), &self.owned(), EXEC)?)
+    }
+}
+
+impl Seen {
+    /// For rules that look at kind, owner and mode alone.
+    pub fn without_acl(&self) -> Owned<'static> {
+        let Stat { mode, uid, gid, .. } = self.stat;
+        Owned { kind: self.rec.kind, mode, uid, gid, acl: None }
+    }
+
+    pub fn pre(&self) -> PreAttr {
+        PreAttr { size: self.stat.size, mtime: self.rec.mtime, ctime: self.rec.ctime }
+    }
+
+    pub fn attr(&self, fsid: u64) -> Attr {
+        attr(&self.rec, &self.stat, self.at.node, fsid)
     }
 }
 
@@ -154,6 +184,27 @@ impl Volume {
         Ok(Seen { at, rec, obj, stat })
     }
 
+    /// Whatever decides about the caller beside what was seen.
+    pub(super) async fn judge(&self, location: &Location, call: &Call, seen: Seen) -> Result<Judged, Status> {
+        let decides = seen.rec.kind != Kind::Symlink && needs_acl(&call.cred(), seen.stat.mode, seen.stat.uid);
+        let acl = if decides { self.acl(location, &seen, AclKind::Access).await? } else { None };
+        Ok(Judged { seen, acl: acl.map(Arc::new) })
+    }
+
+    pub(super) async fn acl(&self, location: &Location, seen: &Seen, which: AclKind) -> Result<Option<Acl>, Status> {
+        if !location.filer.capabilities().xattrs {
+            return Ok(None);
+        }
+        let Some(bytes) = self.ask(location, location.filer.acl(&seen.obj, which)).await? else { return Ok(None) };
+        let acl = Acl::parse(&bytes);
+        if acl.is_none() {
+            // Nobody is let in by what cannot be read.
+            tracing::error!(location = %location.id, node = %seen.at.node, "an ACL that is none");
+            return Err(Status::Io);
+        }
+        Ok(acl)
+    }
+
     /// A node for reading: no permit, the primary of this moment.
     pub(super) async fn look(&self, at: NodeRef) -> Result<(Arc<Location>, Seen), Status> {
         let location = self.primary(at.junction)?;
@@ -262,8 +313,9 @@ impl Volume {
     }
 
     /// A directory that names are to be changed in: of a junction, a directory, searchable.
-    pub(super) async fn see_dir(&self, location: &Location, call: &Call, dir: NodeRef) -> Result<Seen, Status> {
+    pub(super) async fn see_dir(&self, location: &Location, call: &Call, dir: NodeRef) -> Result<Judged, Status> {
         let seen = self.see(location, dir).await?;
+        let seen = self.judge(location, call, seen).await?;
         seen.searchable(call)?;
         Ok(seen)
     }

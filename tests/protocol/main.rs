@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod acl;
 mod attributes;
 mod data;
 mod durable;

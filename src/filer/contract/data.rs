@@ -127,7 +127,7 @@ async fn owners_are_changed_where_they_can_be(ground: &Ground) {
     let give = Changes { uid: Some(777), gid: Some(888), ..Changes::default() };
     if !f.capabilities().chown {
         assert_eq!(kind(f.set(&a, give).await), ErrorKind::NotPermitted);
-        let theirs = MakeAttrs { mode: 0o644, uid: 777, gid: 888 };
+        let theirs = MakeAttrs { mode: 0o644, uid: 777, gid: 888, inherits: false };
         assert_eq!(kind(f.make(&root, b"b", &What::File, theirs).await), ErrorKind::NotPermitted);
         assert_eq!(kind(f.make(&root, b"c", &What::Dir, theirs).await), ErrorKind::NotPermitted);
         assert_eq!(sorted(ground, &root, 10).await, [b"a".to_vec()], "what could not be made right is not left behind");

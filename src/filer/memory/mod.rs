@@ -143,7 +143,7 @@ impl Memory {
     pub fn new(options: Options) -> Self {
         let mut live = Image::default();
         let root = options.first;
-        let attrs = MakeAttrs { mode: 0o755, uid: options.uid, gid: options.gid };
+        let attrs = MakeAttrs { mode: 0o755, uid: options.uid, gid: options.gid, inherits: false };
         live.insert(root, Inode::new(&What::Dir, attrs, Time(0), root));
         let world = World {
             durable: live.clone(),
@@ -237,7 +237,9 @@ impl Memory {
     pub fn replace_root(&self) {
         let mut world = self.shared.world.lock();
         let (ino, now) = (world.number(), world.tick());
-        world.live.insert(ino, Inode::new(&What::Dir, MakeAttrs { mode: 0o755, uid: 0, gid: 0 }, now, ino));
+        world
+            .live
+            .insert(ino, Inode::new(&What::Dir, MakeAttrs { mode: 0o755, uid: 0, gid: 0, inherits: false }, now, ino));
         world.root = ino;
     }
 
@@ -579,7 +581,8 @@ impl CoreFiler for Memory {
         let pen = self.called("pen", |world| match world.live.lookup(self.expected, PEN) {
             Err(e) if e.kind == ErrorKind::NotFound => {
                 let (ino, now) = (world.number(), world.tick());
-                let pen = Inode::new(&What::Dir, MakeAttrs { mode: 0o700, uid, gid }, now, self.expected);
+                let pen =
+                    Inode::new(&What::Dir, MakeAttrs { mode: 0o700, uid, gid, inherits: false }, now, self.expected);
                 world.make(self.expected, PEN, ino, pen)?;
                 Ok(ino)
             }

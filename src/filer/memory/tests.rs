@@ -31,7 +31,7 @@ async fn it_passes_the_contract_without_any_capability() {
     contract::run(|| ground(Options { capabilities, ..Options::default() })).await;
 }
 
-const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0, inherits: false };
 
 #[tokio::test]
 async fn a_crash_leaves_what_was_synced_and_nothing_else() {

@@ -2,11 +2,13 @@
 
 use super::errno::fail;
 use super::identity;
-use super::node::Node;
+use super::node::{KnownAcl, Node};
 use super::tree::{Tree, proc_path};
 use crate::filer::hidden::OWNER_XATTR;
-use crate::filer::{Changes, Error, ErrorKind, Result, Stat};
+use crate::filer::{AclKind, Changes, Error, ErrorKind, Result, Stat};
+use bytes::Bytes;
 use journal_format::ids::{Kind, Time};
+use parking_lot::Mutex;
 use rustix::fd::AsFd;
 use rustix::fs::{
     AtFlags, Gid, Mode, Statx, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat,
@@ -142,6 +144,62 @@ pub(super) fn set_xattr(tree: &Tree, node: &Node, name: &[u8], value: &[u8]) -> 
     let path = proc_path(&node.path);
     let set = || rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty());
     tree.lent(&[node], set).map_err(fail("set an extended attribute"))
+}
+
+/// A change time must be so old before "nothing has changed since" may be told from it: the kernel's clock for it goes
+/// in steps.
+const SETTLED: i64 = 100_000_000;
+
+/// An ACL of an object, or that it has none. One that is known is good for as long as the object's change time says
+/// that nothing changed: the kernel is asked about most objects once.
+pub(super) fn acl(tree: &Tree, node: &Node, which: AclKind) -> Result<Option<Bytes>> {
+    if !may_have_acl(node, which) {
+        return Ok(None);
+    }
+    read_acl(node, which, &tree.stat(node)?)
+}
+
+/// The same without waiting: where it was read before, for then the kernel remembers it, too.
+pub(super) fn acl_at_once(tree: &Tree, node: &Node, which: AclKind) -> Option<Result<Option<Bytes>>> {
+    if !may_have_acl(node, which) {
+        return Some(Ok(None));
+    }
+    let seen = tree.stat_at_once(node)?;
+    let was_read = slot(node, which).lock().is_some();
+    was_read.then(|| read_acl(node, which, &seen))
+}
+
+fn may_have_acl(node: &Node, which: AclKind) -> bool {
+    match which {
+        AclKind::Access => node.kind != Kind::Symlink,
+        AclKind::Default => node.kind == Kind::Dir,
+    }
+}
+
+fn slot(node: &Node, which: AclKind) -> &Mutex<Option<KnownAcl>> {
+    let [access, default] = &node.acls;
+    match which {
+        AclKind::Access => access,
+        AclKind::Default => default,
+    }
+}
+
+fn read_acl(node: &Node, which: AclKind, seen: &Statx) -> Result<Option<Bytes>> {
+    let at = time(&seen.stx_ctime);
+    let slot = slot(node, which);
+    let known = slot.lock().clone();
+    if let Some(known) = known.filter(|known| known.at == at && !known.young) {
+        return Ok(known.acl);
+    }
+    let path = proc_path(&node.path);
+    let acl = match sized(|buf| rustix::fs::getxattr(path.as_str(), which.xattr(), buf)) {
+        Ok(bytes) => Some(Bytes::from(bytes)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+        Err(e) => return Err(fail("read an ACL")(e)),
+    };
+    let young = crate::env::wall_nanos().saturating_sub(at.0) < SETTLED;
+    *slot.lock() = Some(KnownAcl { at, young, acl: acl.clone() });
+    Ok(acl)
 }
 
 /// Takes away the ACLs that a directory's default ACL gave to a new object.

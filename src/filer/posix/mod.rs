@@ -40,7 +40,8 @@ pub use overlap::overlaps;
 pub use probe::probe;
 
 use super::{
-    Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result, Stat,
+    AclKind, Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result,
+    Stat,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -260,6 +261,15 @@ impl CoreFiler for Posix {
             })
         })
         .await
+    }
+
+    async fn acl(&self, obj: &Object, which: AclKind) -> Result<Option<Bytes>> {
+        let node = node(obj)?;
+        if let Some(acl) = attrs::acl_at_once(&self.tree, &node, which) {
+            fair().await;
+            return acl;
+        }
+        self.run(move |tree| attrs::acl(tree, &node, which)).await
     }
 
     async fn xattrs(&self, obj: &Object) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {

@@ -140,7 +140,7 @@ fn attribute(tree: &Tree, node: &Node, file: Option<&OwnedFd>, seen: &Statx, att
         chown(&node.path, Some(attrs.uid), Some(attrs.gid))?;
     }
     // On file systems that are known to list them, most often there are none.
-    if !(tree.at_once && file.is_some_and(has_no_xattrs)) {
+    if !attrs.inherits && !(tree.at_once && file.is_some_and(has_no_xattrs)) {
         drop_inherited_acls(&node.path, node.kind)?;
     }
     match file {
@@ -266,7 +266,7 @@ pub(super) fn ensure_dir(tree: &Tree, dir: &Node, name: &[u8], mode: u32) -> Res
         other => return other,
     }
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let attrs = MakeAttrs { mode, uid, gid };
+    let attrs = MakeAttrs { mode, uid, gid, inherits: false };
     match make_any(tree, dir, name, &What::Dir, attrs) {
         Err(e) if e.kind == ErrorKind::Exists => tree.child(dir, name),
         other => other,

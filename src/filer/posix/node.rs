@@ -6,7 +6,8 @@
 //! Objects that callers hold beyond `nodes_max` are theirs to bound. When descriptors run out all the same, both caches
 //! are emptied and the call is tried once more.
 
-use journal_format::ids::{Identity, Kind};
+use bytes::Bytes;
+use journal_format::ids::{Identity, Kind, Time};
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 use rustix::process::{Resource, getrlimit};
@@ -23,7 +24,18 @@ pub(super) struct Node {
     pub path: OwnedFd,
     /// What READ and WRITE of a hot file use: one system call each.
     pub file: Mutex<Option<File>>,
+    /// The object's ACLs ([`AclKind`](crate::filer::AclKind)), as they were at a change time.
+    pub acls: [Mutex<Option<KnownAcl>>; 2],
     used: AtomicBool,
+}
+
+/// An ACL, or that there is none.
+#[derive(Clone)]
+pub(super) struct KnownAcl {
+    pub at: Time,
+    /// The change time was too young to tell whether something changed since.
+    pub young: bool,
+    pub acl: Option<Bytes>,
 }
 
 #[derive(Clone)]
@@ -34,7 +46,8 @@ pub(super) struct File {
 
 impl Node {
     pub fn new(id: Identity, kind: Kind, ino: u64, path: OwnedFd, file: Option<File>) -> Arc<Self> {
-        Arc::new(Self { id, kind, ino, path, file: Mutex::new(file), used: AtomicBool::new(true) })
+        let (file, acls, used) = (Mutex::new(file), Default::default(), AtomicBool::new(true));
+        Arc::new(Self { id, kind, ino, path, file, acls, used })
     }
 
     /// The data descriptor, if one that serves is open.

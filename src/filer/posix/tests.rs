@@ -42,7 +42,12 @@ async fn a_directory_passes_the_contract() {
 }
 
 fn root_attrs(mode: u32) -> MakeAttrs {
-    MakeAttrs { mode, uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    MakeAttrs {
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        inherits: false,
+    }
 }
 
 fn kind<T>(result: Result<T>) -> ErrorKind {

@@ -99,7 +99,7 @@ impl World {
         let filer = &self.filer(name).filer;
         let root = filer.root().await.unwrap();
         filer.set(&root, Changes { mode: Some(0o777), ..Changes::default() }).await.unwrap();
-        let attrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0 };
+        let attrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0, inherits: false };
         let file = filer.make(&root, b"file", &What::File, attrs).await.unwrap();
         filer.write(&file, 0, Bytes::copy_from_slice(content)).await.unwrap();
         self.claim(name).await;

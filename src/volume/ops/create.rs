@@ -62,6 +62,7 @@ impl Volume {
                 let wish = SetAttrs { size: attrs.size, ..SetAttrs::default() };
                 if wish.size.is_some() && entry.kind == Kind::File {
                     let file = self.see(place.location, node).await?;
+                    let file = self.judge(place.location, call, file).await?;
                     guard = self.set_locked(call, place.permit, guard, place.location, &file, &wish).await?;
                 }
             }

@@ -10,13 +10,13 @@ impl Volume {
         if dir.junction == TREE {
             return self.virtual_lookup(dir.node, name).await;
         }
-        let (_, seen) = match self.look(dir).await {
+        let (location, seen) = match self.look(dir).await {
             Ok(looked) => looked,
             Err(status) => return Err(Refused::new(status, None)),
         };
         let dir_attr = seen.attr(self.fsid(dir.junction));
         let found = async {
-            seen.searchable(call)?;
+            self.judge(&location, call, seen).await?.searchable(call)?;
             check_bytes(name)?;
             let node = self.step(dir, name).await?;
             let attr = self.attr_of_entry(dir, name, node).await?;

@@ -1,14 +1,15 @@
 //! MKDIR, SYMLINK and MKNOD; and what CREATE shares with them.
 
-use crate::filer::Stat;
+use crate::filer::{AclKind, Stat};
 use crate::location::Location;
+use crate::semantics::acl::Acl;
 use crate::semantics::permission::may_add;
 use crate::semantics::resulting;
 use crate::volume::Volume;
 use crate::volume::act::Act;
 use crate::volume::hold::Permit;
 use crate::volume::locks::Guard;
-use crate::volume::resolve::{Seen, Use, attr, changeable, check_name};
+use crate::volume::resolve::{Judged, Use, attr, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{
     Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SYMLINK_MAX, SetTime, Status, Wcc,
@@ -22,7 +23,7 @@ pub(in crate::volume) struct Place<'a> {
     pub permit: Permit,
     pub guard: Guard,
     pub location: &'a Arc<Location>,
-    pub dir: &'a Seen,
+    pub dir: &'a Judged,
     pub before: PreAttr,
     pub name: &'a [u8],
 }
@@ -63,7 +64,11 @@ impl Volume {
     ) -> Result<Found, Status> {
         let Place { permit, guard, location, dir, before, name } = place;
         may_add(&call.cred(), &dir.owned())?;
-        let event = self.make_event(call, location, dir, name, new, verifier)?;
+        let handed_on = match new.what {
+            What::Symlink { .. } => None,
+            _ => self.acl(location, dir, AclKind::Default).await?,
+        };
+        let event = self.make_event(call, location, dir, name, new, verifier, handed_on.as_ref())?;
         let node = NodeRef { junction: dir.at.junction, node: event.node };
         let stat = made_stat(&event);
         let act = Act::Make { event, dir: dir.obj.clone() };
@@ -85,10 +90,11 @@ impl Volume {
         &self,
         call: &Call,
         location: &Location,
-        dir: &Seen,
+        dir: &Judged,
         name: &[u8],
         new: NewNode,
         verifier: Option<[u8; 8]>,
+        handed_on: Option<&Acl>,
     ) -> Result<event::Make, Status> {
         let NewNode { what, attrs } = new;
         let kind = what.kind();
@@ -97,6 +103,8 @@ impl Volume {
             return Err(Status::FBig);
         }
         let asked = if kind == Kind::Symlink { 0o777 } else { attrs.mode.unwrap_or(0) };
+        // The default ACL takes the umask's place; the client has taken its own off already.
+        let asked = handed_on.map_or(asked, |acl| acl.handed_on(asked));
         let (mode, group) = resulting::made(&call.cred(), &dir.owned(), kind, asked);
         let (uid, gid) = if !location.filer.capabilities().chown {
             // The service is an ordinary user there: what it makes is its own, whoever asked for it.

@@ -26,15 +26,17 @@ impl Volume {
         if node.junction == TREE {
             return Err(Status::IsDir);
         }
-        let (location, mut seen) = self.look(node).await?;
+        let (location, seen) = self.look(node).await?;
         match seen.rec.kind {
             Kind::File => {}
             Kind::Dir => return Err(Status::IsDir),
             _ => return Err(Status::Inval),
         }
-        if !may_read_data(&call.cred(), &seen.owned()) {
+        let judged = self.judge(&location, call, seen).await?;
+        if !may_read_data(&call.cred(), &judged.owned()) {
             return Err(Status::Access);
         }
+        let mut seen = judged.into_seen();
         let data = if len == 0 || offset >= seen.stat.size {
             Bytes::new()
         } else {

@@ -99,6 +99,7 @@ impl Volume {
         if seen.rec.kind != Kind::Dir {
             return Err(Status::NotDir);
         }
+        let seen = self.judge(&location, call, seen).await?;
         check(&call.cred(), &seen.owned(), READ)?;
         self.complete(dir.junction, dir.node).await?;
         let mut filling = Filling::new(max, plus);

@@ -43,7 +43,7 @@ impl Volume {
         let entry = locked.entries.into_iter().next().flatten().ok_or(Status::NoEnt)?;
         check_kind(entry.kind, used)?;
         let victim = self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await?;
-        let may = may_delete(&call.cred(), &parent.owned(), &victim.owned());
+        let may = may_delete(&call.cred(), &parent.owned(), &victim.without_acl());
         if !crate::planted::is('o') {
             may?;
         }

@@ -7,7 +7,7 @@ use crate::semantics::permission::{WRITE, check, may_add, may_delete};
 use crate::volume::Volume;
 use crate::volume::act::Act;
 use crate::volume::locks::{Key, Mode};
-use crate::volume::resolve::{LockedNames, Seen, Use, changeable, check_name};
+use crate::volume::resolve::{Judged, LockedNames, Seen, Use, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{Call, NodeRef, Refused, Status, Wcc};
 use journal_format::event::{self, Replaced};
@@ -18,8 +18,8 @@ const DEPTH_MAX: usize = 65_536;
 
 /// The two directories, seen.
 struct Ends {
-    from: Seen,
-    to: Seen,
+    from: Judged,
+    to: Judged,
 }
 
 impl Volume {
@@ -86,7 +86,7 @@ impl Volume {
             caller: call.caller(),
         };
         let Ends { from: from_dir, to: to_dir } = ends;
-        let act = Act::Rename { event, from: from_dir.obj, to: to_dir.obj, moved: moved.obj.id };
+        let act = Act::Rename { event, from: from_dir.obj.clone(), to: to_dir.obj.clone(), moved: moved.obj.id };
         let ended = self.run(Mutation { permit, guard, location, act }).await?;
         Ok((self.wcc(&ended.guard, before.0, from).await, self.wcc(&ended.guard, before.1, to).await))
     }
@@ -103,13 +103,14 @@ impl Volume {
         let cred = call.cred();
         let at = |node| NodeRef { junction: ends.from.at.junction, node };
         let moved = self.see(location, at(entry.node)).await?;
-        may_delete(&cred, &ends.from.owned(), &moved.owned())?;
+        may_delete(&cred, &ends.from.owned(), &moved.without_acl())?;
         if entry.kind == Kind::Dir {
             if self.is_below(ends.to.at.node, entry.node)? {
                 return Err(Status::Inval);
             }
             if ends.from.at != ends.to.at {
                 // Its `..` changes, which is a name in it.
+                let moved = self.judge(location, call, moved.clone()).await?;
                 check(&cred, &moved.owned(), WRITE)?;
             }
         }
@@ -118,7 +119,7 @@ impl Volume {
             return Ok((moved, None));
         };
         let victim = self.see(location, at(over.node)).await?;
-        may_delete(&cred, &ends.to.owned(), &victim.owned())?;
+        may_delete(&cred, &ends.to.owned(), &victim.without_acl())?;
         check_kinds(entry.kind, over.kind)?;
         self.check_empty(&victim)?;
         if self.would_be_lost(location, &victim)? {

@@ -4,7 +4,7 @@ use crate::location::Location;
 use crate::semantics::setattr::{decide, guard as check_guard};
 use crate::volume::act::Act;
 use crate::volume::locks::{Guard, Key, Mode};
-use crate::volume::resolve::{Seen, changeable};
+use crate::volume::resolve::{Judged, changeable};
 use crate::volume::run::{Ended, Mutation};
 use crate::volume::types::{Call, FILE_SIZE_MAX, NodeRef, Refused, SetAttrs, Status, Wcc};
 use crate::volume::{Volume, hold::Permit, now};
@@ -40,6 +40,7 @@ impl Volume {
         let guard = self.acquire(vec![(Key::Node(node.node), Mode::Exclusive)]).await?;
         let seen = self.see(&location, node).await?;
         check_guard(expected, seen.rec.ctime)?;
+        let seen = self.judge(&location, call, seen).await?;
         let guard = self.set_locked(call, permit, guard, &location, &seen, wish).await?;
         Ok(self.wcc(&guard, seen.pre(), node).await)
     }
@@ -51,7 +52,7 @@ impl Volume {
         permit: Permit,
         guard: Guard,
         location: &Arc<Location>,
-        seen: &Seen,
+        seen: &Judged,
         wish: &SetAttrs,
     ) -> Result<Guard, Status> {
         check_size(seen.rec.kind, wish.size)?;

@@ -42,6 +42,7 @@ impl Volume {
             Kind::Dir => return Err(Status::IsDir),
             _ => return Err(Status::Inval),
         }
+        let seen = self.judge(&location, call, seen).await?;
         if !may_write_data(&call.cred(), &seen.owned()) {
             return Err(Status::Access);
         }

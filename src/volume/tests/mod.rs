@@ -128,7 +128,7 @@ impl World {
 
     /// Straight on the filer, as before tain came.
     async fn put(&self, dir: &Object, name: &str, what: What) -> Object {
-        let attrs = crate::filer::MakeAttrs { mode: 0o755, uid: USER, gid: USER };
+        let attrs = crate::filer::MakeAttrs { mode: 0o755, uid: USER, gid: USER, inherits: false };
         self.filer.make(dir, name.as_bytes(), &what, attrs).await.unwrap()
     }
 
