@@ -8,6 +8,7 @@
 //! * [`rpc`]: call and reply headers, credentials.
 //! * [`nfs3`], [`mount`]: arguments and results. The fixed-size types are `nfsserve`'s; whatever has a length is ours,
 //!   because that crate trusts lengths.
+//! * [`nlm4`], [`nsm`], [`portmap`]: locks, hosts that restart, and where their programs listen.
 //! * [`handle`]: what a file handle holds, sealed with a keyed hash.
 //!
 //! How it fails: [`xdr::Malformed`] for arguments (GARBAGE_ARGS), [`rpc::Refusal`] for headers (MSG_DENIED, or the
@@ -17,6 +18,9 @@
 pub mod handle;
 pub mod mount;
 pub mod nfs3;
+pub mod nlm4;
+pub mod nsm;
+pub mod portmap;
 pub mod record;
 pub mod rpc;
 pub mod xdr;

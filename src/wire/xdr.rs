@@ -104,6 +104,11 @@ impl Writer {
         self.head.resize(self.head.len() + padding(data.len()), 0);
     }
 
+    /// XDR that is there already.
+    pub fn raw(&mut self, xdr: &[u8]) {
+        self.head.extend_from_slice(xdr);
+    }
+
     /// Opaque data that ends the message, not copied.
     pub fn opaque_last(&mut self, data: Bytes) {
         self.len(data.len());

@@ -1,0 +1,498 @@
+//! The table. Files are scanned, not indexed: a file with thousands of locks is rare, and costs microseconds.
+
+use super::{Held, HostId, Limits, Owner, Range, Share};
+use journal_format::ids::{JunctionId, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A lock that is asked for. `note` is what the caller needs to tell one who waited.
+#[derive(Clone, Debug)]
+pub struct Request<T> {
+    pub junction: JunctionId,
+    pub node: NodeId,
+    pub owner: Owner,
+    pub range: Range,
+    pub exclusive: bool,
+    /// Wait for it, when it cannot be had now.
+    pub wait: Option<T>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Granted,
+    /// By this one.
+    Denied(Held),
+    /// It waits.
+    Blocked,
+    /// Waiting would never end: this one waits, perhaps through others, for the very owner who asks.
+    Deadlock(Held),
+    NoLocks,
+}
+
+/// Granted to one who waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant<T> {
+    pub offer: u64,
+    pub node: NodeId,
+    pub lock: Held,
+    pub note: T,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    lock: Held,
+    note: T,
+}
+
+#[derive(Debug)]
+struct File<T> {
+    junction: JunctionId,
+    held: Vec<Held>,
+    /// In the order of asking.
+    waiting: Vec<Waiting<T>>,
+    shares: Vec<Share>,
+}
+
+impl<T> File<T> {
+    /// Whoever forbids it.
+    fn forbids(&self, owner: &Owner, range: &Range, exclusive: bool) -> Option<&Held> {
+        self.held.iter().find(|held| conflicts(held, owner, range, exclusive))
+    }
+
+    fn idle(&self) -> bool {
+        self.held.is_empty() && self.waiting.is_empty() && self.shares.is_empty()
+    }
+}
+
+fn conflicts(held: &Held, owner: &Owner, range: &Range, exclusive: bool) -> bool {
+    held.owner != *owner && (held.exclusive || exclusive) && held.range.meets(range)
+}
+
+/// The owner's locks when `range` has become of a kind, or free (`None`).
+fn painted(held: &[Held], owner: &Owner, range: Range, kind: Option<bool>) -> Vec<Held> {
+    let mut out = Vec::new();
+    let mut whole = range;
+    for lock in held.iter().filter(|lock| lock.owner == *owner) {
+        if kind == Some(lock.exclusive) && lock.range.touches(&whole) {
+            whole = Range { first: whole.first.min(lock.range.first), last: whole.last.max(lock.range.last) };
+            continue;
+        }
+        if !lock.range.meets(&range) {
+            out.push(lock.clone());
+            continue;
+        }
+        if lock.range.first < range.first {
+            out.push(Held { range: Range { last: range.first - 1, ..lock.range }, ..lock.clone() });
+        }
+        if lock.range.last > range.last {
+            out.push(Held { range: Range { first: range.last + 1, ..lock.range }, ..lock.clone() });
+        }
+    }
+    if let Some(exclusive) = kind {
+        out.push(Held { owner: owner.clone(), range: whole, exclusive });
+    }
+    out
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    held: usize,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+pub struct Table<T> {
+    limits: Limits,
+    files: BTreeMap<NodeId, File<T>>,
+    hosts: BTreeMap<HostId, Count>,
+    all: Count,
+    /// Granted to who waited, not known to be known.
+    offers: BTreeMap<u64, (NodeId, Held)>,
+    next_offer: u64,
+}
+
+/// How far a chain of those who wait for one another is followed.
+const CHAIN_MAX: usize = 256;
+
+impl<T: Clone> Table<T> {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            files: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            all: Count::default(),
+            offers: BTreeMap::new(),
+            next_offer: 1,
+        }
+    }
+
+    /// Whoever forbids such a lock.
+    #[must_use]
+    pub fn test(&self, node: NodeId, owner: &Owner, range: Range, exclusive: bool) -> Option<Held> {
+        self.files.get(&node)?.forbids(owner, &range, exclusive).cloned()
+    }
+
+    /// Lock, or wait. An owner who asks again for what it waits for keeps its place; one who asks for what it was granted
+    /// meanwhile is granted it. A downgrade may let others in.
+    pub fn lock(&mut self, request: Request<T>) -> (Outcome, Vec<Grant<T>>) {
+        let Request { junction, node, owner, range, exclusive, wait } = request;
+        let lock = Held { owner, range, exclusive };
+        if let Some(by) = self.test(node, &lock.owner, range, exclusive) {
+            return (self.wait(junction, node, lock, by, wait), Vec::new());
+        }
+        let Some(painted) = self.room_for(node, &lock.owner, range, Some(exclusive)) else {
+            return (Outcome::NoLocks, Vec::new());
+        };
+        self.known(node, &lock.owner, &range);
+        self.forget_waiting(node, &lock);
+        self.put(junction, node, &lock.owner, painted);
+        (Outcome::Granted, self.grants(node))
+    }
+
+    fn wait(&mut self, junction: JunctionId, node: NodeId, lock: Held, by: Held, wait: Option<T>) -> Outcome {
+        let Some(note) = wait else { return Outcome::Denied(by) };
+        if self.waits_for(node, &lock) {
+            return Outcome::Deadlock(by);
+        }
+        let host = lock.owner.host;
+        let file = self.file(junction, node);
+        if let Some(there) = file.waiting.iter_mut().find(|w| w.lock == lock) {
+            there.note = note;
+            return Outcome::Blocked;
+        }
+        let on_file = file.waiting.len();
+        let of_host = self.hosts.get(&host).map_or(0, |count| count.waiting);
+        let limits = &self.limits;
+        if on_file >= limits.waiting_per_file
+            || of_host >= limits.waiting_per_host
+            || self.all.waiting >= limits.waiting
+        {
+            return Outcome::NoLocks;
+        }
+        self.file(junction, node).waiting.push(Waiting { lock, note });
+        self.hosts.entry(host).or_default().waiting += 1;
+        self.all.waiting += 1;
+        Outcome::Blocked
+    }
+
+    /// Whoever stands in the way of `lock` waits, perhaps through others, for its owner. A chain is followed to
+    /// [`CHAIN_MAX`] owners.
+    fn waits_for(&self, node: NodeId, lock: &Held) -> bool {
+        if self.all.waiting == 0 {
+            return false;
+        }
+        let mut waits: BTreeMap<&Owner, Vec<(&File<T>, &Held)>> = BTreeMap::new();
+        for file in self.files.values() {
+            for waiting in &file.waiting {
+                waits.entry(&waiting.lock.owner).or_default().push((file, &waiting.lock));
+            }
+        }
+        let blockers = |file: &File<T>, lock: &Held| -> Vec<Owner> {
+            let all = file.held.iter().filter(|held| conflicts(held, &lock.owner, &lock.range, lock.exclusive));
+            all.take(CHAIN_MAX).map(|held| held.owner.clone()).collect()
+        };
+        let mut seen = BTreeSet::new();
+        let mut next = self.files.get(&node).map_or(Vec::new(), |file| blockers(file, lock));
+        while let Some(owner) = next.pop() {
+            if owner == lock.owner {
+                return true;
+            }
+            if seen.len() < CHAIN_MAX && !seen.contains(&owner) {
+                let waits = waits.get(&owner).map_or(&[][..], Vec::as_slice);
+                next.extend(waits.iter().flat_map(|(file, lock)| blockers(file, lock)));
+                seen.insert(owner);
+            }
+        }
+        false
+    }
+
+    /// Free a range. It may take one lock more, where it cuts one in two; `None`: there is no room for that.
+    pub fn unlock(&mut self, node: NodeId, owner: &Owner, range: Range) -> Option<Vec<Grant<T>>> {
+        let Some(junction) = self.files.get(&node).map(|file| file.junction) else { return Some(Vec::new()) };
+        let painted = self.room_for(node, owner, range, None)?;
+        self.known(node, owner, &range);
+        self.put(junction, node, owner, painted);
+        Some(self.grants(node))
+    }
+
+    /// Do not wait any more. What was offered is taken back. False: neither was there.
+    pub fn cancel(&mut self, node: NodeId, lock: &Held) -> (bool, Vec<Grant<T>>) {
+        if self.forget_waiting(node, lock) {
+            self.tidy(node);
+            return (true, Vec::new());
+        }
+        let offered = self.offers.iter().find(|(_, (at, held))| *at == node && held == lock).map(|(id, _)| *id);
+        match offered {
+            Some(offer) => (true, self.take_back(offer)),
+            None => (false, Vec::new()),
+        }
+    }
+
+    /// Its owner knows of it.
+    pub fn confirm(&mut self, offer: u64) {
+        self.offers.remove(&offer);
+    }
+
+    /// Neither confirmed nor taken back yet.
+    #[must_use]
+    pub fn is_open(&self, offer: u64) -> bool {
+        self.offers.contains_key(&offer)
+    }
+
+    /// Its owner does not want it, or is not there. Nothing happens when it is known by now.
+    pub fn take_back(&mut self, offer: u64) -> Vec<Grant<T>> {
+        let Some((node, held)) = self.offers.remove(&offer) else { return Vec::new() };
+        let Some(file) = self.files.get(&node) else { return Vec::new() };
+        let (junction, painted) = (file.junction, painted(&file.held, &held.owner, held.range, None));
+        // It may cut in two what had grown together: what is taken back must go, whatever the limit.
+        // Of another offer to this owner there may be nothing left.
+        self.offers.retain(|_, (at, other)| {
+            let left = |lock: &Held| lock.range.meets(&other.range);
+            *at != node || other.owner != held.owner || painted.iter().any(left)
+        });
+        self.put(junction, node, &held.owner, painted);
+        self.grants(node)
+    }
+
+    /// Everything of a host goes.
+    pub fn free_host(&mut self, host: HostId) -> Vec<Grant<T>> {
+        self.free(|_, owner| owner.host == host)
+    }
+
+    /// Everything of junctions that are no more goes.
+    pub fn free_junctions(&mut self, gone: impl Fn(JunctionId) -> bool) -> Vec<Grant<T>> {
+        self.free(|junction, _| gone(junction))
+    }
+
+    fn free(&mut self, which: impl Fn(JunctionId, &Owner) -> bool) -> Vec<Grant<T>> {
+        let mut touched = Vec::new();
+        for (node, file) in &mut self.files {
+            let junction = file.junction;
+            let before = (file.held.len(), file.waiting.len(), file.shares.len());
+            file.held.retain(|held| !which(junction, &held.owner));
+            file.waiting.retain(|waiting| !which(junction, &waiting.lock.owner));
+            file.shares.retain(|share| !which(junction, &share.owner));
+            if before != (file.held.len(), file.waiting.len(), file.shares.len()) {
+                touched.push(*node);
+            }
+        }
+        self.offers.retain(|_, (node, held)| {
+            let junction = self.files.get(node).map(|file| file.junction);
+            junction.is_some_and(|junction| !which(junction, &held.owner))
+        });
+        self.recount();
+        touched.into_iter().flat_map(|node| self.grants(node)).collect()
+    }
+
+    /// Reserve rights, or change those that are reserved. `Err`: others', or no room.
+    pub fn share(&mut self, junction: JunctionId, node: NodeId, share: Share) -> Outcome {
+        let file = self.file(junction, node);
+        let other = |s: &&Share| s.owner != share.owner && (s.mode & share.access != 0 || s.access & share.mode != 0);
+        if let Some(by) = file.shares.iter().find(other) {
+            let whole = Range { first: 0, last: u64::MAX };
+            let by = Held { owner: by.owner.clone(), range: whole, exclusive: true };
+            return Outcome::Denied(by);
+        }
+        if let Some(own) = file.shares.iter_mut().find(|s| s.owner == share.owner) {
+            *own = share;
+            return Outcome::Granted;
+        }
+        let host = share.owner.host;
+        if !self.has_room(host, 1) {
+            self.tidy(node);
+            return Outcome::NoLocks;
+        }
+        self.count(host, 1);
+        self.file(junction, node).shares.push(share);
+        Outcome::Granted
+    }
+
+    pub fn unshare(&mut self, node: NodeId, owner: &Owner) {
+        let Some(file) = self.files.get_mut(&node) else { return };
+        let before = file.shares.len();
+        file.shares.retain(|share| share.owner != *owner);
+        let gone = before - file.shares.len();
+        self.uncount(owner.host, gone);
+        self.tidy(node);
+    }
+
+    /// Locks and shares that are held, and how many wait.
+    #[must_use]
+    pub fn totals(&self) -> (usize, usize) {
+        (self.all.held, self.all.waiting)
+    }
+
+    /// The host holds something or waits for something.
+    #[must_use]
+    pub fn is_used(&self, host: HostId) -> bool {
+        self.hosts.contains_key(&host)
+    }
+
+    /// What is held of a file, for tests.
+    #[must_use]
+    pub fn held(&self, node: NodeId) -> &[Held] {
+        self.files.get(&node).map_or(&[], |file| &file.held)
+    }
+
+    fn file(&mut self, junction: JunctionId, node: NodeId) -> &mut File<T> {
+        let empty = || File { junction, held: Vec::new(), waiting: Vec::new(), shares: Vec::new() };
+        self.files.entry(node).or_insert_with(empty)
+    }
+
+    /// A file of which there is nothing to know is not kept.
+    fn tidy(&mut self, node: NodeId) {
+        if self.files.get(&node).is_some_and(File::idle) {
+            self.files.remove(&node);
+        }
+    }
+
+    fn has_room(&self, host: HostId, more: usize) -> bool {
+        let of_host = self.hosts.get(&host).map_or(0, |count| count.held);
+        of_host + more <= self.limits.held_per_host && self.all.held + more <= self.limits.held
+    }
+
+    /// The owner's locks as they would be, if there is room for them.
+    fn room_for(&self, node: NodeId, owner: &Owner, range: Range, kind: Option<bool>) -> Option<Vec<Held>> {
+        let held = self.files.get(&node).map_or(&[][..], |file| &file.held);
+        let before = held.iter().filter(|lock| lock.owner == *owner).count();
+        let painted = painted(held, owner, range, kind);
+        let more = painted.len().saturating_sub(before);
+        (more == 0 || self.has_room(owner.host, more)).then_some(painted)
+    }
+
+    /// The owner's locks on a file become these.
+    fn put(&mut self, junction: JunctionId, node: NodeId, owner: &Owner, locks: Vec<Held>) {
+        let file = self.file(junction, node);
+        let before = file.held.len();
+        file.held.retain(|lock| lock.owner != *owner);
+        let (gone, come) = (before - file.held.len(), locks.len());
+        file.held.extend(locks);
+        self.count(owner.host, come);
+        self.uncount(owner.host, gone);
+        self.tidy(node);
+    }
+
+    fn count(&mut self, host: HostId, more: usize) {
+        if more > 0 {
+            self.hosts.entry(host).or_default().held += more;
+            self.all.held += more;
+        }
+    }
+
+    fn uncount(&mut self, host: HostId, less: usize) {
+        if less > 0
+            && let Some(count) = self.hosts.get_mut(&host)
+        {
+            count.held -= less;
+            self.all.held -= less;
+            if *count == Count::default() {
+                self.hosts.remove(&host);
+            }
+        }
+    }
+
+    fn uncount_waiting(&mut self, host: HostId) {
+        if let Some(count) = self.hosts.get_mut(&host) {
+            count.waiting -= 1;
+            self.all.waiting -= 1;
+            if *count == Count::default() {
+                self.hosts.remove(&host);
+            }
+        }
+    }
+
+    fn recount(&mut self) {
+        self.files.retain(|_, file| !file.idle());
+        (self.hosts, self.all) = self.counted();
+    }
+
+    fn counted(&self) -> (BTreeMap<HostId, Count>, Count) {
+        let mut hosts: BTreeMap<HostId, Count> = BTreeMap::new();
+        let mut all = Count::default();
+        for file in self.files.values() {
+            let held = file.held.iter().map(|held| &held.owner).chain(file.shares.iter().map(|share| &share.owner));
+            for owner in held {
+                hosts.entry(owner.host).or_default().held += 1;
+                all.held += 1;
+            }
+            for waiting in &file.waiting {
+                hosts.entry(waiting.lock.owner.host).or_default().waiting += 1;
+                all.waiting += 1;
+            }
+        }
+        (hosts, all)
+    }
+
+    /// The owner has asked about these bytes since: of what was offered there it knows, or wants it no more.
+    fn known(&mut self, node: NodeId, owner: &Owner, range: &Range) {
+        if !self.offers.is_empty() {
+            self.offers.retain(|_, (at, held)| *at != node || held.owner != *owner || !held.range.meets(range));
+        }
+    }
+
+    fn forget_waiting(&mut self, node: NodeId, lock: &Held) -> bool {
+        let Some(file) = self.files.get_mut(&node) else { return false };
+        let Some(at) = file.waiting.iter().position(|waiting| waiting.lock == *lock) else { return false };
+        file.waiting.remove(at);
+        self.uncount_waiting(lock.owner.host);
+        true
+    }
+
+    /// Whoever waits and can be granted now is, in order. One for whose lock there is no room waits on.
+    fn grants(&mut self, node: NodeId) -> Vec<Grant<T>> {
+        let mut grants = Vec::new();
+        let mut at = 0;
+        while let Some(file) = self.files.get_mut(&node)
+            && let Some(Waiting { lock, .. }) = file.waiting.get(at)
+        {
+            let lock = lock.clone();
+            let free = file.forbids(&lock.owner, &lock.range, lock.exclusive).is_none();
+            let junction = file.junction;
+            let Some(painted) =
+                free.then(|| self.room_for(node, &lock.owner, lock.range, Some(lock.exclusive))).flatten()
+            else {
+                at += 1;
+                continue;
+            };
+            let note = self.file(junction, node).waiting.remove(at).note;
+            self.put(junction, node, &lock.owner, painted);
+            self.uncount_waiting(lock.owner.host);
+            let offer = self.next_offer;
+            self.next_offer += 1;
+            self.offers.insert(offer, (node, lock.clone()));
+            grants.push(Grant { offer, node, lock, note });
+        }
+        self.tidy(node);
+        grants
+    }
+
+    /// What must hold, whatever was done.
+    #[cfg(test)]
+    pub fn check(&self) {
+        assert_eq!((self.hosts.clone(), self.all), self.counted());
+        for (node, file) in &self.files {
+            assert!(!file.idle(), "{node:?} is kept for nothing");
+            for (at, lock) in file.held.iter().enumerate() {
+                for other in &file.held[at + 1..] {
+                    let compatible = !lock.range.meets(&other.range) || (!lock.exclusive && !other.exclusive);
+                    assert!(compatible || lock.owner == other.owner, "{lock:?} beside {other:?}");
+                    if lock.owner == other.owner {
+                        assert!(!lock.range.meets(&other.range), "{lock:?} overlaps {other:?}");
+                        assert!(lock.exclusive != other.exclusive || !lock.range.touches(&other.range), "{lock:?}");
+                    }
+                }
+            }
+            for waiting in &file.waiting {
+                let (owner, range) = (&waiting.lock.owner, &waiting.lock.range);
+                let stuck = file.forbids(owner, range, waiting.lock.exclusive).is_some();
+                let room = self.room_for(*node, owner, *range, Some(waiting.lock.exclusive)).is_some();
+                assert!(stuck || !room, "{:?} waits for nothing", waiting.lock);
+            }
+        }
+        for (node, held) in self.offers.values() {
+            let mut own = self.held(*node).iter().filter(|lock| lock.owner == held.owner);
+            let covered = own.any(|lock| lock.range.meets(&held.range));
+            assert!(covered, "an offer of nothing: {held:?}");
+        }
+    }
+}
