@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "rpc", body: wire::rpc, seeds: wire::rpc_seeds },
     Target { name: "nfs", body: wire::nfs, seeds: wire::nfs_seeds },
     Target { name: "mount", body: wire::mount, seeds: wire::mount_seeds },
+    Target { name: "locks", body: wire::locks, seeds: wire::locks_seeds },
     Target { name: "handle", body: wire::handle, seeds: wire::handle_seeds },
     Target { name: "config", body: text::config, seeds: text::config_seeds },
     Target { name: "api", body: text::api, seeds: text::api_seeds },
@@ -85,7 +86,7 @@ fn script_seeds() -> Vec<Vec<u8>> {
         Event::JobCreated(_) => 5,
         Event::FilerAdded(_) | Event::PolicySet(_) => 1,
         Event::FilerRemoved(_) | Event::JunctionRemoved(_) => 9,
-        Event::PolicyRemoved(_) => 10,
+        Event::PolicyRemoved(_) | Event::HostForgotten(_) => 10,
         _ => 6,
     };
     let mut ordered = all;

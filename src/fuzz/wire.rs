@@ -3,8 +3,8 @@
 use crate::wire::handle::{Fh, Named, Sealer};
 use crate::wire::record::{Assembler, RECORD_MAX};
 use crate::wire::rpc::{self, CallHeader, Credential};
-use crate::wire::xdr::{Reader, Writer};
-use crate::wire::{mount as mnt, nfs3};
+use crate::wire::xdr::{Reader, Wire, Writer};
+use crate::wire::{mount as mnt, nfs3, nlm4, nsm, portmap};
 use bytes::{BufMut, Bytes};
 use journal_format::ids::{JunctionId, NodeId};
 
@@ -33,6 +33,8 @@ fn call(record: Bytes) {
     match header.program {
         nfs3::PROGRAM => drop(nfs3::Args::decode(header.procedure, &mut reader)),
         mnt::PROGRAM => drop(mnt::Args::decode(header.procedure, &mut reader)),
+        nlm4::PROGRAM => drop(nlm4::Args::decode(header.procedure, &mut reader)),
+        nsm::PROGRAM => drop(nsm::Args::decode(header.procedure, &mut reader)),
         _ => {}
     }
 }
@@ -111,6 +113,52 @@ pub fn mount(data: &[u8]) {
 pub fn mount_seeds() -> Vec<Vec<u8>> {
     let path = [0u8, 0, 0, 5, b'/', b'd', b'e', b'm', b'o', 0, 0, 0];
     (0u8..6).map(|procedure| [&[procedure], path.as_slice()].concat()).collect()
+}
+
+/// What lock managers, status monitors and portmappers say: the first byte tells which, and of whose procedures. What is
+/// read can be written, and is then read as the same.
+pub fn locks(data: &[u8]) {
+    fn again<T>(bytes: &[u8], read: impl Fn(&mut Reader) -> Option<T>, write: impl Fn(&T, &mut Writer)) {
+        let encode = |value: &T| {
+            let mut w = Writer::default();
+            write(value, &mut w);
+            w.finish().to_vec().split_off(4)
+        };
+        let Some(first) = read(&mut Reader::new(Bytes::copy_from_slice(bytes))) else { return };
+        let bytes = encode(&first);
+        let second = read(&mut Reader::new(bytes.clone().into()));
+        assert!(second.is_some_and(|second| encode(&second) == bytes));
+    }
+    fn value<T: Wire>(bytes: &[u8]) {
+        again(bytes, |r| r.get::<T>().ok(), |value, w| value.put(w));
+    }
+    let Some((which, args)) = data.split_first() else { return };
+    match *which {
+        100 => again(args, |r| nsm::Args::decode(nsm::NOTIFY, r)?.ok(), |args, w| args.put(w)),
+        101 => value::<portmap::Rpcb>(args),
+        102 => value::<portmap::Mapping>(args),
+        103 => value::<nlm4::TestRes>(args),
+        104 => value::<nlm4::Res>(args),
+        // An answer to a call that is not made is looked at and left.
+        11..=15 => drop(nlm4::Args::decode(u32::from(*which), &mut Reader::new(Bytes::copy_from_slice(args)))),
+        procedure => {
+            again(args, |r| nlm4::Args::decode(u32::from(procedure), r)?.ok(), |args, w| args.put(w));
+        }
+    }
+}
+
+pub fn locks_seeds() -> Vec<Vec<u8>> {
+    let handle = Fh(Bytes::from_static(&[7; 33]));
+    let mut seeds = Vec::new();
+    for (procedure, args) in nlm4::samples(&handle) {
+        let mut w = Writer::default();
+        args.put(&mut w);
+        let Ok(procedure) = u8::try_from(procedure) else { continue };
+        seeds.push([&[procedure], &w.finish().to_vec()[4..]].concat());
+    }
+    let words = [0u8, 0, 0, 4].repeat(12);
+    seeds.extend([11, 12, 15, 100, 101, 102, 103, 104].map(|which| [&[which], words.as_slice()].concat()));
+    seeds
 }
 
 /// A handle opens only when it is one that was sealed.

@@ -35,7 +35,9 @@ impl Class {
             | Event::InSync(_)
             | Event::Durable(_)
             | Event::JunctionSwitched(_)
-            | Event::JobStateChanged(_) => Class::Upkeep,
+            | Event::JobStateChanged(_)
+            | Event::HostForgotten(_)
+            | Event::LocksLost(_) => Class::Upkeep,
             Event::Write(_)
             | Event::SetAttr(_)
             | Event::Make(_)
@@ -50,6 +52,7 @@ impl Class {
             | Event::JunctionModified(_)
             | Event::PolicySet(_)
             | Event::PolicyRemoved(_)
+            | Event::HostMonitored(_)
             | Event::JobCreated(_)
             | Event::ListBegin(_)
             | Event::Listed(_)

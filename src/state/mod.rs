@@ -22,6 +22,7 @@
 mod conflict;
 mod copy;
 mod filers;
+pub mod hosts;
 pub mod jobs;
 pub mod junctions;
 pub mod policies;
@@ -37,10 +38,10 @@ pub use jobs::JobAction;
 pub use snapshot::SnapshotError;
 pub use wanted::{Replayer, Wanted, wanted, wanted_replayer};
 
-use journal_format::event::{AccessRule, Event, FilerFound, JobKind, JobState};
+use journal_format::event::{AccessRule, Event, FilerFound, Host, JobKind, JobState};
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The fold of every event before `lsn`. A snapshot is its JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +57,10 @@ pub struct State {
     pub tree: BTreeMap<NodeId, VirtualDir>,
     pub jobs: BTreeMap<JobId, Job>,
     pub policies: BTreeMap<PolicyId, Policy>,
+    /// Client hosts that may hold locks.
+    pub hosts: BTreeSet<Host>,
+    /// How often locks were lost, as hosts are told: odd, and grows.
+    pub locks_number: u32,
     /// Next free numbers.
     pub next: Next,
 }
@@ -314,6 +319,8 @@ impl Default for State {
             tree: BTreeMap::from([(ROOT_DIR, root)]),
             jobs: BTreeMap::new(),
             policies: BTreeMap::new(),
+            hosts: BTreeSet::new(),
+            locks_number: 1,
             next: Next::default(),
         }
     }
@@ -362,6 +369,9 @@ fn fold(state: &mut State, lsn: Lsn, end: Lsn, time: Time, event: &Event) -> Res
         Event::JunctionModified(e) => policies::junction_modified(state, e),
         Event::PolicySet(e) => policies::was_set(state, e),
         Event::PolicyRemoved(e) => policies::removed(state, e),
+        Event::HostMonitored(e) => hosts::monitored(state, e),
+        Event::HostForgotten(e) => hosts::forgotten(state, e),
+        Event::LocksLost(e) => hosts::lost(state, e),
         Event::JunctionSwitched(e) => junctions::switched(state, e, lsn),
         Event::JobCreated(e) => jobs::created(state, e, end, time),
         Event::JobStateChanged(e) => jobs::changed(state, e, end, time),

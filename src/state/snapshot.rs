@@ -9,10 +9,11 @@ use super::{
     Child, Filer, Job, JobError, Junction, LocationState, Next, OutOfSync, Policy, Progress, ROOT_DIR, Role, State,
     VirtualDir, text,
 };
-use journal_format::event::{FilerFound, JobKind};
+use journal_format::event::{FilerFound, Host, JobKind};
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 const VERSION: u32 = 1;
 
@@ -47,6 +48,17 @@ struct Doc {
     jobs: Vec<JobDoc>,
     #[serde(default)]
     policies: Vec<PolicyDoc>,
+    #[serde(default)]
+    hosts: Vec<HostDoc>,
+    #[serde(default = "first")]
+    locks_number: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostDoc {
+    addr: IpAddr,
+    name: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -197,6 +209,8 @@ impl State {
             tree: self.tree.iter().map(dir_doc).collect(),
             jobs: self.jobs.iter().map(job_doc).collect(),
             policies: self.policies.iter().map(policy_doc).collect(),
+            hosts: self.hosts.iter().map(host_doc).collect(),
+            locks_number: self.locks_number,
         };
         serde_json::to_vec(&doc).expect("numbers, strings and lists are always JSON")
     }
@@ -389,6 +403,8 @@ fn read(doc: Doc) -> Option<State> {
         tree: doc.tree.iter().map(read_dir).collect::<Option<_>>()?,
         jobs: doc.jobs.into_iter().map(read_job).collect::<Option<_>>()?,
         policies: doc.policies.into_iter().map(read_policy).collect::<Option<_>>()?,
+        hosts: doc.hosts.iter().map(read_host).collect::<Option<_>>()?,
+        locks_number: doc.locks_number,
     })
 }
 
@@ -437,6 +453,15 @@ fn read_junction(j: &JunctionDoc) -> Option<(JunctionId, Junction)> {
 fn read_policy(p: PolicyDoc) -> Option<(PolicyId, Policy)> {
     let rules = p.rules.iter().map(|rule| rule.parse().ok()).collect::<Option<_>>()?;
     Some((PolicyId(p.id), Policy { name: p.name, rules }))
+}
+
+fn host_doc(host: &Host) -> HostDoc {
+    HostDoc { addr: IpAddr::from(host.addr), name: text::hex(&host.name) }
+}
+
+fn read_host(h: &HostDoc) -> Option<Host> {
+    let IpAddr::V6(addr) = h.addr else { return None };
+    Some(Host { addr: addr.octets(), name: text::unhex(&h.name)? })
 }
 
 fn read_dir(d: &DirDoc) -> Option<(NodeId, VirtualDir)> {

@@ -3,8 +3,8 @@
 
 use crate::line::{Line, Style};
 use journal_format::event::{
-    AccessRule, Adopted, Caller, CopyFailed, Event, FilerFound, ListedEntry, LocationSpec, PartDone, Range, RangeDone,
-    Replaced, What,
+    AccessRule, Adopted, Caller, CopyFailed, Event, FilerFound, HostForgotten, HostMonitored, ListedEntry,
+    LocationSpec, PartDone, Range, RangeDone, Replaced, What,
 };
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde_json::Value;
@@ -317,6 +317,11 @@ pub fn fields(event: &Event, to: &mut Line) {
             to.field("rules", &e.rules);
         }
         Event::PolicyRemoved(e) => fields!(to, e; policy),
+        Event::HostMonitored(HostMonitored { host }) | Event::HostForgotten(HostForgotten { host }) => {
+            to.field("addr", &Ipv6Addr::from(host.addr).to_canonical().to_string());
+            to.field("name", &host.name);
+        }
+        Event::LocksLost(e) => fields!(to, e; number),
         Event::JunctionSwitched(e) => fields!(to, e; junction, job, from, to, epoch),
         Event::JobCreated(e) => {
             to.field("job", &e.job);

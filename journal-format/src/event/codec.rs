@@ -4,9 +4,10 @@
 //! is a new struct under the next version of its kind, and a conversion.
 
 use super::{
-    Adopt, CopyDone, CopyRange, Cursor, Durable, Event, Failed, FilerAdded, FilerRemoved, InSync, JobCreated,
-    JobStateChanged, JournalCreated, JunctionAdded, JunctionModified, JunctionRemoved, JunctionSwitched, Link,
-    ListBegin, Listed, Made, Make, OutOfSync, Partial, PolicyRemoved, PolicySet, Remove, Rename, SetAttr, Write,
+    Adopt, CopyDone, CopyRange, Cursor, Durable, Event, Failed, FilerAdded, FilerRemoved, Host, HostForgotten,
+    HostMonitored, InSync, JobCreated, JobStateChanged, JournalCreated, JunctionAdded, JunctionModified,
+    JunctionRemoved, JunctionSwitched, Link, ListBegin, Listed, LocksLost, Made, Make, OutOfSync, Partial,
+    PolicyRemoved, PolicySet, Remove, Rename, SetAttr, Write,
 };
 use crate::ids::Identity;
 use rkyv::rancor;
@@ -125,6 +126,9 @@ table! {
     67, 1 => JunctionModified,
     72, 1 => PolicySet,
     73, 1 => PolicyRemoved,
+    76, 1 => HostMonitored,
+    77, 1 => HostForgotten,
+    78, 1 => LocksLost,
     80, 1 => JobCreated,
     81, 1 => JobStateChanged,
     96, 1 => ListBegin,
@@ -206,6 +210,9 @@ fn check_bounds(event: &Event) -> Result<(), Error> {
         Event::Made(e) => e.objects.iter().try_for_each(|(_, id)| identity(id)),
         Event::JunctionAdded(e) => identity(&e.location.root),
         Event::JobCreated(e) => identity(&e.destination.root),
+        Event::HostMonitored(HostMonitored { host }) | Event::HostForgotten(HostForgotten { host }) => {
+            bound(host.name.len() <= Host::NAME_MAX, "a host's name that is too long")
+        }
         Event::PolicySet(e) => bound(e.rules.len() <= PolicySet::RULES_MAX, "too many rules"),
         Event::Write(_)
         | Event::SetAttr(_)
@@ -220,6 +227,7 @@ fn check_bounds(event: &Event) -> Result<(), Error> {
         | Event::JunctionRemoved(_)
         | Event::JunctionModified(_)
         | Event::PolicyRemoved(_)
+        | Event::LocksLost(_)
         | Event::JunctionSwitched(_)
         | Event::JobStateChanged(_)
         | Event::ListBegin(_)

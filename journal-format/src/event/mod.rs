@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod copy;
 pub mod filer;
+pub mod host;
 pub mod job;
 pub mod junction;
 #[expect(missing_docs, reason = "the derive leaves the fields of archived variants undocumented")]
@@ -14,6 +15,7 @@ pub mod samples;
 
 pub use copy::*;
 pub use filer::*;
+pub use host::*;
 pub use job::*;
 pub use junction::*;
 pub use node::*;
@@ -57,6 +59,12 @@ pub enum Event {
     PolicySet(PolicySet),
     /// An access policy was removed.
     PolicyRemoved(PolicyRemoved),
+    /// A client host may hold locks.
+    HostMonitored(HostMonitored),
+    /// It holds none any more.
+    HostForgotten(HostForgotten),
+    /// The service has restarted, and with it the locks are lost.
+    LocksLost(LocksLost),
     /// A junction points to another location from here on.
     JunctionSwitched(JunctionSwitched),
     /// A job created.

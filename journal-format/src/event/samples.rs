@@ -171,6 +171,9 @@ fn facts() -> Vec<Event> {
             suspended: true,
         }),
         Event::PolicyRemoved(PolicyRemoved { policy: PolicyId(1) }),
+        Event::HostMonitored(HostMonitored { host: Host { addr: caller().addr, name: b"client".to_vec() } }),
+        Event::LocksLost(LocksLost { number: 3 }),
+        Event::HostForgotten(HostForgotten { host: Host { addr: caller().addr, name: b"client".to_vec() } }),
         Event::JunctionSwitched(JunctionSwitched {
             junction: JunctionId(1),
             job: JobId(1),

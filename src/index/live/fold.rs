@@ -88,6 +88,7 @@ impl Fold<'_> {
             Event::Failed(_) | Event::Partial(_) | Event::Made(_) => {}
             Event::FilerAdded(_) | Event::FilerRemoved(_) | Event::JobCreated(_) | Event::JobStateChanged(_) => {}
             Event::PolicySet(_) | Event::PolicyRemoved(_) => {}
+            Event::HostMonitored(_) | Event::HostForgotten(_) | Event::LocksLost(_) => {}
             Event::ListBegin(_) | Event::Listed(_) | Event::CopyRange(_) | Event::CopyDone(_) => {}
             Event::Cursor(_)
             | Event::OutOfSync(_)
