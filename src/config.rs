@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use toml::{Table, Value};
 
 /// Read when no file is named.
@@ -60,6 +61,12 @@ pub enum Append {
 pub struct Nfs {
     /// NFS and MOUNT on one port. Default 127.0.0.1:2049.
     pub listen: SocketAddr,
+    /// Seconds after a restart in which only claims of locks are granted, when clients may have held some. Default 45.
+    pub grace: Duration,
+    /// Register with this machine's rpcbind. Default false.
+    pub rpcbind: bool,
+    /// The port of clients' portmappers, by which they are told of locks. Default 111.
+    pub client_portmapper: u16,
 }
 
 /// `[api]`
@@ -135,13 +142,23 @@ impl Config {
         let section = |name: &'static str, keys: &[&str]| Section::of(&table, name, keys);
         let state = section("state", &["dir"])?;
         let state = StateDir { dir: state.path("dir")?.unwrap_or_else(|| Path::new(LIB).join("state")) };
-        let nfs = section("nfs", &["listen"])?;
-        let nfs = Nfs { listen: nfs.addr("listen")?.unwrap_or((Ipv4Addr::LOCALHOST, 2049).into()) };
+        let nfs = nfs(&section("nfs", &["listen", "grace", "rpcbind", "client_portmapper"])?)?;
         let keys = ["dir", "segment_size", "soft_limit", "hard_limit", "append", "any_file_system", "archive"];
         let journal = journal(&section("journal", &keys)?)?;
         let api = api(&section("api", &["listen", "token_file"])?, &state.dir)?;
         Ok(Self { journal, nfs, api, state })
     }
+}
+
+fn nfs(section: &Section<'_>) -> Result<Nfs, Error> {
+    let grace = section.number("grace", 1, 600)?.unwrap_or(45);
+    let client_portmapper = section.number("client_portmapper", 1, u64::from(u16::MAX))?;
+    Ok(Nfs {
+        listen: section.addr("listen")?.unwrap_or((Ipv4Addr::LOCALHOST, 2049).into()),
+        grace: Duration::from_secs(grace),
+        rpcbind: section.flag("rpcbind")?.unwrap_or(false),
+        client_portmapper: client_portmapper.map_or(111, |port| u16::try_from(port).expect("within its bounds")),
+    })
 }
 
 fn journal(section: &Section<'_>) -> Result<Journal, Error> {
@@ -258,6 +275,13 @@ impl<'a> Section<'a> {
         self.text(key)?.map(|text| text.parse().map_err(|_| self.bad(key, expected))).transpose()
     }
 
+    fn number(&self, key: &str, from: u64, to: u64) -> Result<Option<u64>, Error> {
+        let number = |value: &Value| value.as_integer().and_then(|n| u64::try_from(n).ok());
+        let within = |value| number(value).filter(|n| (from..=to).contains(n));
+        let expected = format!("a number from {from} to {to}");
+        self.get(key).map(|value| within(value).ok_or_else(|| self.bad(key, &expected))).transpose()
+    }
+
     fn size(&self, key: &str) -> Result<Option<u64>, Error> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let size = match value {
@@ -304,6 +328,7 @@ mod tests {
         );
         assert_eq!((c.journal.append, c.journal.any_file_system, c.journal.archive), (None, false, None));
         assert_eq!(c.nfs.listen.to_string(), "127.0.0.1:2049");
+        assert_eq!((c.nfs.grace.as_secs(), c.nfs.rpcbind, c.nfs.client_portmapper), (45, false, 111));
         assert_eq!(c.api.listen.to_string(), "unix:///var/lib/tain/state/api.sock");
     }
 
@@ -320,6 +345,9 @@ mod tests {
             archive = "/a"
             [nfs]
             listen = "[::1]:12049"
+            grace = 90
+            rpcbind = true
+            client_portmapper = 1111
             [api]
             listen = "127.0.0.1:80"
             token_file = "/t"
@@ -338,6 +366,7 @@ mod tests {
         };
         assert_eq!(c.journal, journal);
         assert_eq!(c.nfs.listen.to_string(), "[::1]:12049");
+        assert_eq!((c.nfs.grace.as_secs(), c.nfs.rpcbind, c.nfs.client_portmapper), (90, true, 1111));
         assert_eq!(c.api.listen.to_string(), "http://127.0.0.1:80");
         assert_eq!((c.api.token_file, c.state.dir), (Some("/t".into()), "/s".into()));
         let socket = |text: &str| Config::parse(text).unwrap().api.listen.to_string();
@@ -378,6 +407,8 @@ mod tests {
             ("journal.any_file_system = 1", "expected true or false"),
             ("journal.dir = \"here\"", "journal.dir = \"here\": expected an absolute path"),
             ("nfs.listen = \"2049\"", "nfs.listen = \"2049\": expected ADDRESS:PORT"),
+            ("nfs.grace = 0", "nfs.grace = 0: expected a number from 1 to 600"),
+            ("nfs.client_portmapper = 65536", "expected a number from 1 to 65535"),
             ("nfs.listen = 2049", "nfs.listen = 2049: expected a string"),
             ("api.listen = \"everywhere\"", "api.listen = \"everywhere\": expected unix:///path"),
             ("api.listen = \"0.0.0.0:80\"", "a loopback address, or a token_file"),

@@ -31,6 +31,7 @@ pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod location;
+pub mod locks;
 pub mod planted;
 pub mod replayer;
 pub mod semantics;

@@ -83,6 +83,7 @@ fn lines(status: &Value) -> String {
             out += &format!("  {} of it kept for {}\n", size(bytes), field(pin, "location"));
         }
     }
+    out += &locks(part("locks"));
     for problem in items(part("problems")).iter().filter_map(Value::as_str) {
         out += &format!("problem: {problem}\n");
     }
@@ -98,6 +99,20 @@ fn lines(status: &Value) -> String {
         out += &format!("\n{}", times(procedures));
     }
     out
+}
+
+/// What is locked, where anything is.
+fn locks(locks: &Value) -> String {
+    let number = |key: &str| locks.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (held, waiting, hosts) = (number("held"), number("waiting"), number("hosts"));
+    let grace = match number("grace_s") {
+        0 => String::new(),
+        left => format!("; after the restart only claims are granted, for {left} s more"),
+    };
+    if held + waiting + hosts == 0 {
+        return String::new();
+    }
+    format!("locks: {held} held, {waiting} waiting, {hosts} hosts monitored{grace}\n")
 }
 
 /// How long calls take, the most frequent first.

@@ -26,7 +26,7 @@ mod views;
 pub(crate) mod tests;
 
 pub use listen::Api;
-pub use port::{JournalPin, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
+pub use port::{JournalPin, LockStatus, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
 pub use views::mount_command;
 
 use crate::ledger::CommandError;

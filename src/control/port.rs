@@ -75,8 +75,20 @@ pub struct ServiceStatus {
     pub pins: Vec<JournalPin>,
     /// What is wrong now, one sentence each ("junction /a: its primary is down: …").
     pub problems: Vec<String>,
+    pub locks: LockStatus,
     /// How long clients' calls took since the start, by procedure; of those that were called.
     pub procedures: Vec<ProcedureTimes>,
+}
+
+/// What clients have locked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockStatus {
+    pub held: usize,
+    pub waiting: usize,
+    /// Client hosts that are told when the service restarts.
+    pub hosts: usize,
+    /// After a restart: how long only claims are granted.
+    pub grace_s: Option<u64>,
 }
 
 /// Times are microseconds; the median and the 99th percentile are exact to a fifth.

@@ -92,6 +92,7 @@ impl Port for Double {
             journal_refusals: 0,
             pins: Vec::new(),
             problems: self.problems.lock().clone(),
+            locks: LockStatus { held: 3, waiting: 2, hosts: 1, grace_s: Some(9) },
             procedures: vec![ProcedureTimes { name: "READ", calls: 2, median_us: 1, p99_us: 2, longest_us: 3 }],
         }
     }
@@ -431,6 +432,7 @@ async fn status_is_healthy_until_something_is_wrong() {
     assert_eq!(status["junctions"][0]["path"], json!("/data/a"));
     let read = json!({"name": "READ", "calls": 2, "median_us": 1, "p99_us": 2, "longest_us": 3});
     assert_eq!(status["procedures"], json!([read]));
+    assert_eq!(status["locks"], json!({"held": 3, "waiting": 2, "hosts": 1, "grace_s": 9}));
     assert_eq!(s.call("GET", "/healthz", "").await, (200, json!({"healthy": true})));
 
     s.created("/jobs", move_to("new:/a")).await;

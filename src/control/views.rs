@@ -163,6 +163,12 @@ pub(super) fn status(port: &dyn Port) -> Value {
         "junctions": junctions(&state, service.nfs),
         "policies": self::policies(&state),
         "jobs": jobs(&state, port),
+        "locks": {
+            "held": service.locks.held,
+            "waiting": service.locks.waiting,
+            "hosts": service.locks.hosts,
+            "grace_s": service.locks.grace_s,
+        },
         "procedures": service.procedures.iter().map(procedure).collect::<Vec<_>>(),
     })
 }

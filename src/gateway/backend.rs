@@ -5,6 +5,7 @@ use crate::volume::late::Known;
 use crate::volume::types::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use journal_format::event::Event;
 use journal_format::ids::{JunctionId, Time};
 use std::sync::Arc;
 
@@ -67,6 +68,8 @@ pub trait Backend: Send + Sync + 'static {
     fn late(&self, call: &Call) -> Answer<Option<Known>>;
     /// Junctions and policies as they are now. To be let go of soon: State is copied when it changes under a reader.
     fn state(&self) -> Arc<State>;
+    /// Append what State must know of hosts that hold locks; durable when this returns.
+    async fn record(&self, event: Event) -> Answer<()>;
     /// Every junction with its client path.
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)>;
 }
@@ -80,6 +83,9 @@ macro_rules! forward {
             $(async fn $name(&self, $($arg: $t),*) -> $out {
                 crate::volume::Volume::$name(self, $($arg),*).await
             })*
+            async fn record(&self, event: Event) -> Answer<()> {
+                crate::volume::Volume::append_fact(self, &event).await
+            }
             fn late(&self, call: &Call) -> Answer<Option<Known>> {
                 crate::volume::Volume::late(self, call)
             }

@@ -2,6 +2,7 @@
 
 use super::dispatch::system_error;
 use super::inbox::{Ended, Inbox, Places, Todo, Work, pace};
+use super::locks::Ends;
 use super::seats::Seat;
 use super::{Shared, count};
 use crate::wire::rpc::denied;
@@ -53,11 +54,13 @@ pub(super) async fn serve(
         debug!(%peer, %error, "connection gone");
         return shared.seats.release(&seat);
     }
+    // Where it came in: a client that waits for a lock is called back from there.
+    let ends = Ends { peer, local: stream.local_addr().ok() };
     let (reader, writer) = stream.into_split();
     let (replies, queue) = mpsc::channel(shared.limits.calls_per_connection as usize);
     let mut writer = tokio::spawn(write(writer, queue, shared.limits.write_deadline));
     let mut inbox = Inbox::new(shared.clone(), seat.clone(), peer, reader);
-    let end = read(&shared, &mut inbox, &seat, peer, &replies, &mut writer, stop).await;
+    let end = read(&shared, &mut inbox, &seat, ends, &replies, &mut writer, stop).await;
     // From here on it takes no seat: what still runs is bounded by `Limits::calls_all`.
     shared.seats.release(&seat);
     match end {
@@ -77,11 +80,12 @@ async fn read(
     shared: &Arc<Shared>,
     inbox: &mut Inbox,
     seat: &Seat,
-    peer: SocketAddr,
+    ends: Ends,
     replies: &mpsc::Sender<Outgoing>,
     writer: &mut JoinHandle<()>,
     mut stop: watch::Receiver<bool>,
 ) -> End {
+    let peer = ends.peer;
     loop {
         let next = tokio::select! {
             biased;
@@ -92,7 +96,7 @@ async fn read(
             next = inbox.next() => next,
         };
         match next {
-            Ok(work) => start(shared.clone(), peer, replies.clone(), work),
+            Ok(work) => start(shared.clone(), ends, replies.clone(), work),
             Err(Ended::Closed) => return End::Drain,
             Err(why @ Ended::Idle) => {
                 debug!(%peer, %why, "connection closed");
@@ -108,7 +112,8 @@ async fn read(
 }
 
 /// Run a call in a task of its own, which outlives the connection: what began is not cancelled.
-fn start(shared: Arc<Shared>, peer: SocketAddr, replies: mpsc::Sender<Outgoing>, work: Work) {
+fn start(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work: Work) {
+    let peer = ends.peer;
     let Work { todo, mut places, running } = work;
     tokio::spawn(async move {
         let (frame, last) = match todo {
@@ -116,7 +121,7 @@ fn start(shared: Arc<Shared>, peer: SocketAddr, replies: mpsc::Sender<Outgoing>,
             Todo::Call(header, args) => {
                 let (xid, program, procedure) = (header.xid, header.program, header.procedure);
                 let begun = Instant::now();
-                let answer = caught(shared.answer(peer, header, args)).await;
+                let answer = caught(shared.answer(ends, header, args)).await;
                 shared.timing.observe(peer, program, procedure, begun.elapsed());
                 match answer {
                     Some(frame) => (frame, false),

@@ -2,6 +2,7 @@
 
 use super::access::{Decision, Grant, credentials, decide, know};
 use super::drc::{Begin, Key};
+use super::locks::Ends;
 use super::nfs::{Session, refuse};
 use super::{Shared, count};
 use crate::volume::late::Known;
@@ -10,8 +11,9 @@ use crate::wire::handle::Fh;
 use crate::wire::nfs3::{self, Args};
 use crate::wire::rpc::{ACCEPTED_LEN, Accept, CallHeader, accepted};
 use crate::wire::xdr::{Frame, Reader, Writer};
-use crate::wire::{mount, rpc::Credential};
+use crate::wire::{mount, nlm4, nsm, rpc::Credential};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Reply bytes that a call without data may need: attributes and a handle.
 const SMALL_REPLY: usize = 4 << 10;
@@ -37,7 +39,8 @@ pub(super) fn reply_max(header: &CallHeader, args: &Reader) -> usize {
 
 impl Shared {
     /// The reply to a call.
-    pub(super) async fn answer(&self, peer: SocketAddr, header: CallHeader, mut args: Reader) -> Frame {
+    pub(super) async fn answer(self: &Arc<Self>, ends: Ends, header: CallHeader, mut args: Reader) -> Frame {
+        let peer = ends.peer;
         let only = |accept| accepted(header.xid, accept).finish();
         let sum = checksum(header.procedure, args.rest());
         match (header.program, header.version) {
@@ -56,6 +59,25 @@ impl Shared {
                     w.finish()
                 }
             },
+            (nlm4::PROGRAM, nlm4::VERSION) => {
+                let raw = args.rest().clone();
+                match nlm4::Args::decode(header.procedure, &mut args) {
+                    None => only(Accept::ProcUnavail),
+                    Some(Err(_)) => only(Accept::GarbageArgs),
+                    Some(Ok(args)) => self.nlm(ends, &header, &raw, args).await,
+                }
+            }
+            (nsm::PROGRAM, nsm::VERSION) => match nsm::Args::decode(header.procedure, &mut args) {
+                None => only(Accept::ProcUnavail),
+                Some(Err(_)) => only(Accept::GarbageArgs),
+                Some(Ok(args)) => {
+                    count(&self.stats.calls);
+                    self.nsm(peer, &args);
+                    only(Accept::Success)
+                }
+            },
+            (nlm4::PROGRAM, _) => only(Accept::ProgMismatch { low: 4, high: 4 }),
+            (nsm::PROGRAM, _) => only(Accept::ProgMismatch { low: 1, high: 1 }),
             (nfs3::PROGRAM | mount::PROGRAM, _) => only(Accept::ProgMismatch { low: 3, high: 3 }),
             _ => only(Accept::ProgUnavail),
         }
@@ -133,7 +155,7 @@ impl Shared {
         Ok(Session { shared: self, call, peer, node, other, read_only })
     }
 
-    fn open(&self, peer: SocketAddr, handle: &Fh) -> Result<(NodeRef, Grant), Status> {
+    pub(super) fn open(&self, peer: SocketAddr, handle: &Fh) -> Result<(NodeRef, Grant), Status> {
         let state = self.backend.state();
         match self.sealer.open(handle) {
             Ok(named) => {
@@ -149,13 +171,13 @@ impl Shared {
     }
 }
 
-fn caller(peer: SocketAddr, header: &CallHeader, sum: u32, grant: Grant, credential: &Credential) -> Call {
+pub(super) fn caller(peer: SocketAddr, header: &CallHeader, sum: u32, grant: Grant, credential: &Credential) -> Call {
     let (uid, gid, gids) = credentials(grant, credential);
     Call { uid, gid, gids, addr: peer.ip().to_canonical(), port: peer.port(), xid: header.xid, sum }
 }
 
 /// CRC-32 of procedure number and arguments.
-fn checksum(procedure: u32, args: &[u8]) -> u32 {
+pub(super) fn checksum(procedure: u32, args: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&procedure.to_be_bytes());
     crc.update(args);

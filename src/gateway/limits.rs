@@ -29,6 +29,15 @@ pub struct Limits {
     /// A client that takes no byte of its replies for so long is closed; so is one that takes them slower than
     /// [`Limits::PACE`].
     pub write_deadline: Duration,
+    /// After a restart only claims of locks are granted for so long, when hosts may have held some.
+    pub lock_grace: Duration,
+    /// A lock that was granted to one who waited, and whom it could not be told, is taken back after so long. A client
+    /// that waits asks by itself; Linux every 30 seconds.
+    pub lock_offer: Duration,
+    /// A host that has held no lock for so long is forgotten.
+    pub lock_host_idle: Duration,
+    /// Where clients' portmappers are.
+    pub client_portmapper: u16,
     /// How long calls in flight may take at stop.
     pub drain_deadline: Duration,
 }
@@ -71,6 +80,10 @@ impl Default for Limits {
             record_deadline: Duration::from_secs(10),
             idle_deadline: Duration::from_secs(300),
             write_deadline: Duration::from_secs(30),
+            lock_grace: Duration::from_secs(45),
+            lock_offer: Duration::from_secs(75),
+            lock_host_idle: Duration::from_secs(600),
+            client_portmapper: crate::wire::portmap::PORT,
             drain_deadline: Duration::from_secs(10),
         }
     }

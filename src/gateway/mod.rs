@@ -5,7 +5,7 @@
 //!  accept ─► seat ─► connection ──────────────────────────────────────┐
 //!  server.rs         inbox.rs  record ─► header ─► slot, budgets      │
 //!                        │ one task per call                          │ writer: replies in the order they end
-//!                    dispatch.rs ─► authorise (access.rs) ─► DRC ─► nfs.rs / mount.rs ─► Backend
+//!                    dispatch.rs ─► authorise (access.rs) ─► DRC ─► nfs.rs / mount.rs / locks ─► Backend
 //! ```
 //!
 //! Invariants
@@ -32,19 +32,24 @@ mod dispatch;
 pub mod drc;
 mod inbox;
 pub mod limits;
+mod locks;
 mod mount;
 mod names;
 mod nfs;
+mod outgoing;
 mod readdir;
 mod refilled;
+pub mod rpcbind;
 mod seats;
 mod server;
 pub mod status;
 pub mod timing;
+mod udp;
 
 pub use backend::Backend;
 pub use drc::Drc;
 pub use limits::Limits;
+pub use locks::{LockFigures, LockView};
 
 use crate::volume::types::{READ_MAX, WRITE_MAX};
 use crate::wire::handle::Sealer;
@@ -91,6 +96,7 @@ pub(crate) struct Shared {
     write_verifier: [u8; 8],
     drc: Drc,
     mounts: mount::Mounts,
+    locks: locks::Locks,
     seats: seats::Seats,
     limits: Limits,
     stats: Arc<Stats>,
@@ -105,7 +111,7 @@ pub(crate) struct Shared {
     reply_bytes: Arc<Semaphore>,
 }
 
-/// NFS and MOUNT on one port.
+/// NFS, MOUNT and locks on one port.
 pub struct Gateway {
     shared: Arc<Shared>,
 }
@@ -121,6 +127,7 @@ impl Gateway {
             write_verifier,
             drc,
             mounts: mount::Mounts::default(),
+            locks: locks::Locks::default(),
             seats: seats::Seats::default(),
             stats: Arc::default(),
             timing: Arc::default(),
@@ -136,6 +143,11 @@ impl Gateway {
     #[must_use]
     pub fn stats(&self) -> Arc<Stats> {
         self.shared.stats.clone()
+    }
+
+    #[must_use]
+    pub fn locks(&self) -> LockView {
+        LockView(self.shared.clone())
     }
 
     #[must_use]

@@ -1,12 +1,12 @@
 //! The listener.
 
 use super::seats::Admission;
-use super::{Gateway, Shared, connection, count};
+use super::{Gateway, Shared, connection, count, udp};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -22,6 +22,8 @@ impl Gateway {
     /// be answered within [`super::Limits::drain_deadline`], and close.
     pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let shared = self.shared;
+        shared.begin_grace(listener.local_addr().ok()).await;
+        let _aside = beside(&shared, &listener).await;
         let mut connections = JoinSet::new();
         let mut failures = 0u32;
         loop {
@@ -48,6 +50,20 @@ impl Gateway {
         drop(listener);
         drain(&shared, connections).await;
     }
+}
+
+/// What runs beside the listener, and ends with it.
+async fn beside(shared: &Arc<Shared>, listener: &TcpListener) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(shared.clone().look_after_locks());
+    let socket = async { UdpSocket::bind(listener.local_addr()?).await };
+    match socket.await {
+        Ok(socket) => {
+            tasks.spawn(udp::serve(shared.clone(), socket));
+        }
+        Err(error) => warn!(%error, "no datagrams on the port of NFS: hosts that restart cannot tell so by UDP"),
+    }
+    tasks
 }
 
 fn admit(

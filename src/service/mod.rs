@@ -19,7 +19,7 @@ use crate::control::Api;
 use crate::core::{Core, LIVE_CACHE, LIVE_STORE, blocking};
 use crate::env::RealDisk;
 use crate::filer::registry::Registry;
-use crate::gateway::{Backend, Drc, Gateway, Identity, Limits};
+use crate::gateway::{Backend, Drc, Gateway, Identity, Limits, rpcbind};
 use crate::index::live::Live;
 use crate::index::stores::{Directory, Stores};
 use crate::journal::{AppendMode, EXIT_FAIL_STOP, Journal, Options, end_by_bus_error};
@@ -94,15 +94,26 @@ pub async fn run(config: Config) -> Result<()> {
 
     let backend: Arc<dyn Backend> = volume;
     let identity = Identity { handle_key, journal_id: journal.id() };
-    let gateway = Gateway::new(backend, identity, drc, Limits::for_process());
-    let timing = gateway.timing();
+    let limits = Limits {
+        lock_grace: config.nfs.grace,
+        client_portmapper: config.nfs.client_portmapper,
+        ..Limits::for_process()
+    };
+    let gateway = Gateway::new(backend, identity, drc, limits);
+    let (timing, locks) = (gateway.timing(), gateway.locks());
     let mut gateway = tokio::spawn(gateway.serve(listener, stopped.clone()));
+    let registration = match config.nfs.rpcbind {
+        true => Some(rpcbind::register(Path::new(rpcbind::SOCKET), nfs).await),
+        false => None,
+    };
     let port = Arc::new(ServicePort {
         core: core.clone(),
         board: board.clone(),
         ids,
         nfs,
         timing,
+        locks,
+        unregistered: registration.as_ref().map_or_else(Vec::new, |it| it.problems.clone()),
         hard_limit: config.journal.hard_limit,
     });
     let mut until = stopped.clone();
@@ -122,6 +133,9 @@ pub async fn run(config: Config) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.send_replace(true);
     let ends = async {
+        if let Some(registration) = registration {
+            registration.unregister().await;
+        }
         // What a task that panicked has to say was logged when it did.
         let _ = (&mut gateway).await;
         let _ = (&mut api).await;

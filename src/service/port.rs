@@ -1,10 +1,11 @@
 //! The running service as control sees it.
 
 use crate::checkpoint;
-use crate::control::{JournalPin, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
+use crate::control::{JournalPin, LockStatus, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
 use crate::core::{Core, blocking};
 use crate::filer::{self, CoreFiler, Probe, registry};
 use crate::gateway::timing::{Figures, Timing};
+use crate::gateway::{LockFigures, LockView};
 use crate::journal::Appended;
 use crate::ledger::CommandError;
 use crate::state::{Command, Role, State};
@@ -29,12 +30,20 @@ pub struct ServicePort {
     pub ids: Arc<NodeIds>,
     pub nfs: SocketAddr,
     pub timing: Arc<Timing>,
+    pub locks: LockView,
+    /// What could not be registered with rpcbind.
+    pub unregistered: Vec<String>,
     pub hard_limit: u64,
 }
 
 fn times(of: Figures) -> ProcedureTimes {
     let Figures { name, calls, median_us, p99_us, longest_us } = of;
     ProcedureTimes { name, calls, median_us, p99_us, longest_us }
+}
+
+fn lock_status(of: LockFigures) -> LockStatus {
+    let LockFigures { held, waiting, hosts, grace } = of;
+    LockStatus { held, waiting, hosts, grace_s: grace.map(|left| left.as_secs() + 1) }
 }
 
 #[async_trait]
@@ -102,6 +111,7 @@ impl Port for ServicePort {
             journal_refusals: journal.stats().refusals,
             pins: self.pins(end_lsn),
             problems: self.problems(),
+            locks: lock_status(self.locks.figures()),
             procedures: self.timing.figures().into_iter().map(times).collect(),
         }
     }
@@ -158,7 +168,7 @@ impl ServicePort {
 
     fn problems(&self) -> Vec<String> {
         let state = self.core.ledger.state();
-        let mut problems = Vec::new();
+        let mut problems = self.unregistered.clone();
         for (id, why) in self.board.down() {
             let Some(location) = state.locations.get(&id) else { continue };
             let who = match location.role {

@@ -1,6 +1,7 @@
 //! Who is let in, and what those who are not may learn.
 
 use super::*;
+use crate::gateway::locks::Ends;
 use crate::wire::mount::{self, ExportEntry, MountEntry, MountStat, Mounted, Text, get_list};
 use crate::wire::nfs3::{CreateHow3, samples};
 use crate::wire::rpc::parse_reply;
@@ -14,7 +15,7 @@ fn text(path: &str) -> Text {
 async fn answer(world: &World, peer: &str, program: u32, procedure: u32, args: Bytes) -> Reader {
     let xid = next_xid();
     let header = CallHeader { xid, program, version: 3, procedure, credential: Credential::None };
-    let frame = world.shared.answer(peer.parse().unwrap(), header, Reader::new(args)).await;
+    let frame = world.shared.answer(Ends { peer: peer.parse().unwrap(), local: None }, header, Reader::new(args)).await;
     match parse_reply(Bytes::from(frame.to_vec()).slice(4..)).unwrap() {
         (got, Reply::Accepted(Accept::Success, results)) if got == xid => results,
         other => panic!("{other:?}"),

@@ -3,6 +3,7 @@
 mod access;
 mod hostile;
 mod listings;
+mod locks;
 mod procedures;
 mod repeats;
 
@@ -42,7 +43,10 @@ async fn world() -> World {
 }
 
 async fn world_with(limits: Limits, drc: Drc) -> World {
-    let double = Arc::new(Double::default());
+    world_of(Arc::new(Double::default()), limits, drc).await
+}
+
+async fn world_of(double: Arc<Double>, limits: Limits, drc: Drc) -> World {
     let gateway = Gateway::new(double.clone(), identity(), drc, limits);
     let (shared, stats) = (gateway.shared.clone(), gateway.stats());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

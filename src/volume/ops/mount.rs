@@ -5,6 +5,7 @@ use crate::volume::Volume;
 use crate::volume::resolve::check_bytes;
 use crate::volume::types::{Answer, NodeRef, Status};
 use crate::volume::virtuals::{ROOT, TREE};
+use journal_format::event::Event;
 use journal_format::ids::{JunctionId, Kind};
 use std::sync::Arc;
 
@@ -36,6 +37,11 @@ impl Volume {
     #[must_use]
     pub fn state(&self) -> Arc<State> {
         self.ledger.state()
+    }
+
+    /// Append an event that is nobody's operation; durable when this returns.
+    pub async fn append_fact(&self, event: &Event) -> Answer<()> {
+        self.ledger.record(event).await.map(|_| ()).map_err(|_| Status::Jukebox)
     }
 
     /// Every junction with its path.

@@ -1,0 +1,112 @@
+//! Who holds locks, as far as a restart must know.
+
+use super::super::Shared;
+use super::super::drc::mapped;
+use crate::locks::HostId;
+use crate::state::hosts::HOSTS_MAX;
+use crate::wire::nlm4::{Short, Stat};
+use journal_format::event::{Event, Host, HostMonitored};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A caller by its address and the name it gives.
+pub(super) fn host(peer: SocketAddr, name: &Short) -> Host {
+    Host { addr: mapped(peer.ip()), name: name.0.to_vec() }
+}
+
+/// One host under two names: with its domain and without.
+pub(super) fn same_name(a: &[u8], b: &[u8]) -> bool {
+    let label = |name: &[u8]| name.split(|byte| *byte == b'.').next().unwrap_or_default().to_ascii_lowercase();
+    let bare = |name: &[u8]| !name.contains(&b'.');
+    a.eq_ignore_ascii_case(b) || ((bare(a) || bare(b)) && label(a) == label(b))
+}
+
+impl Shared {
+    /// The caller's number, if it has one: else it holds nothing.
+    pub(super) fn known_host(&self, peer: SocketAddr, name: &Short) -> Option<HostId> {
+        let hosts = self.locks.hosts.lock();
+        hosts.known.get(&host(peer, name)).map(|known| known.id)
+    }
+
+    /// The caller's number; with `monitored`, it is in the journal when this returns.
+    pub(super) async fn lock_host(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        name: &Short,
+        state: u32,
+        monitored: bool,
+    ) -> Result<HostId, Stat> {
+        let host = host(peer, name);
+        let id = self.locks.hosts.lock().touch(&host).ok_or(Stat::NoLocks)?;
+        self.restarted_if_newer(&host, state);
+        if monitored && !self.backend.state().hosts.contains(&host) {
+            let _turn = self.locks.monitoring.lock().await;
+            let state = self.backend.state();
+            let (known, room) = (state.hosts.contains(&host), state.hosts.len() < HOSTS_MAX);
+            drop(state);
+            if !known && !room {
+                return Err(Stat::NoLocks);
+            }
+            if !known {
+                let event = Event::HostMonitored(HostMonitored { host });
+                self.backend.record(event).await.map_err(|_| Stat::Grace)?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// A host's number grows when it restarts, and only then: what it held under a smaller one is gone there.
+    fn restarted_if_newer(self: &Arc<Self>, host: &Host, state: u32) {
+        let before = {
+            let mut hosts = self.locks.hosts.lock();
+            let Some(known) = hosts.known.get_mut(host) else { return };
+            let before = known.state;
+            known.state = known.state.max(state);
+            (before != 0 && state > before).then_some(known.id)
+        };
+        if let Some(id) = before {
+            self.free_host(id, host);
+        }
+    }
+
+    /// A host says that it has restarted, and has this number now. Said twice it frees nothing twice.
+    pub(super) fn restarted(self: &Arc<Self>, peer: SocketAddr, name: &Short, state: u32) {
+        let addr = mapped(peer.ip());
+        let mut freed = Vec::new();
+        for (host, known) in &mut self.locks.hosts.lock().known {
+            if host.addr == addr && same_name(&host.name, &name.0) && (state == 0 || known.state != state) {
+                known.state = state;
+                freed.push((known.id, host.clone()));
+            }
+        }
+        for (id, host) in freed {
+            self.free_host(id, &host);
+        }
+    }
+
+    fn free_host(self: &Arc<Self>, id: HostId, host: &Host) {
+        let grants = self.locks.table.lock().free_host(id);
+        tracing::info!(name = %host.name.escape_ascii(), granted = grants.len(), "a client has restarted: its locks are free");
+        self.offer(grants);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_its_domain_and_without_is_one_host() {
+        for (a, b, same) in [
+            ("a", "a", true),
+            ("a", "A.example.org", true),
+            ("a.example.org", "a", true),
+            ("a.example.org", "a.example.com", false),
+            ("a", "b", false),
+            ("a", "ab", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(same_name(a.as_bytes(), b.as_bytes()), same, "{a} {b}");
+        }
+    }
+}

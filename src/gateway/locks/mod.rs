@@ -1,0 +1,254 @@
+//! The lock service: NLM and NSM over [`crate::locks`].
+//!
+//! ```text
+//!  LOCK ─► policy, handle, permission ─► host monitored (journal) ─► table ─► granted, denied, or blocked
+//!                                                                     │ freed
+//!  GRANTED call to the client ◄─ offered ◄── who waited ◄─────────────┘      the client also asks again by itself
+//!
+//!  restart ─► LocksLost (journal) ─► SM_NOTIFY to every monitored host ─► grace: they claim, nobody else may ─► over
+//! ```
+//!
+//! * Locks are in memory. What a restart must know is who may hold some: a host is in the journal before its first lock is
+//!   granted ([`hosts`]).
+//! * A host is (address, name): several may come from one address. What it says of itself touches nobody else's locks.
+//! * No call waits for another's lock, and none for a client: callbacks are tasks aside, few for each address
+//!   ([`callback`]). An offer that could not be sent is taken back after [`Limits::lock_offer`]; one that was sent and not
+//!   answered stays: the client may believe that it has the lock.
+//!
+//! Bounds: those of the table; [`HOSTS_PER_ADDR`] names of an address; [`callback::CALLBACKS_MAX`] callbacks, beyond which
+//! clients find out when they ask again.
+
+pub(super) mod callback;
+mod hosts;
+mod nlm;
+mod nsm;
+
+use super::{Limits, Shared};
+use crate::locks::{Grant, HostId, Table};
+use crate::state::hosts::{HOSTS_MAX, next_number};
+use crate::wire::nlm4::TestArgs;
+use callback::Callbacks;
+use journal_format::event::{Event, Host, HostForgotten, LocksLost};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Names under which one address may hold locks.
+const HOSTS_PER_ADDR: usize = 256;
+/// How often offers, junctions and hosts are looked after.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The two ends of a call: who calls, and where it came in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub peer: SocketAddr,
+    pub local: Option<SocketAddr>,
+}
+
+/// What it takes to tell one who waits.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    ends: Ends,
+    args: TestArgs,
+}
+
+struct Known {
+    id: HostId,
+    used: Instant,
+    /// Its number when it last told one; 0: it has told none.
+    state: u32,
+}
+
+#[derive(Default)]
+struct Hosts {
+    known: BTreeMap<Host, Known>,
+    last: u32,
+}
+
+impl Hosts {
+    /// The host's number; it has one from now on. `None`: there are too many.
+    fn touch(&mut self, host: &Host) -> Option<HostId> {
+        if let Some(known) = self.known.get_mut(host) {
+            known.used = Instant::now();
+            return Some(known.id);
+        }
+        let of_addr = self.known.keys().filter(|known| known.addr == host.addr).count();
+        if of_addr >= HOSTS_PER_ADDR || self.known.len() >= HOSTS_MAX {
+            return None;
+        }
+        self.last += 1;
+        let id = HostId(self.last);
+        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0 });
+        Some(id)
+    }
+}
+
+struct Offered {
+    since: Instant,
+    /// The client may have got it.
+    sent: bool,
+}
+
+/// Held by [`Shared`].
+pub(super) struct Locks {
+    table: Mutex<Table<Note>>,
+    hosts: Mutex<Hosts>,
+    offers: Mutex<BTreeMap<u64, Offered>>,
+    /// Hosts are added and forgotten one at a time.
+    monitoring: tokio::sync::Mutex<()>,
+    grace_until: OnceLock<Instant>,
+    /// Where this service listens: a client behind an address of ours leads back to us.
+    own: OnceLock<SocketAddr>,
+    callbacks: Callbacks,
+}
+
+impl Default for Locks {
+    fn default() -> Self {
+        Self {
+            table: Mutex::new(Table::new(crate::locks::Limits::default())),
+            hosts: Mutex::default(),
+            offers: Mutex::default(),
+            monitoring: tokio::sync::Mutex::default(),
+            grace_until: OnceLock::new(),
+            own: OnceLock::new(),
+            callbacks: Callbacks::default(),
+        }
+    }
+}
+
+/// The lock service at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockFigures {
+    pub held: usize,
+    pub waiting: usize,
+    /// Hosts that are told when the service restarts.
+    pub hosts: usize,
+    /// How long only claims are granted.
+    pub grace: Option<Duration>,
+}
+
+/// Looks at the lock service while it runs.
+#[derive(Clone)]
+pub struct LockView(pub(super) Arc<Shared>);
+
+impl LockView {
+    #[must_use]
+    pub fn figures(&self) -> LockFigures {
+        let locks = &self.0.locks;
+        let (held, waiting) = locks.table.lock().totals();
+        LockFigures { held, waiting, hosts: self.0.backend.state().hosts.len(), grace: locks.grace() }
+    }
+}
+
+impl Locks {
+    /// It is this service.
+    fn is_own(&self, at: SocketAddr, local: Option<SocketAddr>) -> bool {
+        let same =
+            |own: &SocketAddr| own.port() == at.port() && (own.ip().to_canonical() == at.ip() || at.ip().is_loopback());
+        self.own.get().is_some_and(same) || local.as_ref().is_some_and(same)
+    }
+
+    fn grace(&self) -> Option<Duration> {
+        let until = self.grace_until.get()?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+}
+
+impl Shared {
+    /// Before anybody is served: whoever may have held locks is told, and has time to claim them.
+    pub(super) async fn begin_grace(self: &Arc<Self>, own: Option<SocketAddr>) {
+        if let Some(own) = own {
+            self.locks.own.get_or_init(|| own);
+        }
+        let state = self.backend.state();
+        let (hosts, number) = (state.hosts.clone(), next_number(&state));
+        drop(state);
+        if hosts.is_empty() {
+            return;
+        }
+        if let Err(status) = self.backend.record(Event::LocksLost(LocksLost { number })).await {
+            // A journal that takes nothing has stopped the service; one that is full will not when there is room.
+            tracing::error!(?status, "it could not be recorded that locks were lost: their hosts may not claim them");
+        }
+        for host in &hosts {
+            self.locks.hosts.lock().touch(host);
+        }
+        let until = Instant::now() + self.limits.lock_grace;
+        self.locks.grace_until.get_or_init(|| until);
+        tracing::info!(hosts = hosts.len(), grace = ?self.limits.lock_grace, number, "hosts that held locks may claim them");
+        for host in hosts {
+            tokio::spawn(self.clone().notify(host, number, until));
+        }
+    }
+
+    /// Until aborted.
+    pub(super) async fn look_after_locks(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.sweep().await;
+        }
+    }
+
+    async fn sweep(self: &Arc<Self>) {
+        let state = self.backend.state();
+        let gone = |junction| !state.junctions.contains_key(&junction);
+        let mut grants = self.locks.table.lock().free_junctions(gone);
+        drop(state);
+        let unsent = self.unsent_offers();
+        grants.extend(unsent.into_iter().flat_map(|offer| self.locks.table.lock().take_back(offer)));
+        self.offer(grants);
+        if self.locks.grace().is_none() {
+            self.forget_idle_hosts().await;
+        }
+    }
+
+    /// Offers that nobody can know of, long enough.
+    fn unsent_offers(&self) -> Vec<u64> {
+        let table = self.locks.table.lock();
+        let mut offers = self.locks.offers.lock();
+        offers.retain(|offer, _| table.is_open(*offer));
+        let late = |offered: &Offered| !offered.sent && offered.since.elapsed() >= self.limits.lock_offer;
+        offers.iter().filter(|(_, offered)| late(offered)).map(|(offer, _)| *offer).collect()
+    }
+
+    async fn forget_idle_hosts(&self) {
+        let _turn = self.locks.monitoring.lock().await;
+        let idle: Vec<Host> = {
+            let table = self.locks.table.lock();
+            let mut hosts = self.locks.hosts.lock();
+            let idle = |known: &Known| !table.is_used(known.id) && known.used.elapsed() >= self.limits.lock_host_idle;
+            let idle: Vec<Host> =
+                hosts.known.iter().filter(|(_, known)| idle(known)).map(|(host, _)| host.clone()).collect();
+            idle.iter().for_each(|host| drop(hosts.known.remove(host)));
+            idle
+        };
+        for host in idle {
+            if self.backend.state().hosts.contains(&host)
+                && let Err(status) = self.backend.record(Event::HostForgotten(HostForgotten { host })).await
+            {
+                tracing::warn!(
+                    ?status,
+                    "a host that holds no locks could not be forgotten: it is told of the next restart"
+                );
+            }
+        }
+    }
+
+    /// Tell those who waited.
+    fn offer(self: &Arc<Self>, grants: Vec<Grant<Note>>) {
+        for grant in grants {
+            let offered = Offered { since: Instant::now(), sent: false };
+            self.locks.offers.lock().insert(grant.offer, offered);
+            self.call_back(grant);
+        }
+    }
+}
+
+impl Limits {
+    fn portmapper_of(&self, peer: SocketAddr) -> SocketAddr {
+        SocketAddr::new(peer.ip().to_canonical(), self.client_portmapper)
+    }
+}

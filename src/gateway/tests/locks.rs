@@ -1,0 +1,354 @@
+//! Locks over the wire, and a client that can be called back.
+
+use super::*;
+use crate::gateway::locks::Ends;
+use crate::state::hosts::HOSTS_MAX;
+use crate::wire::nlm4::{self, Lock, LockArgs, Res, Short, Stat, TestArgs, TestRes, UnlockArgs, procedure as p};
+use crate::wire::xdr::Writer;
+use crate::wire::{nsm, portmap};
+use journal_format::event::Host;
+use tokio::sync::mpsc;
+
+/// What a client's own programs do when they are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Takes,
+    Refuses,
+    Hangs,
+}
+
+/// A client's portmapper, lock manager and status monitor, on one port.
+struct Lockd {
+    port: u16,
+    heard: mpsc::UnboundedReceiver<(u32, Reader)>,
+}
+
+async fn lockd(manner: Manner) -> Lockd {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (hear, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_calls(Client { stream }, port, manner, hear.clone()));
+        }
+    });
+    Lockd { port, heard }
+}
+
+async fn answer_calls(mut c: Client, port: u16, manner: Manner, hear: mpsc::UnboundedSender<(u32, Reader)>) {
+    while let Ok(mark) = c.stream.read_u32().await {
+        let mut record = vec![0; (mark & 0x7fff_ffff) as usize];
+        c.stream.read_exact(&mut record).await.unwrap();
+        let (header, args) = rpc::parse_call(record.into()).unwrap();
+        let mut w = rpc::accepted(header.xid, Accept::Success);
+        if header.program == portmap::PROGRAM {
+            w.u32(u32::from(port));
+        } else {
+            let _ = hear.send((header.program, args.clone()));
+            if manner == Manner::Hangs {
+                std::future::pending::<()>().await;
+            }
+            if header.program == nlm4::PROGRAM {
+                let cookie = args.clone().get::<Short>().unwrap();
+                let stat = if manner == Manner::Takes { Stat::Granted } else { Stat::Denied };
+                w.put(&Res { cookie, stat });
+            }
+        }
+        c.stream.write_all(&w.finish().to_vec()).await.unwrap();
+    }
+}
+
+impl Lockd {
+    async fn hears(&mut self) -> (u32, Reader) {
+        tokio::time::timeout(Duration::from_secs(60), self.heard.recv()).await.expect("called back").unwrap()
+    }
+}
+
+async fn lock_world(portmapper: u16) -> World {
+    let limits = Limits { client_portmapper: portmapper, lock_grace: Duration::from_secs(3), ..Limits::default() };
+    world_with(limits, Drc::default()).await
+}
+
+fn short(text: &str) -> Short {
+    Short(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn lock(fh: &Fh, caller: &str, svid: u32, offset: u64, len: u64) -> Lock {
+    let oh = short(&format!("{svid}@{caller}"));
+    Lock { caller: short(caller), fh: fh.clone(), oh, svid, offset, len }
+}
+
+impl Client {
+    async fn nlm<T: Wire>(&mut self, procedure: u32, args: &impl Wire) -> T {
+        let xid = next_xid();
+        let credential = Credential::Unix { uid: 1000, gid: 100, gids: vec![] };
+        let mut w = rpc::call(&CallHeader { xid, program: nlm4::PROGRAM, version: 4, procedure, credential });
+        w.put(args);
+        self.send(&w.finish().to_vec()).await;
+        self.results(xid).await.get().unwrap()
+    }
+
+    /// An exclusive lock; the cookie must come back.
+    async fn lock(&mut self, lock: Lock, block: bool) -> Stat {
+        self.lock_as(lock, block, false).await
+    }
+
+    async fn lock_as(&mut self, lock: Lock, block: bool, reclaim: bool) -> Stat {
+        let args = LockArgs { cookie: short("abcd"), block, exclusive: true, lock, reclaim, state: 7 };
+        let res: Res = self.nlm(p::LOCK, &args).await;
+        assert_eq!(res.cookie, short("abcd"));
+        res.stat
+    }
+
+    async fn unlock(&mut self, lock: Lock) -> Stat {
+        self.nlm::<Res>(p::UNLOCK, &UnlockArgs { cookie: short("u"), lock }).await.stat
+    }
+}
+
+#[tokio::test]
+async fn locks_exclude_each_other_by_range_and_test_says_who_holds_one() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (mut a, mut b) = (world.client().await, world.client().await);
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 10), false).await, Stat::Granted);
+    assert_eq!(b.lock(lock(&fh, "b", 1, 5, 10), false).await, Stat::Denied);
+    assert_eq!(a.lock(lock(&fh, "a", 2, 5, 10), false).await, Stat::Denied, "another process of the same host");
+    assert_eq!(b.lock(lock(&fh, "b", 1, 10, 0), false).await, Stat::Granted, "to the end");
+    let test = |svid, offset| TestArgs { cookie: short("t"), exclusive: false, lock: lock(&fh, "b", svid, offset, 1) };
+    let held: TestRes = b.nlm(p::TEST, &test(1, 3)).await;
+    let holder = held.stat.unwrap_err();
+    assert_eq!((holder.exclusive, holder.svid, holder.oh, holder.offset, holder.len), (true, 1, short("1@a"), 0, 10));
+    assert_eq!(
+        b.nlm::<TestRes>(p::TEST, &test(1, 99)).await.stat.unwrap(),
+        Stat::Granted,
+        "its own is in nobody's way"
+    );
+    // Not what the other holds.
+    assert_eq!(b.unlock(lock(&fh, "b", 1, 0, 0)).await, Stat::Granted);
+    assert_eq!(b.lock(lock(&fh, "b", 1, 5, 10), false).await, Stat::Denied);
+    assert_eq!(a.unlock(lock(&fh, "a", 1, 5, 1)).await, Stat::Granted);
+    assert_eq!(b.lock(lock(&fh, "b", 1, 5, 1), false).await, Stat::Granted, "a hole");
+    assert_eq!(a.lock(lock(&fh, "a", 1, u64::MAX, 2), false).await, Stat::FBig);
+    assert_eq!(a.lock(lock(&Fh(Bytes::from_static(b"forged")), "a", 1, 0, 1), false).await, Stat::StaleFh);
+}
+
+#[tokio::test]
+async fn who_waits_is_called_back_and_one_who_does_not_want_it_leaves_it_to_the_next() {
+    for (manner, due) in [(Manner::Takes, Stat::Denied), (Manner::Refuses, Stat::Granted)] {
+        let mut lockd = lockd(manner).await;
+        let world = lock_world(lockd.port).await;
+        let fh = world.fh(world.double.file(b"file", vec![]));
+        let (mut a, mut b) = (world.client().await, world.client().await);
+        assert_eq!(a.lock(lock(&fh, "a", 1, 0, 0), false).await, Stat::Granted);
+        assert_eq!(b.lock(lock(&fh, "b", 1, 0, 10), true).await, Stat::Blocked);
+        assert_eq!(a.unlock(lock(&fh, "a", 1, 0, 0)).await, Stat::Granted);
+        let (program, mut args) = lockd.hears().await;
+        let granted: TestArgs = args.get().unwrap();
+        assert_eq!((program, granted.lock.caller, granted.lock.fh), (nlm4::PROGRAM, short("b"), fh.clone()));
+        assert_eq!((granted.exclusive, granted.lock.svid, granted.lock.len), (true, 1, 10));
+        let begun = std::time::Instant::now();
+        let mut now = a.lock(lock(&fh, "a", 1, 0, 1), false).await;
+        // What came back may not have been taken back yet.
+        while now != due && begun.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            now = a.lock(lock(&fh, "a", 1, 0, 1), false).await;
+        }
+        assert_eq!(now, due, "{manner:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_or_cannot_be_called_holds_nobody_up_and_is_granted_when_it_asks_again() {
+    for port in [1, lockd(Manner::Hangs).await.port] {
+        let world = lock_world(port).await;
+        let fh = world.fh(world.double.file(b"file", vec![]));
+        let (mut a, mut b) = (world.client().await, world.client().await);
+        for svid in 0..50 {
+            let at = u64::from(svid);
+            assert_eq!(a.lock(lock(&fh, "a", 1, at, 1), false).await, Stat::Granted);
+            assert_eq!(b.lock(lock(&fh, "b", svid, at, 1), true).await, Stat::Blocked);
+        }
+        assert_eq!(a.unlock(lock(&fh, "a", 1, 0, 0)).await, Stat::Granted);
+        assert_eq!(a.lock(lock(&fh, "a", 1, 100, 1), false).await, Stat::Granted);
+        for svid in 0..50 {
+            assert_eq!(a.lock(lock(&fh, "a", 1, u64::from(svid), 1), false).await, Stat::Denied, "it is the other's");
+            assert_eq!(b.lock(lock(&fh, "b", svid, u64::from(svid), 1), true).await, Stat::Granted);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_wait_is_no_wait() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (mut a, mut b) = (world.client().await, world.client().await);
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 0), false).await, Stat::Granted);
+    assert_eq!(b.lock(lock(&fh, "b", 1, 0, 0), true).await, Stat::Blocked);
+    let cancel = nlm4::CancelArgs { cookie: short("c"), block: true, exclusive: true, lock: lock(&fh, "b", 1, 0, 0) };
+    assert_eq!(b.nlm::<Res>(p::CANCEL, &cancel).await.stat, Stat::Granted);
+    assert_eq!(b.nlm::<Res>(p::CANCEL, &cancel).await.stat, Stat::Denied);
+    assert_eq!(a.unlock(lock(&fh, "a", 1, 0, 0)).await, Stat::Granted);
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 0), false).await, Stat::Granted);
+}
+
+#[tokio::test]
+async fn after_a_restart_hosts_are_told_and_for_a_while_only_claims_are_granted() {
+    let mut lockd = lockd(Manner::Takes).await;
+    let double = Arc::new(Double::default());
+    let addr = super::super::drc::mapped("127.0.0.1".parse().unwrap());
+    let limits = Limits { client_portmapper: lockd.port, lock_grace: Duration::from_secs(3), ..Limits::default() };
+    Arc::make_mut(&mut double.state.lock()).hosts.insert(Host { addr, name: b"a".to_vec() });
+    let world = world_of(double, limits, Drc::default()).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (mut a, mut b) = (world.client().await, world.client().await);
+    assert_eq!(b.lock(lock(&fh, "b", 1, 0, 0), false).await, Stat::Grace);
+    assert_eq!(a.lock_as(lock(&fh, "a", 1, 0, 0), false, true).await, Stat::Granted);
+    assert_eq!(b.lock_as(lock(&fh, "b", 1, 0, 0), false, true).await, Stat::Denied, "claimed by another");
+    let (program, mut args) = lockd.hears().await;
+    let change: nsm::Change = args.get().unwrap();
+    assert_eq!((program, change.state), (nsm::PROGRAM, 3));
+    assert_eq!(world.double.state.lock().locks_number, 3);
+    let begun = std::time::Instant::now();
+    while b.lock(lock(&fh, "b", 1, 0, 0), false).await == Stat::Grace {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the grace does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(b.lock(lock(&fh, "b", 1, 0, 0), false).await, Stat::Denied);
+    assert_eq!(b.lock_as(lock(&fh, "b", 1, 0, 0), false, true).await, Stat::Grace, "too late for claims");
+}
+
+/// SM_NOTIFY by UDP, until it is answered.
+async fn notify(world: &World, name: &str, state: u32) {
+    let xid = next_xid();
+    let header =
+        CallHeader { xid, program: nsm::PROGRAM, version: 1, procedure: nsm::NOTIFY, credential: Credential::None };
+    let mut w = rpc::call(&header);
+    w.put(&nsm::Change { name: short(name), state });
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut reply = [0; 100];
+    for _ in 0..100 {
+        socket.send_to(&w.clone().finish().to_vec()[4..], world.addr).await.unwrap();
+        let received = tokio::time::timeout(Duration::from_millis(500), socket.recv(&mut reply)).await;
+        if let Ok(len) = received {
+            let (got, reply) = rpc::parse_reply(Bytes::copy_from_slice(&reply[..len.unwrap()])).unwrap();
+            assert!(got == xid && matches!(reply, Reply::Accepted(Accept::Success, _)));
+            return;
+        }
+    }
+    panic!("no answer by UDP");
+}
+
+#[tokio::test]
+async fn a_host_that_has_restarted_holds_nothing_any_more_and_others_of_its_address_do() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (mut a, mut c) = (world.client().await, world.client().await);
+    assert_eq!(a.lock(lock(&fh, "a.example.org", 1, 0, 1), false).await, Stat::Granted);
+    assert_eq!(a.lock(lock(&fh, "b", 1, 1, 1), false).await, Stat::Granted);
+    let hosts = |world: &World| world.double.state.lock().hosts.len();
+    assert_eq!(hosts(&world), 2, "both are in the journal");
+    notify(&world, "a", 9).await;
+    assert_eq!(c.lock(lock(&fh, "c", 1, 1, 1), false).await, Stat::Denied);
+    assert_eq!(c.lock(lock(&fh, "c", 1, 0, 1), false).await, Stat::Granted);
+    // A late copy of what it said does not take away what it has locked since.
+    assert_eq!(a.lock(lock(&fh, "a.example.org", 1, 5, 1), false).await, Stat::Granted);
+    notify(&world, "a", 9).await;
+    assert_eq!(c.lock(lock(&fh, "c", 1, 5, 1), false).await, Stat::Denied);
+    // One that says nothing, and comes with a greater number, has restarted, too.
+    let args = LockArgs {
+        cookie: short("c"),
+        block: false,
+        exclusive: true,
+        lock: lock(&fh, "a.example.org", 1, 6, 1),
+        reclaim: false,
+        state: 11,
+    };
+    assert_eq!(a.nlm::<Res>(p::LOCK, &args).await.stat, Stat::Granted);
+    assert_eq!(c.lock(lock(&fh, "c", 1, 5, 1), false).await, Stat::Granted);
+    assert_eq!(c.lock(lock(&fh, "c", 1, 6, 1), false).await, Stat::Denied);
+}
+
+/// A procedure's result as if it was called from `peer`.
+async fn from<T: Wire>(world: &World, peer: &str, procedure: u32, args: &impl Wire) -> T {
+    let mut w = Writer::default();
+    w.put(args);
+    let args = Reader::new(Bytes::from(w.finish().to_vec()).slice(4..));
+    let (xid, credential) = (next_xid(), Credential::None);
+    let header = CallHeader { xid, program: nlm4::PROGRAM, version: 4, procedure, credential };
+    let ends = Ends { peer: peer.parse().unwrap(), local: None };
+    let frame = world.shared.answer(ends, header, args).await;
+    match rpc::parse_reply(Bytes::from(frame.to_vec()).slice(4..)).unwrap() {
+        (_, Reply::Accepted(Accept::Success, mut results)) => results.get().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_no_policy_lets_in_gets_no_lock_frees_none_and_costs_nothing() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let mut a = world.client().await;
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 0), false).await, Stat::Granted);
+    let own = lock(&fh, "a", 1, 0, 0);
+    let args = |lock| LockArgs { cookie: short("c"), block: true, exclusive: true, lock, reclaim: false, state: 0 };
+    for fh in [fh.clone(), Fh(Bytes::from_static(b"forged"))] {
+        let result: Res = from(&world, "10.0.0.1:700", p::LOCK, &args(lock(&fh, "a", 1, 0, 0))).await;
+        assert_eq!(result.stat, Stat::Failed);
+    }
+    let unlock = UnlockArgs { cookie: short("u"), lock: own.clone() };
+    assert_eq!(from::<Res>(&world, "10.0.0.1:700", p::UNLOCK, &unlock).await.stat, Stat::Failed);
+    let free = nlm4::Notify { name: short("a"), state: 99 };
+    let (): () = from(&world, "10.0.0.1:700", p::FREE_ALL, &free).await;
+    // Nor can one that is let in free what another address holds under the same name.
+    assert_eq!(from::<Res>(&world, "127.0.0.2:700", p::UNLOCK, &unlock).await.stat, Stat::Granted);
+    let (): () = from(&world, "127.0.0.2:700", p::FREE_ALL, &free).await;
+    let other = from::<Res>(&world, "127.0.0.2:700", p::LOCK, &args(own)).await;
+    assert_eq!(other.stat, Stat::Blocked);
+    assert_eq!(world.double.state.lock().hosts.len(), 2);
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_names_and_no_more_and_idle_hosts_are_forgotten() {
+    let limits = Limits { client_portmapper: 1, lock_host_idle: Duration::ZERO, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let mut a = world.client().await;
+    assert_eq!(a.lock(lock(&fh, "holds", 1, 1000, 1), false).await, Stat::Granted);
+    for n in 1..256 {
+        let name = format!("host{n}");
+        let stat = a.lock(lock(&fh, &name, 1, 0, 1), false).await;
+        assert_ne!(stat, Stat::NoLocks, "{n}");
+        a.unlock(lock(&fh, &name, 1, 0, 1)).await;
+    }
+    // A sweep may have come between.
+    let mut more = 256u32;
+    while a.lock(lock(&fh, &format!("host{more}"), 1, u64::from(more), 1), false).await == Stat::Granted {
+        more += 1;
+        assert!(more < 1000, "no bound");
+    }
+    let begun = std::time::Instant::now();
+    let hosts = || world.double.state.lock().hosts.len();
+    assert!(hosts() <= HOSTS_MAX);
+    for n in 256..more {
+        a.unlock(lock(&fh, &format!("host{n}"), 1, 0, 0)).await;
+    }
+    while hosts() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} hosts", hosts());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(a.lock(lock(&fh, "other", 1, 1000, 1), false).await, Stat::Denied, "one that holds a lock stays");
+}
+
+#[tokio::test]
+async fn answers_to_msg_calls_come_as_calls() {
+    let mut lockd = lockd(Manner::Takes).await;
+    let world = lock_world(lockd.port).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let mut a = world.client().await;
+    let lock = lock(&fh, "a", 1, 0, 0);
+    let args = LockArgs { cookie: short("m"), block: false, exclusive: true, lock, reclaim: false, state: 0 };
+    let (): () = a.nlm(7, &args).await;
+    let (program, mut answer) = lockd.hears().await;
+    let res: Res = answer.get().unwrap();
+    assert_eq!((program, res.cookie, res.stat), (nlm4::PROGRAM, short("m"), Stat::Granted));
+}

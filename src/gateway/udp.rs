@@ -1,0 +1,49 @@
+//! What is served by UDP: hosts tell so that they have restarted (SM_NOTIFY), and programs ask so whether somebody is
+//! there (NULL). One datagram at a time, small, and what makes no sense is not answered.
+
+use super::Shared;
+use super::locks::Ends;
+use crate::wire::nsm;
+use crate::wire::rpc::parse_call;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+
+/// Longest datagram that is looked at, in bytes: a name, a credential, and what is around them.
+const DATAGRAM_MAX: usize = 2048;
+/// After an error of the socket, which is another datagram's that could not be delivered.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Until aborted.
+pub(super) async fn serve(shared: Arc<Shared>, socket: UdpSocket) {
+    // Nobody can be answered with more than was sent.
+    let mut buffer = [0u8; DATAGRAM_MAX + 1];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((len, peer)) if len <= DATAGRAM_MAX => {
+                if let Some(reply) = answer(&shared, peer, Bytes::copy_from_slice(&buffer[..len])).await
+                    && let Err(error) = socket.try_send_to(&reply, peer)
+                {
+                    tracing::debug!(%peer, %error, "a datagram was not answered");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "receiving a datagram failed");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(shared: &Arc<Shared>, peer: SocketAddr, datagram: Bytes) -> Option<Bytes> {
+    let (header, args) = parse_call(datagram).ok()?;
+    if header.program != nsm::PROGRAM && header.procedure != 0 {
+        return None;
+    }
+    let frame = shared.answer(Ends { peer, local: None }, header, args).await;
+    // Without the mark of a record.
+    Some(Bytes::from(frame.to_vec()).slice(4..))
+}
