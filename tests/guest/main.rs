@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod left;
+mod locks;
 #[path = "../support/shadow.rs"]
 mod shadow;
 #[path = "../support/mod.rs"]

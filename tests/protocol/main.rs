@@ -12,6 +12,7 @@ mod big;
 mod data;
 mod durable;
 mod hostile;
+mod locks;
 mod matrix;
 mod mount;
 mod names;
