@@ -159,8 +159,11 @@ impl Registration {
     /// Take back what is still ours.
     pub async fn unregister(self) {
         for entry in &self.entries {
-            let now = ask(&self.socket, procedure::GETPORT, entry).await;
-            let ours = now.ok().and_then(|mut now| now.get::<Text>().ok()).and_then(|text| port_of(&text.0));
+            let mut now = match ask(&self.socket, procedure::GETPORT, entry).await {
+                Ok(now) => now,
+                Err(error) => return tracing::warn!(error, "rpcbind cannot be asked any more to take anything back"),
+            };
+            let ours = now.get::<Text>().ok().and_then(|text| port_of(&text.0));
             if ours != port_of(&entry.addr) {
                 tracing::warn!(program = entry.program, "registered with rpcbind by another meanwhile: left to it");
             } else if !matches!(flag(&self.socket, procedure::UNSET, entry).await, Ok(true)) {
