@@ -1,5 +1,6 @@
 //! The procedures of NLM.
 
+use super::super::access::know;
 use super::super::dispatch::{caller, checksum};
 use super::super::drc::{Begin, Key};
 use super::super::{Shared, count};
@@ -72,6 +73,13 @@ impl Shared {
         }
         let sum = checksum(header.program ^ header.procedure, raw);
         let caller = Caller { shared: self, ends, header, sum };
+        if !know(&self.backend.state(), ends.peer) {
+            // It is refused whatever it asks, and leaves nothing behind: no reply that is kept, and no call to it.
+            return match answered_by(header.procedure) {
+                Some(_) => accepted(header.xid, Accept::Success).finish(),
+                None => caller.answer(args).await,
+            };
+        }
         if matches!(args, Args::Test(_) | Args::Granted(_)) {
             count(&self.stats.calls);
             return caller.answer(args).await;

@@ -295,10 +295,12 @@ async fn an_address_that_no_policy_lets_in_gets_no_lock_frees_none_and_costs_not
         let result: Res = from(&world, "10.0.0.1:700", p::LOCK, &args(lock(&fh, "a", 1, 0, 0))).await;
         assert_eq!(result.stat, Stat::Failed);
     }
+    let (): () = from(&world, "10.0.0.1:700", 7, &args(own.clone())).await;
     let unlock = UnlockArgs { cookie: short("u"), lock: own.clone() };
     assert_eq!(from::<Res>(&world, "10.0.0.1:700", p::UNLOCK, &unlock).await.stat, Stat::Failed);
     let free = nlm4::Notify { name: short("a"), state: 99 };
     let (): () = from(&world, "10.0.0.1:700", p::FREE_ALL, &free).await;
+    assert_eq!(world.shared.drc.len(), 1, "a stranger cannot fill the cache: the lock alone is in it");
     // Nor can one that is let in free what another address holds under the same name.
     assert_eq!(from::<Res>(&world, "127.0.0.2:700", p::UNLOCK, &unlock).await.stat, Stat::Granted);
     let (): () = from(&world, "127.0.0.2:700", p::FREE_ALL, &free).await;
@@ -337,6 +339,23 @@ async fn one_address_has_so_many_names_and_no_more_and_idle_hosts_are_forgotten(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(a.lock(lock(&fh, "other", 1, 1000, 1), false).await, Stat::Denied, "one that holds a lock stays");
+}
+
+#[tokio::test]
+async fn what_was_held_in_a_junction_that_is_removed_is_free() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (mut a, mut b) = (world.client().await, world.client().await);
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 1), false).await, Stat::Granted);
+    assert_eq!(b.lock(lock(&fh, "b", 1, 0, 1), true).await, Stat::Blocked);
+    let view = crate::gateway::LockView(world.shared.clone());
+    assert_eq!((view.figures().held, view.figures().waiting, view.figures().hosts), (1, 1, 2));
+    Arc::make_mut(&mut world.double.state.lock()).junctions.clear();
+    let begun = std::time::Instant::now();
+    while view.figures().held + view.figures().waiting > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", view.figures());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
