@@ -52,6 +52,16 @@ impl Fence {
         Ok(())
     }
 
+    #[cfg(not(test))]
+    fn may_pass_at_once(&self) -> bool {
+        !self.is_closed()
+    }
+
+    #[cfg(test)]
+    fn may_pass_at_once(&self) -> bool {
+        !self.is_closed() && !self.0.hung.load(Ordering::Acquire)
+    }
+
     /// For tests: calls that are let through hang behind the fence, until told otherwise.
     #[cfg(test)]
     pub fn hang(&self, hung: bool) {
@@ -114,6 +124,12 @@ impl Fenced {
     }
 }
 
+impl Fenced {
+    fn pass_at_once(&self) -> Option<Arc<dyn CoreFiler>> {
+        self.fence.may_pass_at_once().then(|| self.inner.read().clone())?
+    }
+}
+
 /// What a filer can do that has not been reached: nothing is asked of it before its root is.
 const NOTHING: Capabilities = Capabilities {
     hard_links: false,
@@ -130,6 +146,15 @@ macro_rules! forward {
         impl CoreFiler for Fenced {
             fn capabilities(&self) -> Capabilities {
                 self.inner.read().as_ref().map_or(NOTHING, |inner| inner.capabilities())
+            }
+            fn lookup_at_once(&self, dir: &Object, name: &[u8]) -> Option<Object> {
+                self.pass_at_once()?.lookup_at_once(dir, name)
+            }
+            fn stat_at_once(&self, obj: &Object) -> Option<Stat> {
+                self.pass_at_once()?.stat_at_once(obj)
+            }
+            fn answers_at_once(&self) -> bool {
+                self.pass_at_once().is_some_and(|inner| inner.answers_at_once())
             }
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$out> {
                 self.pass(stringify!($name)).await?.$name($($arg),*).await
@@ -182,6 +207,21 @@ mod tests {
         assert_eq!(filer.stat(&root).await.unwrap_err().kind, ErrorKind::Down);
         fence.open();
         filer.sync().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_answered_at_once_through_a_closed_fence() {
+        let temp = tempfile::tempdir().unwrap();
+        let url = format!("posix://{}", temp.path().display());
+        let probe = crate::filer::registry::probe(&url).await.unwrap();
+        let inner = crate::filer::registry::open(&url, &probe.root, &[], None).await.unwrap();
+        let filer = Fenced::new(inner.clone());
+        let root = filer.root().await.unwrap();
+        assert_eq!(filer.answers_at_once(), inner.answers_at_once());
+        assert_eq!(filer.stat_at_once(&root), inner.stat_at_once(&root));
+        filer.fence.close();
+        assert!(!filer.answers_at_once() && filer.stat_at_once(&root).is_none());
+        assert!(filer.lookup_at_once(&root, b"name").is_none());
     }
 
     #[tokio::test]

@@ -156,6 +156,22 @@ pub trait CoreFiler: Send + Sync + 'static {
 
     async fn stat(&self, obj: &Object) -> Result<Stat>;
 
+    /// What `name` in `dir` leads to, if that is known without waiting: a hot name costs no other thread. `None` says
+    /// nothing.
+    fn lookup_at_once(&self, _dir: &Object, _name: &[u8]) -> Option<Object> {
+        None
+    }
+
+    /// [`stat`](Self::stat) in the same way.
+    fn stat_at_once(&self, _obj: &Object) -> Option<Stat> {
+        None
+    }
+
+    /// Whether it is worth asking the two above.
+    fn answers_at_once(&self) -> bool {
+        false
+    }
+
     /// About `max` names from `from` (0 is the start) on. Names that come or go meanwhile may be missed or met.
     async fn list(&self, dir: &Object, from: u64, max: usize) -> Result<Page>;
 

@@ -108,6 +108,9 @@ impl Location {
     /// [`ErrorKind::Stale`] when there is none (any more), and only then: a walk that names moved under is repeated, in
     /// the end while none may ([`names_move`](Self::names_move)).
     pub async fn object(&self, view: &dyn View, node: NodeId) -> filer::Result<Object> {
+        if let Some(object) = self.object_at_once(view, node) {
+            return Ok(object);
+        }
         if let Some(object) = self.at_hand(node).await? {
             return Ok(object);
         }
@@ -127,6 +130,36 @@ impl Location {
         }
     }
 
+    /// The object if it can be had without waiting: remembered, or by a name that the filer has in memory. To open it by
+    /// its identity may wait for the disk, and so takes a thread of its own, which costs many times as much.
+    pub fn object_at_once(&self, view: &dyn View, node: NodeId) -> Option<Object> {
+        if node == PEN || !self.filer.answers_at_once() {
+            return None;
+        }
+        if let Some(object) = self.remembered(node) {
+            return Some(object);
+        }
+        let (dir, name) = view.names(node, 1).ok()?.pop()?;
+        self.named_at_once(&self.remembered(dir)?, &name, node)
+    }
+
+    /// The same where the name is known. Names may have moved on the filer: identity decides.
+    pub fn named_at_once(&self, dir: &Object, name: &[u8], node: NodeId) -> Option<Object> {
+        if let Some(object) = self.remembered(node) {
+            return Some(object);
+        }
+        let object = self.filer.lookup_at_once(dir, name)?;
+        if self.identity(node).ok()? != object.id {
+            return None;
+        }
+        self.remember(node, &object);
+        Some(object)
+    }
+
+    fn remembered(&self, node: NodeId) -> Option<Object> {
+        self.cache.lock().get(&node)
+    }
+
     /// To be held from before a name is taken away on the filer until the view says so, by whoever has the objects that
     /// it works on already: nothing may be asked of [`object`](Self::object) meanwhile.
     pub async fn names_move(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
@@ -138,7 +171,7 @@ impl Location {
         if node == PEN {
             return self.filer.pen().await.map(Some);
         }
-        if let Some(object) = self.cache.lock().get(&node) {
+        if let Some(object) = self.remembered(node) {
             return Ok(Some(object));
         }
         let found = if node == self.root {

@@ -167,6 +167,18 @@ impl CoreFiler for Posix {
         self.run(move |tree| attrs::to_stat(&tree.stat(&node)?)).await
     }
 
+    fn lookup_at_once(&self, dir: &Object, name: &[u8]) -> Option<Object> {
+        names::lookup_at_once(&self.tree, &*node(dir).ok()?, name).map(object)
+    }
+
+    fn stat_at_once(&self, obj: &Object) -> Option<Stat> {
+        attrs::to_stat(&self.tree.stat_at_once(&*node(obj).ok()?)?).ok()
+    }
+
+    fn answers_at_once(&self) -> bool {
+        self.tree.at_once
+    }
+
     async fn list(&self, dir: &Object, from: u64, max: usize) -> Result<Page> {
         let dir = node(dir)?;
         self.run(move |tree| names::list(tree, &dir, from, max)).await

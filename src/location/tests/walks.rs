@@ -101,3 +101,35 @@ async fn an_object_whose_name_is_on_the_move_is_not_called_stale() {
     let error = source.object(live.as_ref(), file).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Busy, "nobody knows: {error}");
 }
+
+/// Names move on the filer behind us: a name that is in the kernel's memory tells of the node only what identity proves.
+#[tokio::test]
+async fn a_name_in_memory_leads_to_its_node_without_waiting_and_to_no_other() {
+    let temp = tempfile::tempdir().unwrap();
+    let url = format!("posix://{}", temp.path().display());
+    let probe = filer::registry::probe(&url).await.unwrap();
+    let source = filer::registry::open(&url, &probe.root, &[], None).await.unwrap();
+    if !source.answers_at_once() {
+        eprintln!("skipped: the temporary directory's file system answers nothing at once");
+        return;
+    }
+    let (_, dest, _) = walked();
+    let mut world = World::new(1, source, dest).await;
+    let one = world.made(ROOT, b"one", What::File).await;
+    let two = world.made(ROOT, b"two", What::File).await;
+    let (source, live) = (world.source.clone(), world.live.clone());
+    let id = source.object(live.as_ref(), one).await.unwrap().id;
+    let at_once = |node| source.object_at_once(live.as_ref(), node);
+    source.forget_all();
+    assert!(at_once(one).is_none(), "its directory is not at hand");
+    let root = source.object(live.as_ref(), ROOT).await.unwrap();
+    assert_eq!(at_once(one).unwrap().id, id);
+    source.forget_all();
+    source.remember(ROOT, &root);
+    for (from, to) in [("one", "other"), ("two", "one"), ("other", "two")] {
+        std::fs::rename(temp.path().join(from), temp.path().join(to)).unwrap();
+    }
+    assert!(at_once(one).is_none() && at_once(two).is_none(), "they have changed places");
+    std::fs::remove_file(temp.path().join("one")).unwrap();
+    assert!(at_once(one).is_none());
+}

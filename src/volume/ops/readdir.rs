@@ -8,7 +8,7 @@ use crate::index::live::Entry;
 use crate::location::Location;
 use crate::semantics::permission::{READ, check};
 use crate::volume::Volume;
-use crate::volume::resolve;
+use crate::volume::resolve::{self, Seen};
 use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Status};
 use crate::volume::virtuals::TREE;
 use journal_format::ids::Kind;
@@ -106,6 +106,7 @@ impl Volume {
         self.fill(&mut filling, dir, cookie)?;
         let (mut entries, eof) = filling.end()?;
         if plus {
+            self.add_attrs_at_once(&location, &seen, &mut entries).await;
             self.add_attrs(&location, dir, &mut entries).await;
         }
         Ok(Listing { entries, eof, dir: Some(seen.attr(self.fsid(dir.junction))) })
@@ -142,15 +143,39 @@ impl Volume {
         }
     }
 
-    /// Attributes, [`SIDE_BY_SIDE`] at a time. An entry whose object cannot be reached just now has none.
+    /// Attributes of what the filer can tell without waiting: most of a directory that is in use, and not worth a task
+    /// each.
+    async fn add_attrs_at_once(&self, location: &Location, dir: &Seen, entries: &mut [DirEntry]) {
+        if !location.filer.answers_at_once() {
+            return;
+        }
+        let fsid = self.fsid(dir.at.junction);
+        for entry in entries {
+            // A long page must let others have their turn.
+            tokio::task::coop::consume_budget().await;
+            entry.attr = entry.node.and_then(|node| self.attr_at_once(location, dir, &entry.name, node, fsid));
+        }
+    }
+
+    fn attr_at_once(&self, location: &Location, dir: &Seen, name: &[u8], node: NodeRef, fsid: u64) -> Option<Attr> {
+        if node.junction != dir.at.junction || name == b"." || name == b".." {
+            return None;
+        }
+        let rec = self.rec(node).ok()?;
+        let obj = location.named_at_once(&dir.obj, name, node.node)?;
+        let stat = location.filer.stat_at_once(&obj)?;
+        Some(resolve::attr(&rec, &stat, node.node, fsid))
+    }
+
+    /// The other attributes, [`SIDE_BY_SIDE`] at a time. An entry whose object cannot be reached just now has none.
     async fn add_attrs(&self, location: &Arc<Location>, dir: NodeRef, entries: &mut [DirEntry]) {
         let fsid = self.fsid(dir.junction);
         let mut tasks = JoinSet::new();
         let mut next = 0;
-        let mut attrs: Vec<Option<Attr>> = vec![None; entries.len()];
+        let mut attrs: Vec<Option<Attr>> = entries.iter().map(|entry| entry.attr).collect();
         loop {
             while tasks.len() < SIDE_BY_SIDE && next < entries.len() {
-                if let Some(node) = entries[next].node {
+                if let (Some(node), None) = (entries[next].node, entries[next].attr) {
                     let (volume, location, i) = (self.clone(), location.clone(), next);
                     tasks.spawn(async move { (i, volume.attr_in(&location, dir, node, fsid).await) });
                 }
@@ -172,7 +197,7 @@ impl Volume {
             // `..` of a junction's root.
             return self.attr_now(node).await.ok();
         }
-        let seen: resolve::Seen = self.see(location, node).await.ok()?;
+        let seen = self.see(location, node).await.ok()?;
         Some(seen.attr(fsid))
     }
 }
