@@ -1,7 +1,9 @@
-//! One connection: an inbox, a task per call, a writer. Calls run side by side and are answered as they end.
+//! One connection: an inbox, a task per call that waits for something, a writer. Calls run side by side and are answered
+//! as they end.
 
 use super::dispatch::system_error;
 use super::inbox::{Ended, Inbox, Places, Todo, Work, pace};
+use super::limits::Limits;
 use super::locks::Ends;
 use super::seats::Seat;
 use super::{Shared, count};
@@ -14,7 +16,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -111,33 +113,55 @@ async fn read(
     }
 }
 
-/// Run a call in a task of its own, which outlives the connection: what began is not cancelled.
+/// Run a call. What began is not cancelled: it outlives the connection, in a task of its own.
 fn start(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work: Work) {
+    let small = match &work.todo {
+        Todo::Call(_, args) => args.rest().len() <= Limits::LARGE,
+        Todo::Deny(..) => true,
+    };
+    let call = run(shared, ends, replies, work);
+    if small {
+        here_or_in_a_task(call);
+    } else {
+        // To look through its data takes a while, in which the next call can be read.
+        tokio::spawn(call);
+    }
+}
+
+/// Calls on what is in memory end when they are polled for the first time: that is done here, where it costs no task and
+/// wakes no thread. What does not end so goes on in a task.
+fn here_or_in_a_task(call: impl Future<Output = ()> + Send + 'static) {
+    let mut call = Box::pin(call);
+    // Nobody need be woken: its task polls it again.
+    if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        tokio::spawn(call);
+    }
+}
+
+async fn run(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work: Work) {
     let peer = ends.peer;
     let Work { todo, mut places, running } = work;
-    tokio::spawn(async move {
-        let (frame, last) = match todo {
-            Todo::Deny(xid, denial) => (denied(xid, denial).finish(), false),
-            Todo::Call(header, args) => {
-                let (xid, program, procedure) = (header.xid, header.program, header.procedure);
-                let begun = Instant::now();
-                let answer = caught(shared.answer(ends, header, args)).await;
-                shared.timing.observe(peer, program, procedure, begun.elapsed());
-                match answer {
-                    Some(frame) => (frame, false),
-                    None => {
-                        count(&shared.stats.panics);
-                        error!(%peer, xid, procedure, "the handler of a call panicked; connection closed");
-                        (system_error(xid).finish(), true)
-                    }
+    let (frame, last) = match todo {
+        Todo::Deny(xid, denial) => (denied(xid, denial).finish(), false),
+        Todo::Call(header, args) => {
+            let (xid, program, procedure) = (header.xid, header.program, header.procedure);
+            let begun = Instant::now();
+            let answer = caught(shared.answer(ends, header, args)).await;
+            shared.timing.observe(peer, program, procedure, begun.elapsed());
+            match answer {
+                Some(frame) => (frame, false),
+                None => {
+                    count(&shared.stats.panics);
+                    error!(%peer, xid, procedure, "the handler of a call panicked; connection closed");
+                    (system_error(xid).finish(), true)
                 }
             }
-        };
-        drop(running);
-        places.shrink(frame.wire_len());
-        // There is a place for every call in flight: this never waits. An error is a connection that is gone.
-        let _ = replies.send(Outgoing { frame, last, _places: places }).await;
-    });
+        }
+    };
+    drop(running);
+    places.shrink(frame.wire_len());
+    // There is a place for every call in flight: this never waits. An error is a connection that is gone.
+    let _ = replies.send(Outgoing { frame, last, _places: places }).await;
 }
 
 /// The future's value, or `None` when it panics.
@@ -210,4 +234,28 @@ async fn write_all(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>, wit
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn a_call_that_ends_at_once_ends_here_and_another_in_a_task() {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let (before, (done, mut ended)) = (tasks(), oneshot::channel());
+        here_or_in_a_task(async move { done.send(()).unwrap() });
+        ended.try_recv().expect("nothing was waited for");
+        assert_eq!(tasks(), before);
+
+        let ((go, wait), (done, ended)) = (oneshot::channel::<()>(), oneshot::channel());
+        here_or_in_a_task(async move {
+            wait.await.unwrap();
+            done.send(()).unwrap();
+        });
+        assert_eq!(tasks(), before + 1);
+        go.send(()).unwrap();
+        ended.await.expect("it goes on by itself");
+    }
 }
