@@ -102,3 +102,11 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     }
     real::aside(work).await
 }
+
+/// Run what blocks aside, and do not wait for it. When the runtime is stopping it may never run.
+pub fn aside_detached(work: impl FnOnce() + Send + 'static) {
+    if is_simulated() {
+        return work();
+    }
+    real::aside_detached(work);
+}

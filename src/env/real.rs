@@ -45,6 +45,13 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     }
 }
 
+pub fn aside_detached(work: impl FnOnce() + Send + 'static) {
+    // Without a runtime nobody waits any more.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        drop(runtime.spawn_blocking(work));
+    }
+}
+
 /// File systems of this machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;

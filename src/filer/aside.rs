@@ -24,6 +24,11 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether [`call`] runs a call where it is.
+pub fn runs_here() -> bool {
+    MAY_BLOCK.get() || crate::env::is_simulated()
+}
+
 /// Run a call that may block.
 pub async fn call<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     if MAY_BLOCK.get() {

@@ -9,12 +9,12 @@
 //! a mount point below the root is [`ErrorKind::CrossDevice`](super::ErrorKind). An object that was met stays usable
 //! wherever it is moved by others, as with any NFS server that does not check subtrees.
 //!
-//! Holds (I11): at most [`CALLS_MAX`] system calls of a location are under way; the next ones wait. A mount that hangs
-//! takes that many threads and no more. Descriptors are bounded in `node.rs`.
+//! Holds (I11): at most [`calls::CALLS_MAX`] system calls of a location are under way; the next ones wait. A mount that
+//! hangs takes that many threads and no more (`calls.rs`). Descriptors are bounded in `node.rs`.
 //!
 //! Fast: on local file systems, names the kernel remembers, attributes of an open object and data in the page cache are
 //! answered by the calling thread, for they cannot wait there (measured: 1 to 6 µs instead of 20 to 40); everything else
-//! goes to a blocking thread, one visit a method.
+//! goes to a thread that may wait, one visit a method.
 //!
 //! Fails: an export root or location that is not the one that was added is `Down`, seen by `root()`; a file system that
 //! was mounted anew makes the next `sync` fail, for what was written to the old mount may be lost. A call whose future
@@ -24,6 +24,7 @@
 //! access to our own object is lent the owner's bits for the instant of opening it ([`tree::Tree::lent`]).
 
 mod attrs;
+mod calls;
 mod data;
 mod errno;
 mod identity;
@@ -45,23 +46,20 @@ use super::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use calls::Calls;
 use errno::fail;
 use journal_format::event::What;
 use journal_format::ids::{Identity, Kind};
 use node::Limits;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tree::{Place, Tree, node, object};
-
-/// System calls of one location that run at a time.
-const CALLS_MAX: usize = 64;
 
 /// A location on a directory of this host.
 pub struct Posix {
     tree: Arc<Tree>,
     capabilities: Capabilities,
-    calls: Arc<Semaphore>,
+    calls: Calls,
 }
 
 /// The location `subdir` of the export at `path`, if both are what they were.
@@ -91,7 +89,7 @@ pub async fn open(
         Ok((tree, capabilities))
     })
     .await?;
-    Ok(Arc::new(Posix { tree: Arc::new(tree), capabilities, calls: Arc::new(Semaphore::new(CALLS_MAX)) }))
+    Ok(Arc::new(Posix { tree: Arc::new(tree), capabilities, calls: Calls::new() }))
 }
 
 /// Makes the directories of `subdir` that are missing, as the service's user, mode 0755.
@@ -117,15 +115,8 @@ async fn fair() {
 
 impl Posix {
     async fn run<T: Send + 'static>(&self, call: impl FnOnce(&Tree) -> Result<T> + Send + 'static) -> Result<T> {
-        let stopping = |_| Error::new(ErrorKind::Down, "call the system", "the filer is closed");
-        let permit = self.calls.clone().acquire_owned().await.map_err(stopping)?;
         let tree = self.tree.clone();
-        crate::filer::aside::call(move || {
-            // Given back when the call has ended, not when its caller gave up.
-            let _permit = permit;
-            call(&tree)
-        })
-        .await
+        self.calls.run(move || call(&tree)).await
     }
 }
 

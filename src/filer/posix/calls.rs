@@ -1,0 +1,320 @@
+//! System calls that may wait, on few threads.
+//!
+//! A call that may wait must not stop the tasks that serve others. A thread of its own for each would do, but to wake one
+//! costs several times what a call on what is in memory takes; and clients' operations come in bunches, for a batch of
+//! the journal wakes all whose records are in it. So calls queue for as many threads (*lanes*) as there are processors:
+//! each takes one call after the other while there are any. That is right as long as calls are quick. A call that has
+//! waited or run for [`SLOW`] shows that they are not: then each call that waits gets a lane at once, and a lane whose
+//! call is slow does not count any more.
+//!
+//! ```text
+//!  submit ─► Queued ──a lane takes it──► Running ─────────────► Done
+//!              │ SLOW: a lane for each      │ SLOW: its lane does not count ─► Slow ─► Done
+//!              │ its caller gave up ─► Left ── a lane takes it ────────────────┘
+//! ```
+//!
+//! Bound (I11): [`CALLS_MAX`] calls are queued or under way, and so many lanes there are at most; the next calls wait. A
+//! mount that hangs takes that many threads and no more.
+
+use crate::env::Stopping;
+use crate::filer::{Error, ErrorKind, Result, aside};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+/// System calls of one location that run or are queued at a time.
+pub(super) const CALLS_MAX: usize = 64;
+
+/// Longer than a call takes that does not wait for a disk.
+const SLOW: Duration = Duration::from_millis(1);
+
+/// How far a call has come; changed under the queue's lock.
+#[derive(Default)]
+struct Progress(AtomicU8);
+
+const QUEUED: u8 = 0;
+const RUNNING: u8 = 1;
+const LEFT: u8 = 2;
+const IS_SLOW: u8 = 3;
+const DONE: u8 = 4;
+
+impl Progress {
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+    fn set(&self, to: u8) {
+        self.0.store(to, Ordering::Relaxed);
+    }
+}
+
+struct Call {
+    work: Box<dyn FnOnce() + Send>,
+    progress: Arc<Progress>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Call>,
+    /// Threads that take calls, or are about to.
+    lanes: usize,
+    /// Those of them whose call is slow.
+    slow: usize,
+}
+
+/// The calls of one location. Clones are the same calls.
+#[derive(Clone)]
+pub(super) struct Calls {
+    room: Arc<Semaphore>,
+    queue: Arc<Mutex<Queue>>,
+    /// Lanes for calls that are quick.
+    quick: usize,
+}
+
+/// However its caller goes, a call that is not done does not hold up others.
+struct Waits<'a> {
+    calls: &'a Calls,
+    progress: Arc<Progress>,
+    answered: bool,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.calls.look(&self.progress, true);
+        }
+    }
+}
+
+impl Calls {
+    pub fn new() -> Self {
+        let quick = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        Self { room: Arc::new(Semaphore::new(CALLS_MAX)), queue: Arc::default(), quick }
+    }
+
+    /// Run `call` on a thread that may wait; where the thread at hand is one, there. A panic in it goes on here. When the
+    /// future is dropped the call runs all the same.
+    pub async fn run<T: Send + 'static>(&self, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let closed = |_| Error::new(ErrorKind::Down, "call the system", "the filer is closed");
+        let permit = self.room.clone().acquire_owned().await.map_err(closed)?;
+        if aside::runs_here() {
+            return aside::call(call).await;
+        }
+        let (answer, mut answered) = oneshot::channel();
+        let work = Box::new(move || {
+            // Given back when the call has ended, not when its caller gave up.
+            let _permit = permit;
+            // An error is a caller that has gone.
+            let _ = answer.send(catch_unwind(AssertUnwindSafe(call)));
+        });
+        let mut waits = Waits { calls: self, progress: Arc::default(), answered: false };
+        self.submit(Call { work, progress: waits.progress.clone() });
+        let answer = loop {
+            match timeout(SLOW, &mut answered).await {
+                Ok(answer) => break answer,
+                Err(_) if self.look(&waits.progress, false) => break answered.await,
+                Err(_) => {}
+            }
+        };
+        waits.answered = true;
+        match answer {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(Error::new(ErrorKind::Unknown, "call the system", Stopping.to_string())),
+        }
+    }
+
+    fn submit(&self, call: Call) {
+        let mut queue = self.queue.lock();
+        queue.waiting.push_back(call);
+        let wanted = queue.lanes - queue.slow < self.quick;
+        queue.lanes += usize::from(wanted);
+        drop(queue);
+        self.open_lanes(usize::from(wanted));
+    }
+
+    /// A call has taken long, or its caller has gone: whether all is done that can be for it.
+    fn look(&self, progress: &Progress, gone: bool) -> bool {
+        let mut queue = self.queue.lock();
+        let seen = progress.get();
+        match seen {
+            QUEUED if gone => progress.set(LEFT),
+            RUNNING => {
+                progress.set(IS_SLOW);
+                queue.slow += 1;
+            }
+            _ => {}
+        }
+        // Lanes that were opened and have not come to take a call yet count as lanes for those that wait.
+        let busy = queue.lanes - queue.slow;
+        let more = if matches!(seen, QUEUED | RUNNING) { queue.waiting.len().saturating_sub(busy) } else { 0 };
+        let more = if seen == QUEUED { more.max(usize::from(!queue.waiting.is_empty())) } else { more };
+        let more = more.min(CALLS_MAX.saturating_sub(queue.lanes));
+        queue.lanes += more;
+        drop(queue);
+        self.open_lanes(more);
+        seen != QUEUED
+    }
+
+    fn open_lanes(&self, count: usize) {
+        for _ in 0..count {
+            let queue = self.queue.clone();
+            crate::env::aside_detached(move || take_calls(&queue));
+        }
+    }
+}
+
+/// A lane: one call after the other while there are any.
+fn take_calls(queue: &Mutex<Queue>) {
+    let mut ended: Option<Arc<Progress>> = None;
+    loop {
+        let call = {
+            let mut queue = queue.lock();
+            if let Some(progress) = ended.take() {
+                queue.slow -= usize::from(progress.get() == IS_SLOW);
+                progress.set(DONE);
+            }
+            let Some(call) = queue.waiting.pop_front() else {
+                queue.lanes -= 1;
+                return;
+            };
+            if call.progress.get() == LEFT {
+                // Nobody looks after it any more.
+                queue.slow += 1;
+                call.progress.set(IS_SLOW);
+            } else {
+                call.progress.set(RUNNING);
+            }
+            call
+        };
+        (call.work)();
+        ended = Some(call.progress);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Limit for what would hang.
+    const HANG: Duration = Duration::from_secs(60);
+
+    type Held = (mpsc::Sender<()>, tokio::task::JoinHandle<Result<u32>>);
+
+    /// A call that is under way and goes on when it is told to.
+    async fn held(calls: &Calls) -> Held {
+        let (go, wait) = mpsc::channel();
+        let (begins, has_begun) = oneshot::channel();
+        let calls = calls.clone();
+        let task = tokio::spawn(async move {
+            let call = move || {
+                let _ = begins.send(());
+                let _ = wait.recv();
+                Ok(7)
+            };
+            calls.run(call).await
+        });
+        timeout(HANG, has_begun).await.expect("it begins though others hang").unwrap();
+        (go, task)
+    }
+
+    async fn quick(calls: &Calls) -> Result<u32> {
+        timeout(HANG, calls.run(|| Ok(1))).await.expect("it is not held up")
+    }
+
+    /// All lanes have gone, and are counted so.
+    async fn at_rest(calls: &Calls) {
+        let rest = async {
+            loop {
+                let queue = calls.queue.lock();
+                if (queue.lanes, queue.slow, queue.waiting.len()) == (0, 0, 0) {
+                    return;
+                }
+                drop(queue);
+                tokio::time::sleep(SLOW).await;
+            }
+        };
+        timeout(HANG, rest).await.expect("lanes end, and the count of them is right");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn calls_that_hang_hold_up_no_others_up_to_the_bound() {
+        let calls = Calls::new();
+        let mut hung = Vec::new();
+        while hung.len() < CALLS_MAX {
+            assert_eq!(quick(&calls).await.unwrap(), 1);
+            hung.push(held(&calls).await);
+        }
+        let next = tokio::spawn({
+            let calls = calls.clone();
+            async move { quick(&calls).await }
+        });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!next.is_finished(), "there is no room");
+        assert_eq!(calls.queue.lock().lanes, CALLS_MAX);
+        drop(hung.remove(0).0);
+        assert_eq!(next.await.unwrap().unwrap(), 1);
+        for (go, task) in hung {
+            drop(go);
+            assert_eq!(task.await.unwrap().unwrap(), 7);
+        }
+        at_rest(&calls).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn calls_whose_callers_gave_up_hold_up_no_others() {
+        let calls = Calls::new();
+        let mut hung = Vec::new();
+        for _ in 0..8 {
+            let (go, task) = held(&calls).await;
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+            hung.push(go);
+        }
+        assert_eq!(quick(&calls).await.unwrap(), 1);
+        drop(hung);
+        at_rest(&calls).await;
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_left_before_it_began_runs_all_the_same() {
+        let calls = Calls::new();
+        let ran = Arc::new(AtomicU8::new(0));
+        for _ in 0..20 {
+            let ran = ran.clone();
+            let call = calls.run(move || {
+                ran.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            });
+            // Polled once, which submits it, and dropped.
+            let _ = timeout(Duration::ZERO, call).await;
+        }
+        at_rest(&calls).await;
+        assert_eq!(ran.load(Ordering::SeqCst), 20);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_at_a_time_each_get_their_own_answer_and_a_panic_is_its_callers() {
+        let calls = Calls::new();
+        let tasks: Vec<_> = (0..1000_u32)
+            .map(|n| {
+                let calls = calls.clone();
+                tokio::spawn(async move { calls.run(move || if n == 500 { panic!("planned") } else { Ok(n) }).await })
+            })
+            .collect();
+        for (n, task) in (0..).zip(tasks) {
+            match task.await {
+                Ok(answer) => assert_eq!(answer.unwrap(), n),
+                Err(error) => assert!(error.is_panic() && n == 500),
+            }
+        }
+        at_rest(&calls).await;
+    }
+}
