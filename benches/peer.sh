@@ -112,7 +112,7 @@ guest_round() { # figures
   mkdir "$share"
   cp "$here/guest.sh" "$share/"
   # A tree that every machine with a C compiler has, owners and times among it.
-  tar -cf "$share/tree.tar" -C / usr/include
+  tar -cf "$share/tree.tar" -C / usr/include/linux
   tests/support/realclient/run --port "$port" --mountport "$mount_port" --export "$export" --share "$share:rw" \
     --timeout 3600 -- "bash /host/guest.sh $mib $calls ${*:2}" > "$share/out" 2>&1 &
   guest=$!
