@@ -159,11 +159,13 @@ impl CoreFiler for Posix {
     }
 
     fn lookup_at_once(&self, dir: &Object, name: &[u8]) -> Option<Object> {
-        names::lookup_at_once(&self.tree, &*node(dir).ok()?, name).map(object)
+        let dir = node(dir).ok()?;
+        names::lookup_at_once(&self.tree, &dir, name).map(object)
     }
 
     fn stat_at_once(&self, obj: &Object) -> Option<Stat> {
-        attrs::to_stat(&self.tree.stat_at_once(&*node(obj).ok()?)?).ok()
+        let node = node(obj).ok()?;
+        attrs::to_stat(&self.tree.stat_at_once(&node)?).ok()
     }
 
     fn answers_at_once(&self) -> bool {
