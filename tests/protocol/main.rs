@@ -16,6 +16,7 @@ mod locks;
 mod matrix;
 mod mount;
 mod names;
+mod oracle;
 mod starved;
 mod statuses;
 

@@ -140,7 +140,7 @@ fn attribute(tree: &Tree, node: &Node, file: Option<&OwnedFd>, seen: &Statx, att
         chown(&node.path, Some(attrs.uid), Some(attrs.gid))?;
     }
     // On file systems that are known to list them, most often there are none.
-    if !attrs.inherits && !(tree.at_once && file.is_some_and(has_no_xattrs)) {
+    if !(attrs.inherits || tree.at_once && file.is_some_and(has_no_xattrs)) {
         drop_inherited_acls(&node.path, node.kind)?;
     }
     match file {

@@ -2,7 +2,6 @@
 
 use crate::filer::{AclKind, Stat};
 use crate::location::Location;
-use crate::semantics::acl::Acl;
 use crate::semantics::permission::may_add;
 use crate::semantics::resulting;
 use crate::volume::Volume;
@@ -64,11 +63,14 @@ impl Volume {
     ) -> Result<Found, Status> {
         let Place { permit, guard, location, dir, before, name } = place;
         may_add(&call.cred(), &dir.owned())?;
-        let handed_on = match new.what {
-            What::Symlink { .. } => None,
-            _ => self.acl(location, dir, AclKind::Default).await?,
-        };
-        let event = self.make_event(call, location, dir, name, new, verifier, handed_on.as_ref())?;
+        let mut new = new;
+        if !matches!(new.what, What::Symlink { .. })
+            && let Some(acl) = self.acl(location, dir, AclKind::Default).await?
+        {
+            // It takes the umask's place; the client has taken its own off already.
+            new.attrs.mode = Some(acl.handed_on(new.attrs.mode.unwrap_or(0)));
+        }
+        let event = self.make_event(call, location, dir, name, new, verifier)?;
         let node = NodeRef { junction: dir.at.junction, node: event.node };
         let stat = made_stat(&event);
         let act = Act::Make { event, dir: dir.obj.clone() };
@@ -94,7 +96,6 @@ impl Volume {
         name: &[u8],
         new: NewNode,
         verifier: Option<[u8; 8]>,
-        handed_on: Option<&Acl>,
     ) -> Result<event::Make, Status> {
         let NewNode { what, attrs } = new;
         let kind = what.kind();
@@ -103,8 +104,6 @@ impl Volume {
             return Err(Status::FBig);
         }
         let asked = if kind == Kind::Symlink { 0o777 } else { attrs.mode.unwrap_or(0) };
-        // The default ACL takes the umask's place; the client has taken its own off already.
-        let asked = handed_on.map_or(asked, |acl| acl.handed_on(asked));
         let (mode, group) = resulting::made(&call.cred(), &dir.owned(), kind, asked);
         let (uid, gid) = if !location.filer.capabilities().chown {
             // The service is an ordinary user there: what it makes is its own, whoever asked for it.

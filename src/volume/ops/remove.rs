@@ -41,12 +41,13 @@ impl Volume {
         }
         let locked = self.lock_names(&permit, &[(dir, name)], victims).await?;
         let entry = locked.entries.into_iter().next().flatten().ok_or(Status::NoEnt)?;
-        check_kind(entry.kind, used)?;
         let victim = self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await?;
         let may = may_delete(&call.cred(), &parent.owned(), &victim.without_acl());
         if !crate::planted::is('o') {
             may?;
         }
+        // Behind the permission, as on Linux.
+        check_kind(entry.kind, used)?;
         self.check_empty(&victim)?;
         if self.would_be_lost(&location, &victim)? {
             return Err(Status::Jukebox);

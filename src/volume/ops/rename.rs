@@ -103,24 +103,34 @@ impl Volume {
         let cred = call.cred();
         let at = |node| NodeRef { junction: ends.from.at.junction, node };
         let moved = self.see(location, at(entry.node)).await?;
-        may_delete(&cred, &ends.from.owned(), &moved.without_acl())?;
-        if entry.kind == Kind::Dir {
-            if self.is_below(ends.to.at.node, entry.node)? {
-                return Err(Status::Inval);
-            }
-            if ends.from.at != ends.to.at {
-                // Its `..` changes, which is a name in it.
-                let moved = self.judge(location, call, moved.clone()).await?;
-                check(&cred, &moved.owned(), WRITE)?;
-            }
+        // In the order in which Linux finds out, for there may be several reasons.
+        if entry.kind == Kind::Dir && self.is_below(ends.to.at.node, entry.node)? {
+            return Err(Status::Inval);
         }
-        let Some(over) = over else {
-            may_add(&cred, &ends.to.owned())?;
-            return Ok((moved, None));
+        if let Some(over) = over.filter(|over| over.kind == Kind::Dir)
+            && self.is_below(ends.from.at.node, over.node)?
+        {
+            return Err(Status::NotEmpty);
+        }
+        may_delete(&cred, &ends.from.owned(), &moved.without_acl())?;
+        let victim = match over {
+            Some(over) => {
+                let victim = self.see(location, at(over.node)).await?;
+                may_delete(&cred, &ends.to.owned(), &victim.without_acl())?;
+                check_kinds(entry.kind, over.kind)?;
+                Some((over, victim))
+            }
+            None => {
+                may_add(&cred, &ends.to.owned())?;
+                None
+            }
         };
-        let victim = self.see(location, at(over.node)).await?;
-        may_delete(&cred, &ends.to.owned(), &victim.without_acl())?;
-        check_kinds(entry.kind, over.kind)?;
+        if entry.kind == Kind::Dir && ends.from.at != ends.to.at {
+            // Its `..` changes, which is a name in it.
+            let moved = self.judge(location, call, moved.clone()).await?;
+            check(&cred, &moved.owned(), WRITE)?;
+        }
+        let Some((over, victim)) = victim else { return Ok((moved, None)) };
         self.check_empty(&victim)?;
         if self.would_be_lost(location, &victim)? {
             return Err(Status::Jukebox);

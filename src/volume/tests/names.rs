@@ -115,7 +115,9 @@ async fn renames_move_replace_and_keep_the_node() {
     assert_eq!(rename(ROOT_REF, b"b", dir, b"c").await, Ok(()));
     assert_eq!(w.read(a).await, b"A");
     assert_eq!(w.names(ROOT_REF).await, ["d"]);
-    assert_eq!(rename(dir, b"c", ROOT_REF, b"d").await, Err(Status::IsDir));
+    assert_eq!(rename(dir, b"c", ROOT_REF, b"d").await, Err(Status::NotEmpty), "it is in there");
+    w.mkdir(&user(), ROOT_REF, "other").await;
+    assert_eq!(rename(dir, b"c", ROOT_REF, b"other").await, Err(Status::IsDir));
     assert_eq!(rename(ROOT_REF, b"d", dir, b"c").await, Err(Status::Inval), "below itself");
     let events = w.operations();
     assert_eq!(rename(dir, b"c", dir, b"c").await, Ok(()));
