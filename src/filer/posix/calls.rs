@@ -229,13 +229,12 @@ mod tests {
 
     /// All lanes have gone, and are counted so.
     async fn at_rest(calls: &Calls) {
+        let counts = || {
+            let queue = calls.queue.lock();
+            (queue.lanes, queue.slow, queue.waiting.len())
+        };
         let rest = async {
-            loop {
-                let queue = calls.queue.lock();
-                if (queue.lanes, queue.slow, queue.waiting.len()) == (0, 0, 0) {
-                    return;
-                }
-                drop(queue);
+            while counts() != (0, 0, 0) {
                 tokio::time::sleep(SLOW).await;
             }
         };
