@@ -34,9 +34,11 @@ use journal_format::ids::{Lsn, SegmentNo, Time};
 use journal_format::record::{self, HEADER_LEN, KIND_PADDING, KIND_SEGMENT_END, RecordHeader, filler};
 use journal_format::scan::{Fault, Found, record_at, search};
 use journal_format::segment::{BLOCK, BadSegment, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SegmentHeader};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread::{JoinHandle, spawn};
 
 /// A journal that may be appended to.
 pub struct Recovered {
@@ -127,7 +129,9 @@ pub fn recover(options: &Options, dir: &Dir) -> Result<Recovered> {
         return Err(not_whole(options, &what));
     }
     let headers: Vec<SegmentHeader> = segments.iter().map(|segment| segment.header).collect();
-    let tail = examine(&headers, snapshot, |index| Whole::of(&segments[index]))?;
+    let mut ahead = Ahead { segments: &segments, next: None };
+    let tail = examine(&headers, snapshot, |index| ahead.look(index))?;
+    drop(ahead);
 
     crash_point!("RECOVER_BEFORE_SPARES");
     let mut spares = usable_spares(dir, listing.spares, size)?;
@@ -317,6 +321,34 @@ impl Whole {
 impl AsRef<[u8]> for Whole {
     fn as_ref(&self) -> &[u8] {
         self.0.durable()
+    }
+}
+
+/// Segments in order: one is read from the disk while the one before it is looked at. (In a simulated world there are no
+/// threads.)
+struct Ahead<'a> {
+    segments: &'a [Arc<Segment>],
+    next: Option<(usize, JoinHandle<Result<Whole>>)>,
+}
+
+impl Ahead<'_> {
+    fn look(&mut self, index: usize) -> Result<Whole> {
+        let read = match self.next.take() {
+            Some((at, reading)) if at == index => reading.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            _ => Whole::of(&self.segments[index]),
+        };
+        if let Some(next) = self.segments.get(index + 1).filter(|_| !crate::env::is_simulated()).cloned() {
+            self.next = Some((index + 1, spawn(move || Whole::of(&next))));
+        }
+        read
+    }
+}
+
+impl Drop for Ahead<'_> {
+    fn drop(&mut self) {
+        if let Some((_, reading)) = self.next.take() {
+            drop(reading.join()); // the scan ended with an error: nobody wants it any more
+        }
     }
 }
 
