@@ -107,24 +107,41 @@ pub fn record_at<'a>(segment: &SegmentHeader, bytes: &'a [u8], offset: u64) -> F
     }
 }
 
-fn whole_record<'a>(
-    segment: &SegmentHeader,
-    head: &[u8; HEADER_LEN],
-    rest: &'a [u8],
-    place: Place,
-) -> Result<RecordRef<'a>, Fault> {
+/// The header at `offset`, if it may be one, for whoever passes over records that are checked elsewhere: its checksum
+/// says nothing yet.
+#[must_use]
+pub fn header_at(segment: &SegmentHeader, bytes: &[u8], offset: u64) -> Option<RecordHeader> {
+    let place = Place { offset, lsn: segment.first_lsn().plus(offset) };
+    let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..))?;
+    let (head, _) = rest.split_first_chunk::<HEADER_LEN>()?;
+    let (header, _) = possible(segment, head, place).ok()?;
+    (rest.len() as u64 >= u64::from(header.length)).then_some(header)
+}
+
+/// A header in its place that contradicts neither itself nor the segment.
+fn possible(segment: &SegmentHeader, head: &[u8; HEADER_LEN], place: Place) -> Result<(RecordHeader, Layout), Fault> {
     let header = RecordHeader::from_bytes(head);
     let old_lap = is('f') && header.lsn.0 % segment.size == place.lsn.0 % segment.size;
     if header.lsn != place.lsn && !old_lap {
         return Err(Fault::Lsn);
     }
-    let length = usize::try_from(header.length).map_err(|_| Fault::Length)?;
     let layout = Layout::of(header.archived_len, header.bulk_len).ok_or(Fault::Length)?;
     // Fillers are longer than their parts; nothing else is.
     let fits = if header.is_filler() { header.length >= layout.length } else { header.length == layout.length };
     if !fits || u64::from(header.length) > RECORD_MAX || !u64::from(header.length).is_multiple_of(ALIGN) {
         return Err(Fault::Length);
     }
+    Ok((header, layout))
+}
+
+fn whole_record<'a>(
+    segment: &SegmentHeader,
+    head: &[u8; HEADER_LEN],
+    rest: &'a [u8],
+    place: Place,
+) -> Result<RecordRef<'a>, Fault> {
+    let (header, layout) = possible(segment, head, place)?;
+    let length = usize::try_from(header.length).map_err(|_| Fault::Length)?;
     let record = rest.get(..length).ok_or(Fault::TooLong)?;
     let body = record.get(HEADER_LEN..).ok_or(Fault::Length)?;
     if header_sum(body_sum(segment.salt, body), head) != header.crc && !is('d') {

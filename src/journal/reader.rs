@@ -9,7 +9,7 @@ use super::side::Aside;
 use journal_format::event::codec;
 use journal_format::ids::{Lsn, SegmentNo};
 use journal_format::record::KIND_SEGMENT_END;
-use journal_format::scan::{Found, record_at};
+use journal_format::scan::{Found, header_at, record_at};
 use journal_format::segment::BLOCK;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,7 +37,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Records of other kinds need not be decoded, and may be left out.
+    /// Records of other kinds are left out, and not even checked: somebody else reads them whole.
     #[must_use]
     pub fn only(mut self, wanted: fn(u16) -> bool) -> Reader {
         self.only = Some(wanted);
@@ -92,12 +92,21 @@ impl Reader {
             let Some((segment, map)) = &self.here else { return Ok(None) };
             let offset = (self.position.0 - segment.header.first_lsn().0).max(BLOCK);
             let at = segment.header.first_lsn().plus(offset);
+            if at >= bound {
+                // No record stands in a segment's first block.
+                self.position = self.position.max(bound);
+                return Ok(None);
+            }
+            if let Some(wanted) = self.only
+                && let Some(header) = header_at(&segment.header, map.durable(), offset)
+                && header.kind != KIND_SEGMENT_END
+                && !wanted(header.kind)
+                && header.end() <= bound
+            {
+                self.position = header.end();
+                continue;
+            }
             let record = match record_at(&segment.header, map.durable(), offset) {
-                _ if at >= bound => {
-                    // No record stands in a segment's first block.
-                    self.position = self.position.max(bound);
-                    return Ok(None);
-                }
                 Found::Record(record) => record,
                 Found::Unwritten(place) => {
                     return Err(self.corrupt(place.offset, "durable records are missing".into()));

@@ -425,25 +425,25 @@ fn ask(round: &mut Round, location: LocationId, record: &Record, part: Option<&P
         }
         Event::Make(e) if e.location == location => {
             round.make(e.node, e.what.kind(), Origin::Event(Box::new(e.clone())));
-            touch(round, record.lsn, e.dir, &e.name, e.node);
+            round.touch_by(record.lsn, e.dir, &e.name, e.node);
         }
         Event::Remove(e) if e.location == location => {
-            touch(round, record.lsn, e.dir, &e.name, e.node);
+            round.touch_by(record.lsn, e.dir, &e.name, e.node);
             if e.last {
                 round.gone(e.node, e.kind);
             }
         }
         Event::Rename(e) if e.location == location => {
             if let Some(replaced) = e.replaced {
-                touch(round, record.lsn, e.to_dir, &e.to_name, replaced.node);
+                round.touch_by(record.lsn, e.to_dir, &e.to_name, replaced.node);
                 if replaced.last {
                     round.gone(replaced.node, replaced.kind);
                 }
             }
-            touch(round, record.lsn, e.from_dir, &e.from_name, e.node);
-            touch(round, record.lsn, e.to_dir, &e.to_name, e.node);
+            round.touch_by(record.lsn, e.from_dir, &e.from_name, e.node);
+            round.touch_by(record.lsn, e.to_dir, &e.to_name, e.node);
         }
-        Event::Link(e) if e.location == location => touch(round, record.lsn, e.dir, &e.name, e.node),
+        Event::Link(e) if e.location == location => round.touch_by(record.lsn, e.dir, &e.name, e.node),
         _ => return false,
     }
     true
@@ -479,10 +479,4 @@ fn undo(round: &mut Round, location: LocationId, record: &Record) {
 fn data(round: &mut Round, lsn: Lsn, node: NodeId, op: DataOp) {
     round.data(node, op);
     push(round.ops_of.entry(node).or_default(), lsn);
-}
-
-fn touch(round: &mut Round, lsn: Lsn, dir: NodeId, name: &[u8], node: NodeId) {
-    round.touch_name(dir, name, None);
-    round.placed(dir, name, node);
-    round.names.entry((dir, name.to_vec())).or_default().op = Some(lsn);
 }

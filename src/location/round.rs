@@ -162,20 +162,33 @@ impl Round {
         self.times.insert(dir);
     }
 
+    /// Redo of a primary: the operation at `op` gave the node this name, or took it away.
+    pub fn touch_by(&mut self, op: Lsn, dir: NodeId, name: &[u8], node: NodeId) {
+        self.ops += 1;
+        self.times.insert(dir);
+        self.put(dir, name, node, Some(op));
+    }
+
     /// `node` has, or had, this touched name at some moment of the round.
     pub fn placed(&mut self, dir: NodeId, name: &[u8], node: NodeId) {
-        let key = (dir, name.to_vec());
-        let touched = self.names.entry(key.clone()).or_default();
+        self.put(dir, name, node, None);
+    }
+
+    fn put(&mut self, dir: NodeId, name: &[u8], node: NodeId, op: Option<Lsn>) {
+        let place = (node, (dir, name.to_vec()));
+        let touched = self.names.entry(place.1.clone()).or_default();
+        touched.op = op.or(touched.op);
+        let first = self.places.range(places_from(node)..).next().filter(|(of, _)| *of == node);
         // A new place need not be looked for, and one that has been is mostly the last: a name may have had very many.
-        if self.places.contains(&(node, key.clone())) && touched.placed.iter().rev().any(|placed| *placed == node) {
+        let has_been = first.is_some_and(|first| *first == place || self.places.contains(&place));
+        if has_been && touched.placed.iter().rev().any(|placed| *placed == node) {
             return;
         }
         push(&mut touched.placed, node);
-        let new = self.makes.contains_key(&node) || self.gone.contains_key(&node);
-        if new && self.places.range(places_from(node)..).next().is_none_or(|(of, _)| *of != node) {
+        if first.is_none() && (self.makes.contains_key(&node) || self.gone.contains_key(&node)) {
             push(&mut touched.born, node);
         }
-        self.add_place(node, key);
+        self.places.insert(place);
     }
 
     /// `node` may be there, whether the round touches that name or not.

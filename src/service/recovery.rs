@@ -6,7 +6,7 @@
 
 use crate::core::{Error, Result};
 use crate::gateway::drc::Drc;
-use crate::index::live::Live;
+use crate::index::live::{Live, is_folded};
 use crate::journal::Journal;
 use crate::location::redo::{Ends, fold, location_of, note_end};
 use crate::state::{self, State};
@@ -44,6 +44,8 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     let mut statuses = std::collections::BTreeMap::new();
     let mut highest = live.node_max()?;
     let mut records = 0;
+    // From where on the second look finds something to fold, by location (or none): mostly nowhere.
+    let mut folds_from: BTreeMap<Option<LocationId>, Lsn> = BTreeMap::new();
     journal.reader(from.min(index_from).min(calls_from))?.each(end, |record| -> Result<()> {
         records += 1;
         if record.lsn >= from {
@@ -52,6 +54,9 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
         }
         highest = highest.max(highest_node(&record.event));
         note_end(&mut ends, &record.event);
+        if record.lsn >= index_from && is_folded(&record.event) {
+            folds_from.entry(location_of(&record.event)).or_insert(record.lsn);
+        }
         match record.event {
             Event::Failed(e) => drop(statuses.insert(e.op, e.status)),
             Event::Partial(e) => drop(statuses.insert(e.op, e.status)),
@@ -70,7 +75,9 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
             *doubt = from.min(*doubt);
         }
     }
-    journal.reader(index_from.min(calls_from))?.each(end, |record| -> Result<()> {
+    folds_from.retain(|location, _| location.is_none_or(|id| !primaries.contains(&id)));
+    let again_from = folds_from.into_values().min().unwrap_or(end).min(calls_from);
+    journal.reader(again_from)?.each(end, |record| -> Result<()> {
         if record.lsn >= calls_from {
             drc.refill(record.lsn, record.time, &record.event, statuses.get(&record.lsn).copied());
         }

@@ -56,6 +56,22 @@ fn fold_events<'e>(live: &Live, events: impl Iterator<Item = (Lsn, Time, &'e Eve
     Ok(fold.changes.into_iter().map(|(key, Changed { slot, .. })| (key, slot)).collect())
 }
 
+/// Whether the event may change anything in an index.
+#[must_use]
+pub fn is_folded(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Write(_)
+            | Event::SetAttr(_)
+            | Event::Make(_)
+            | Event::Remove(_)
+            | Event::Rename(_)
+            | Event::Link(_)
+            | Event::Adopt(_)
+            | Event::JunctionAdded(_)
+    )
+}
+
 /// What a key is to become, and what is known of it.
 struct Changed {
     slot: Option<Vec<u8>>,
@@ -73,6 +89,9 @@ struct Fold<'a> {
 
 impl Fold<'_> {
     fn event(&mut self, event: &Event) -> Result<()> {
+        if !is_folded(event) {
+            return Ok(());
+        }
         match event {
             Event::Write(event) => self.touch(event.node, Some(self.time))?,
             Event::SetAttr(event) => self.set_attr(event)?,

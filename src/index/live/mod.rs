@@ -13,7 +13,7 @@ mod tests;
 
 use super::store::{Result, Store};
 use codec::Stored;
-pub use fold::fold;
+pub use fold::{fold, is_folded};
 use journal_format::event::Event;
 use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
 use std::sync::Arc;
