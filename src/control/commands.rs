@@ -281,7 +281,7 @@ impl Commands {
         let here = name(at);
         let owner = wait(opened.location.owner()).await.map_err(|e| unusable(at, &e))?;
         if let Some(owner) = owner {
-            self.check_owner(state, &here, &owner)?;
+            self.check_owner(state, &here, &owner, &opened.root)?;
         }
         for (id, location) in state.locations.iter().filter(|(_, l)| l.role != Role::Left) {
             let Some(other) = state.filers.get(&location.filer) else { continue };
@@ -321,18 +321,19 @@ impl Commands {
         Ok(())
     }
 
-    fn check_owner(&self, state: &State, here: &str, owner: &OwnerMarker) -> Result<()> {
+    fn check_owner(&self, state: &State, here: &str, owner: &OwnerMarker, root: &Identity) -> Result<()> {
         if owner.journal_id != self.port.journal_id() {
             let reason = format!("{here} belongs to another tain, with journal {}", text::hex(&owner.journal_id));
             return Err(Problem::refused(reason, "remove its junction or job there, or choose another directory"));
         }
         let id = LocationId(owner.location);
         match state.locations.get(&id) {
-            Some(location) if location.role != Role::Left => {
+            Some(location) if location.role != Role::Left && location.root == *root => {
                 let reason = format!("{here} is {}, {}", state.location_name(id), user(location.role));
                 Err(Problem::refused(reason, "choose a directory beside it"))
             }
-            // Left behind, or of a command that did not come through: ours to use again.
+            // Left behind, a copy of a location's directory, or of a command that did not come through (another one
+            // was given its number since): ours to use.
             Some(_) | None => Ok(()),
         }
     }

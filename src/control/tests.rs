@@ -323,6 +323,19 @@ async fn a_marker_of_our_own_that_nobody_uses_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_marker_whose_number_another_place_was_given_since_is_replaced() {
+    let s = Served::new().await;
+    s.furnish().await;
+    assert_eq!(s.owner("old", "/a").await, Some(1));
+    // A crash came between the marker and its command; the next command was given the number.
+    let marker = OwnerMarker { journal_id: OURS, location: 1, epoch: 1 };
+    s.location("old", "/b").await.claim(&marker).await.unwrap();
+    s.created("/junctions", json!({"path": "/b", "location": "old:/b"})).await;
+    assert_eq!(s.owner("old", "/b").await, Some(2));
+    assert_eq!(s.owner("old", "/a").await, Some(1));
+}
+
+#[tokio::test]
 async fn places_that_overlap_by_different_urls_are_refused() {
     let s = Served::new().await;
     s.furnish().await;
