@@ -150,6 +150,12 @@ async fn locks_of_two_kernels() {
     service.tain(&["job", "wait", job.trim(), "--state", "completed", "--timeout", "3m"]).await.unwrap();
     b.say("switched");
     b.says("still").await;
+    let begun = Instant::now();
+    while locks(&service).await["waiting"] != 1 {
+        b.must_be_well();
+        assert!(begun.elapsed() < STEP, "nobody waits:\n{}", b.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     a.say("release");
     b.says("got").await;
     let before = locks(&service).await;
