@@ -49,7 +49,7 @@ impl Range {
 
     /// As NLM has it.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         if self.last == u64::MAX { 0 } else { self.last - self.first + 1 }
     }
 

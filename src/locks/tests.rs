@@ -254,7 +254,7 @@ fn lengths_are_as_nlm_has_them() {
     assert_eq!(Range::new(u64::MAX, 1), Some(range(u64::MAX, u64::MAX)));
     assert_eq!(Range::new(u64::MAX, 2), None);
     for (offset, len) in [(0, 0), (0, 1), (7, 100), (1 << 62, 0)] {
-        assert_eq!(Range::new(offset, len).unwrap().len(), len);
+        assert_eq!(Range::new(offset, len).unwrap().length(), len);
     }
 }
 

@@ -222,7 +222,9 @@ impl Shared {
             let idle = |known: &Known| !table.is_used(known.id) && known.used.elapsed() >= self.limits.lock_host_idle;
             let idle: Vec<Host> =
                 hosts.known.iter().filter(|(_, known)| idle(known)).map(|(host, _)| host.clone()).collect();
-            idle.iter().for_each(|host| drop(hosts.known.remove(host)));
+            for host in &idle {
+                hosts.known.remove(host);
+            }
             idle
         };
         for host in idle {

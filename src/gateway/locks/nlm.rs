@@ -38,7 +38,7 @@ fn holder(held: &Held) -> Holder {
         svid: held.owner.svid,
         oh: Short(Bytes::copy_from_slice(&held.owner.oh)),
         offset: held.range.first,
-        len: held.range.len(),
+        len: held.range.length(),
     }
 }
 
