@@ -278,7 +278,7 @@ impl Site<'_> {
         if object.kind == Kind::Symlink || !filer.capabilities().xattrs {
             return Ok(());
         }
-        let Some(acl) = self.handed_on(made.dir).await? else { return Ok(()) };
+        let Some(acl) = self.handed_on(made.dir).await.map_err(not_of_the_object)? else { return Ok(()) };
         filer.set_xattr(object, AclKind::Access.xattr().as_bytes(), &acl).await?;
         if object.kind == Kind::Dir {
             filer.set_xattr(object, AclKind::Default.xattr().as_bytes(), &acl).await?;
@@ -305,4 +305,12 @@ impl Site<'_> {
         }
         error
     }
+}
+
+/// What a directory refuses is no refusal of what was made in it: it is asked again.
+fn not_of_the_object(error: Error) -> Error {
+    if !reconcile::is_final(error.kind) {
+        return error;
+    }
+    Error::new(ErrorKind::Io, error.op, format!("whether the directory hands on an ACL cannot be told: {error}"))
 }

@@ -31,4 +31,8 @@ pub const FOUND: &[(u64, &str)] = &[
 ];
 
 /// Seed, what it shows; not mended yet. They run and are reported, and do not fail the run.
-pub const OPEN: &[(u64, &str)] = &[];
+pub const OPEN: &[(u64, &str)] = &[(
+    5,
+    "a WRITE that got an I/O error after its effect ends as `Partial` of no bytes, its client is told the error, and its \
+     bytes are on the primary: the judge takes the record for the whole truth",
+)];
