@@ -53,7 +53,7 @@ async fn an_object_is_found_by_identity_until_it_is_removed(ground: &Ground) {
     match f.by_identity(&id).await {
         Ok(Some(_)) => panic!("found although it is removed"),
         Ok(None) => assert!(!f.capabilities().open_by_identity, "certainly gone"),
-        Err(e) => assert_eq!(e.kind, ErrorKind::Stale),
+        Err(e) => assert_eq!(e.kind, ErrorKind::Stale, "{e}"),
     }
     for forged in [vec![], vec![1], vec![1; 30], vec![9; 144]] {
         assert!(!matches!(f.by_identity(&Identity(forged)).await, Ok(Some(_))));
