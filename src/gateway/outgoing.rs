@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 /// How long a connection, and then an answer, may take.
 const STEP_MAX: Duration = Duration::from_secs(4);
-/// Longest reply that is read, in bytes.
-const REPLY_MAX: usize = 8 << 10;
+/// Longest reply that is read, in bytes: a list of some thousand registrations.
+const REPLY_MAX: usize = 64 << 10;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,8 @@
 //! listens at, is left to it, and said; what nobody listens at any more is taken over, and said.
 
 use super::outgoing::{Procedure, call};
-use crate::wire::portmap::{self, Rpcb, Text, port_of, procedure, universal};
+use crate::wire::portmap::{self, Registered, Rpcb, Text, procedure, socket_of, universal};
+use crate::wire::xdr::{Reader, Writer};
 use crate::wire::{mount, nfs3, nlm4, nsm};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ fn wanted(nfs: SocketAddr) -> Vec<(Entry, &'static str)> {
 pub async fn register(socket: &Path, nfs: SocketAddr) -> Registration {
     let mut registration = Registration { socket: socket.into(), ..Registration::default() };
     for (entry, other) in wanted(nfs) {
-        match set(socket, &entry, nfs).await {
+        match set(socket, &entry).await {
             Ok(()) => registration.entries.push(entry),
             Err(Refused::NotThere(why)) => {
                 registration.problems.push(format!(
@@ -77,11 +78,17 @@ pub async fn register(socket: &Path, nfs: SocketAddr) -> Registration {
                 ));
                 break;
             }
-            Err(Refused::Taken(port)) => registration.problems.push(format!(
-                "program {} is registered with rpcbind by another, who listens on port {port}: {other}; stop that one \
-                 and start tain again",
-                entry.program
-            )),
+            Err(Refused::Taken(at)) => {
+                let problem = format!(
+                    "program {} is registered with rpcbind by another, who listens at {at}: {other}; stop that one and \
+                     start tain again",
+                    entry.program
+                );
+                // Said once of connections and datagrams.
+                if !registration.problems.contains(&problem) {
+                    registration.problems.push(problem);
+                }
+            }
             Err(Refused::No) => registration.problems.push(format!(
                 "rpcbind does not let this user register program {}: run tain as root, or remove what is registered \
                  (rpcinfo -d {} {})",
@@ -100,37 +107,53 @@ pub async fn register(socket: &Path, nfs: SocketAddr) -> Registration {
 
 enum Refused {
     NotThere(String),
-    Taken(u16),
+    Taken(SocketAddr),
     No,
 }
 
-async fn set(socket: &Path, entry: &Entry, nfs: SocketAddr) -> Result<(), Refused> {
-    let there = ask(socket, procedure::GETPORT, entry).await.map_err(Refused::NotThere)?;
-    let text: Text = there.clone().get().map_err(|_| Refused::NotThere("an answer that makes no sense".into()))?;
-    if let Some(port) = port_of(&text.0) {
-        // We listen on our own port: who is registered there is one of us, and gone.
-        if port != nfs.port() {
-            if listens(entry, port).await {
-                return Err(Refused::Taken(port));
+async fn set(socket: &Path, entry: &Entry) -> Result<(), Refused> {
+    let all = registered(socket).await.map_err(Refused::NotThere)?;
+    if let Some(there) = entry.found(&all, entry.netid) {
+        if there.addr.0 != entry.addr {
+            if let Some(at) = living_other(entry, &all).await {
+                return Err(Refused::Taken(at));
             }
-            tracing::warn!(
-                program = entry.program,
-                port,
-                "registered with rpcbind, but nobody listens there: taken over"
-            );
+            let (program, addr) = (entry.program, &there.addr.0);
+            tracing::warn!(program, addr, "registered with rpcbind, but nobody else listens there: taken over");
         }
         let _refused = flag(socket, procedure::UNSET, entry).await?;
     }
     if flag(socket, procedure::SET, entry).await? { Ok(()) } else { Err(Refused::No) }
 }
 
-async fn listens(entry: &Entry, port: u16) -> bool {
-    if entry.netid.starts_with("udp") {
-        // Nobody says whether they take datagrams; the same program's connections tell.
-        return false;
+/// Where another listens who has registered this.
+async fn living_other(entry: &Entry, all: &[Rpcb]) -> Option<SocketAddr> {
+    // Nobody says whether they take datagrams; the same program's connections tell.
+    let connections = if entry.netid.ends_with('6') { "tcp6" } else { "tcp" };
+    let mut at = entry.found(all, connections).and_then(|there| socket_of(&there.addr.0))?;
+    let own = socket_of(&entry.addr)?;
+    // We listen there: whoever else has registered it is gone.
+    if at.port() == own.port() && (at.ip() == own.ip() || at.ip().is_unspecified() || own.ip().is_unspecified()) {
+        return None;
     }
-    let connect = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
-    matches!(tokio::time::timeout(LISTENS_MAX, connect).await, Ok(Ok(_)) | Err(_))
+    if at.ip().is_unspecified() {
+        at.set_ip(if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let connected = tokio::time::timeout(LISTENS_MAX, TcpStream::connect(at)).await;
+    matches!(connected, Ok(Ok(_)) | Err(_)).then_some(at)
+}
+
+impl Entry {
+    /// What is registered in its place for a transport.
+    fn found<'a>(&self, all: &'a [Rpcb], netid: &str) -> Option<&'a Rpcb> {
+        all.iter().find(|it| it.program == self.program && it.version == self.version && it.netid.0 == netid)
+    }
+}
+
+/// Everything that anybody has registered.
+async fn registered(socket: &Path) -> Result<Vec<Rpcb>, String> {
+    let mut answer = call_rpcbind(socket, procedure::DUMP, |_| {}).await?;
+    answer.get::<Registered>().map(|all| all.0).map_err(|_| "an answer that makes no sense".into())
 }
 
 async fn flag(socket: &Path, number: u32, entry: &Entry) -> Result<bool, Refused> {
@@ -138,9 +161,7 @@ async fn flag(socket: &Path, number: u32, entry: &Entry) -> Result<bool, Refused
     answer.get().map_err(|_| Refused::NotThere("an answer that makes no sense".into()))
 }
 
-async fn ask(socket: &Path, number: u32, entry: &Entry) -> Result<crate::wire::xdr::Reader, String> {
-    let mut stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-    let to = Procedure { program: portmap::PROGRAM, version: portmap::RPCBIND, number };
+async fn ask(socket: &Path, number: u32, entry: &Entry) -> Result<Reader, String> {
     let addr = if number == procedure::SET { entry.addr.clone() } else { String::new() };
     let rpcb = Rpcb {
         program: entry.program,
@@ -149,22 +170,27 @@ async fn ask(socket: &Path, number: u32, entry: &Entry) -> Result<crate::wire::x
         addr: Text(addr),
         owner: Text(String::new()),
     };
-    let answer = call(&mut stream, to, |w| {
+    let put = |w: &mut Writer| {
         w.put(&rpcb);
-    });
-    answer.await.map_err(|error| error.to_string())
+    };
+    call_rpcbind(socket, number, put).await
+}
+
+async fn call_rpcbind(socket: &Path, number: u32, put: impl FnOnce(&mut Writer)) -> Result<Reader, String> {
+    let mut stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let to = Procedure { program: portmap::PROGRAM, version: portmap::RPCBIND, number };
+    call(&mut stream, to, put).await.map_err(|error| error.to_string())
 }
 
 impl Registration {
     /// Take back what is still ours.
     pub async fn unregister(self) {
         for entry in &self.entries {
-            let mut now = match ask(&self.socket, procedure::GETPORT, entry).await {
+            let now = match registered(&self.socket).await {
                 Ok(now) => now,
                 Err(error) => return tracing::warn!(error, "rpcbind cannot be asked any more to take anything back"),
             };
-            let ours = now.get::<Text>().ok().and_then(|text| port_of(&text.0));
-            if ours != port_of(&entry.addr) {
+            if entry.found(&now, entry.netid).is_none_or(|there| there.addr.0 != entry.addr) {
                 tracing::warn!(program = entry.program, "registered with rpcbind by another meanwhile: left to it");
             } else if !matches!(flag(&self.socket, procedure::UNSET, entry).await, Ok(true)) {
                 tracing::warn!(program = entry.program, "rpcbind does not take the registration back");
@@ -183,7 +209,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, UnixListener};
 
-    type Book = Arc<Mutex<BTreeMap<(u32, String), String>>>;
+    type Book = Arc<Mutex<BTreeMap<(u32, String), Rpcb>>>;
 
     /// An rpcbind that keeps a book, and gives nothing twice.
     fn rpcbind(dir: &Path, book: Book) -> PathBuf {
@@ -195,17 +221,21 @@ mod tests {
                 let mut record = vec![0; (mark & 0x7fff_ffff) as usize];
                 stream.read_exact(&mut record).await.unwrap();
                 let (header, mut args) = rpc::parse_call(record.into()).unwrap();
-                let rpcb: Rpcb = args.get().unwrap();
-                let key = (rpcb.program, rpcb.netid.0);
                 let mut w = rpc::accepted(header.xid, Accept::Success);
                 {
                     let mut book = book.lock();
-                    match header.procedure {
-                        procedure::SET if book.contains_key(&key) => w.put(&false),
-                        procedure::SET => w.put(&book.insert(key, rpcb.addr.0).is_none()),
-                        procedure::UNSET => w.put(&book.remove(&key).is_some()),
-                        _ => w.put(&Text(book.get(&key).cloned().unwrap_or_default())),
-                    };
+                    if header.procedure == procedure::DUMP {
+                        w.put(&Registered(book.values().cloned().collect()));
+                    } else {
+                        let rpcb: Rpcb = args.get().unwrap();
+                        let key = (rpcb.program, rpcb.netid.0.clone());
+                        match header.procedure {
+                            procedure::SET if book.contains_key(&key) => w.put(&false),
+                            procedure::SET => w.put(&book.insert(key, rpcb).is_none()),
+                            procedure::UNSET => w.put(&book.remove(&key).is_some()),
+                            other => panic!("procedure {other} is not to be asked"),
+                        };
+                    }
                 }
                 stream.write_all(&w.finish().to_vec()).await.unwrap();
             }
@@ -214,7 +244,38 @@ mod tests {
     }
 
     fn ports(book: &Book) -> Vec<(u32, String, Option<u16>)> {
-        book.lock().iter().map(|((program, netid), addr)| (*program, netid.clone(), port_of(addr))).collect()
+        let port = |rpcb: &Rpcb| socket_of(&rpcb.addr.0).map(|at| at.port());
+        book.lock().iter().map(|((program, netid), rpcb)| (*program, netid.clone(), port(rpcb))).collect()
+    }
+
+    fn write(book: &Book, program: u32, netid: &str, addr: String) {
+        let text = |text: &str| Text(text.into());
+        let version = if program == nsm::PROGRAM { nsm::VERSION } else { 3 };
+        let rpcb = Rpcb { program, version, netid: text(netid), addr: Text(addr), owner: text("another") };
+        book.lock().insert((program, netid.into()), rpcb);
+    }
+
+    #[tokio::test]
+    async fn datagrams_of_one_who_lives_are_left_to_him_and_an_address_that_is_not_ours_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::default();
+        let socket = rpcbind(dir.path(), book.clone());
+        let other = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let port = other.local_addr().unwrap().port();
+        // A status monitor, and an NFS server on our port and an address of its own.
+        write(&book, nsm::PROGRAM, "tcp", universal("127.0.0.2", port));
+        write(&book, nsm::PROGRAM, "udp", universal("0.0.0.0", 9));
+        write(&book, nfs3::PROGRAM, "tcp", universal("127.0.0.2", port));
+        // One that was there before us, on all addresses.
+        write(&book, mount::PROGRAM, "tcp", universal("0.0.0.0", port));
+        let registration = register(&socket, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).await;
+        assert_eq!(registration.problems.len(), 2, "{:?}", registration.problems);
+        let addr = |program, netid: &str| book.lock()[&(program, netid.to_owned())].addr.0.clone();
+        assert_eq!(addr(nsm::PROGRAM, "udp"), universal("0.0.0.0", 9));
+        assert_eq!(addr(nfs3::PROGRAM, "tcp"), universal("127.0.0.2", port));
+        assert_eq!(addr(mount::PROGRAM, "tcp"), universal("127.0.0.1", port));
+        registration.unregister().await;
+        assert_eq!(book.lock().len(), 3, "{book:?}");
     }
 
     #[tokio::test]
@@ -225,8 +286,8 @@ mod tests {
         // Another NFS server that is there, and a status monitor that is not any more.
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = other.local_addr().unwrap().port();
-        book.lock().insert((nfs3::PROGRAM, "tcp".into()), universal("0.0.0.0", port));
-        book.lock().insert((nsm::PROGRAM, "tcp".into()), universal("0.0.0.0", 1));
+        write(&book, nfs3::PROGRAM, "tcp", universal("0.0.0.0", port));
+        write(&book, nsm::PROGRAM, "tcp", universal("0.0.0.0", 1));
         let nfs = "127.0.0.1:2049".parse().unwrap();
         let registration = register(&socket, nfs).await;
         assert_eq!(registration.problems.len(), 1, "{:?}", registration.problems);
@@ -244,7 +305,7 @@ mod tests {
         drop(registration);
         let registration = register(&socket, nfs).await;
         assert_eq!(ports(&book), all);
-        book.lock().insert((mount::PROGRAM, "tcp".into()), universal("0.0.0.0", 3));
+        write(&book, mount::PROGRAM, "tcp", universal("0.0.0.0", 3));
         registration.unregister().await;
         assert_eq!(ports(&book), [entry(nfs3::PROGRAM, "tcp", port), entry(mount::PROGRAM, "tcp", 3)]);
     }

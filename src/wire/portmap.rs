@@ -3,6 +3,7 @@
 
 use super::xdr::{Reader, Result, Wire, Writer, message};
 use bytes::Bytes;
+use std::net::SocketAddr;
 
 pub const PROGRAM: u32 = 100_000;
 /// The portmapper's version.
@@ -15,11 +16,13 @@ pub const PORT: u16 = 111;
 pub const TCP: u32 = 6;
 pub const UDP: u32 = 17;
 
-/// Procedures; those of version 4 have the same numbers (GETPORT is GETADDR there).
+/// Procedures; those of version 4 have the same numbers. (GETPORT is GETADDR there, of which rpcbind answers for the
+/// transport that it is asked over, whatever the arguments say: DUMP tells all.)
 pub mod procedure {
     pub const SET: u32 = 1;
     pub const UNSET: u32 = 2;
     pub const GETPORT: u32 = 3;
+    pub const DUMP: u32 = 4;
 }
 
 /// Longest string of rpcbind that is read.
@@ -46,18 +49,38 @@ message! {
     pub struct Rpcb { program: u32, version: u32, netid: Text, addr: Text, owner: Text }
 }
 
+/// All registrations: rpcblist_ptr.
+#[derive(Clone, Debug)]
+pub struct Registered(pub Vec<Rpcb>);
+
+impl Wire for Registered {
+    fn put(&self, w: &mut Writer) {
+        for rpcb in &self.0 {
+            w.put(&true).put(rpcb);
+        }
+        w.put(&false);
+    }
+    fn get(r: &mut Reader) -> Result<Self> {
+        let mut all = Vec::new();
+        while r.get::<bool>()? {
+            all.push(r.get()?);
+        }
+        Ok(Self(all))
+    }
+}
+
 /// A universal address (RFC 5665 §5.2.3.3).
 #[must_use]
 pub fn universal(host: &str, port: u16) -> String {
     format!("{host}.{}.{}", port >> 8, port & 0xff)
 }
 
-/// The port of a universal address.
+/// What a universal address says; `None`: it is none of IPv4 or IPv6.
 #[must_use]
-pub fn port_of(universal: &str) -> Option<u16> {
-    let mut parts = universal.rsplit('.');
+pub fn socket_of(universal: &str) -> Option<SocketAddr> {
+    let mut parts = universal.rsplitn(3, '.');
     let (low, high) = (parts.next()?.parse::<u8>().ok()?, parts.next()?.parse::<u8>().ok()?);
-    Some(u16::from_be_bytes([high, low]))
+    Some(SocketAddr::new(parts.next()?.parse().ok()?, u16::from_be_bytes([high, low])))
 }
 
 #[cfg(test)]
@@ -65,13 +88,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_universal_address_says_its_port() {
+    fn a_universal_address_says_its_host_and_port() {
         for port in [0, 111, 255, 256, 2049, u16::MAX] {
-            assert_eq!(port_of(&universal("0.0.0.0", port)), Some(port));
-            assert_eq!(port_of(&universal("::", port)), Some(port));
+            for host in ["0.0.0.0", "10.1.2.3", "::", "fe80::1"] {
+                assert_eq!(socket_of(&universal(host, port)), Some(SocketAddr::new(host.parse().unwrap(), port)));
+            }
         }
-        for not in ["", "1", "256.1", "a.b", "."] {
-            assert_eq!(port_of(not), None, "{not}");
+        for not in ["", "1", "256.1", "a.b", ".", "1.1", ".1.1", "10.0.0.1.256.1", "/run/rpcbind.sock"] {
+            assert_eq!(socket_of(not), None, "{not}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_registrations_comes_back_as_it_was_and_no_cut_one_is_taken() {
+        let text = |text: &str| Text(text.into());
+        let entry = |program| Rpcb { program, version: 1, netid: text("udp"), addr: text("::.0.1"), owner: text("") };
+        for all in [vec![], vec![entry(1), entry(2)]] {
+            let mut w = Writer::default();
+            w.put(&Registered(all.clone()));
+            let wire = Bytes::from(w.finish().to_vec()).slice(4..);
+            let back = Reader::new(wire.clone()).get::<Registered>().unwrap();
+            assert_eq!(format!("{:?}", back.0), format!("{all:?}"));
+            for cut in 0..wire.len() {
+                assert!(Reader::new(wire.slice(..cut)).get::<Registered>().is_err());
+            }
         }
     }
 
