@@ -72,7 +72,7 @@ impl Shared {
                 Some(Err(_)) => only(Accept::GarbageArgs),
                 Some(Ok(args)) => {
                     count(&self.stats.calls);
-                    self.nsm(peer, &args);
+                    self.nsm(ends, &args);
                     only(Accept::Success)
                 }
             },

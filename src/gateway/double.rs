@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 pub const J: JunctionId = JunctionId(1);
 pub const ROOT: NodeRef = NodeRef { junction: J, node: NodeId(2) };
@@ -39,6 +39,10 @@ pub struct Double {
     /// What is said of every call that changes something.
     pub late: Mutex<Option<Known>>,
     pub state: Mutex<Arc<State>>,
+    /// Written to by a test: meanwhile permissions are not known.
+    pub asking: RwLock<()>,
+    /// The same: what is recorded shows in State, and is not durable.
+    pub flushing: RwLock<()>,
 }
 
 fn node(kind: Kind, uid: u32) -> Node {
@@ -56,6 +60,8 @@ impl Default for Double {
             last_call: Mutex::new(None),
             late: Mutex::new(None),
             state: Mutex::new(Arc::new(super::access::tests::state(&[]))),
+            asking: RwLock::default(),
+            flushing: RwLock::default(),
         }
     }
 }
@@ -185,6 +191,7 @@ impl Backend for Double {
     }
 
     async fn access(&self, _call: &Call, node: NodeRef, mask: u32) -> Answer<(u32, Attr)> {
+        let _asking = self.asking.read().await;
         Ok((mask, self.attr(node)?))
     }
 
@@ -313,10 +320,14 @@ impl Backend for Double {
         self.state.lock().clone()
     }
     async fn record(&self, event: Event) -> Answer<()> {
-        let mut shared = self.state.lock();
-        let state = Arc::make_mut(&mut shared);
-        let at = state.lsn;
-        crate::state::apply(state, at, at.plus(64), Time(0), &event).map_err(|_| Status::ServerFault)
+        {
+            let mut shared = self.state.lock();
+            let state = Arc::make_mut(&mut shared);
+            let at = state.lsn;
+            crate::state::apply(state, at, at.plus(64), Time(0), &event).map_err(|_| Status::ServerFault)?;
+        }
+        let _flushing = self.flushing.read().await;
+        Ok(())
     }
     async fn exports(&self) -> Vec<(JunctionId, Vec<u8>)> {
         vec![(J, b"/j".to_vec())]

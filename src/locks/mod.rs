@@ -6,7 +6,8 @@
 //! * Who waits is granted in the order of asking, as soon as nothing that is held forbids it. What nothing held forbids is
 //!   granted at once, also past others who wait: an order between them would make deadlocks that no program asked for.
 //! * A lock that was granted to one who waited is *offered*: held, and known by a number until its owner is known to know
-//!   of it. Of one who does not want it any more it is taken back.
+//!   of it. Of one who does not want it any more it is taken back, and what the owner held there before is its own again.
+//!   No two offers to one owner meet: one who waits twice is offered the second when the first is known.
 //!
 //! Bounds ([`Limits`]): at one, the answer is [`Outcome::NoLocks`], and nothing has changed.
 
@@ -18,9 +19,12 @@ pub use table::{Grant, Outcome, Request, Table};
 
 use std::sync::Arc;
 
-/// A client host, by a number that whoever owns the table gives out.
+/// A client host, by a number that whoever owns the table gives out, and the address that it calls from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(pub u32);
+pub struct HostId {
+    pub number: u32,
+    pub addr: [u8; 16],
+}
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +62,17 @@ impl Range {
         self.first <= other.last && other.first <= self.last
     }
 
+    /// The bytes of both.
+    fn both(&self, other: &Self) -> Option<Self> {
+        let (first, last) = (self.first.max(other.first), self.last.min(other.last));
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// From the first byte of either to the last.
+    fn hull(&self, other: &Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
     /// They meet, or one begins where the other ends.
     fn touches(&self, other: &Self) -> bool {
         self.first <= other.last.saturating_add(1) && other.first <= self.last.saturating_add(1)
@@ -86,8 +101,14 @@ pub struct Share {
 pub struct Limits {
     /// Locks and shares of one host.
     pub held_per_host: usize,
+    /// Of all hosts of one address.
+    pub held_per_addr: usize,
+    /// Locks of one file.
+    pub held_per_file: usize,
     /// In all.
     pub held: usize,
+    /// Offers that are open. Beyond, one who waits is granted when it asks by itself.
+    pub offers: usize,
     /// Who waits on one file.
     pub waiting_per_file: usize,
     /// Of one host.
@@ -98,6 +119,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { held_per_host: 16_384, held: 131_072, waiting_per_file: 1024, waiting_per_host: 1024, waiting: 8192 }
+        Self {
+            held_per_host: 16_384,
+            held_per_addr: 65_536,
+            held_per_file: 16_384,
+            held: 131_072,
+            offers: 16_384,
+            waiting_per_file: 1024,
+            waiting_per_host: 1024,
+            waiting: 8192,
+        }
     }
 }

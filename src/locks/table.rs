@@ -99,17 +99,37 @@ struct Count {
     waiting: usize,
 }
 
+/// Granted to who waited, not known to be known.
+#[derive(Debug)]
+struct Offer {
+    node: NodeId,
+    lock: Held,
+    /// What the owner held of these bytes before.
+    before: Vec<Held>,
+}
+
+impl Offer {
+    fn is_of(&self, node: NodeId, owner: &Owner, range: &Range) -> bool {
+        self.node == node && self.lock.owner == *owner && self.lock.range.meets(range)
+    }
+}
+
 #[derive(Debug)]
 pub struct Table<T> {
     limits: Limits,
     files: BTreeMap<NodeId, File<T>>,
     hosts: BTreeMap<HostId, Count>,
+    /// Held by the hosts of an address.
+    addrs: BTreeMap<[u8; 16], usize>,
     all: Count,
-    /// Granted to who waited, not known to be known.
-    offers: BTreeMap<u64, (NodeId, Held)>,
+    offers: BTreeMap<u64, Offer>,
     next_offer: u64,
 }
 
+/// An owner with more locks than so many in the bytes that it waits for is granted them only when it asks by itself: they
+/// would have to be kept with the offer.
+const BEFORE_MAX: usize = 64;
+const WHOLE: Range = Range { first: 0, last: u64::MAX };
 /// How far a chain of those who wait for one another is followed.
 const CHAIN_MAX: usize = 256;
 
@@ -120,6 +140,7 @@ impl<T: Clone> Table<T> {
             limits,
             files: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            addrs: BTreeMap::new(),
             all: Count::default(),
             offers: BTreeMap::new(),
             next_offer: 1,
@@ -143,10 +164,10 @@ impl<T: Clone> Table<T> {
         let Some(painted) = self.room_for(node, &lock.owner, range, Some(exclusive)) else {
             return (Outcome::NoLocks, Vec::new());
         };
-        self.known(node, &lock.owner, &range);
+        let touched = self.known(node, &lock.owner, &range);
         self.forget_waiting(node, &lock);
         self.put(junction, node, &lock.owner, painted);
-        (Outcome::Granted, self.grants(node))
+        (Outcome::Granted, self.grants(node, touched))
     }
 
     fn wait(&mut self, junction: JunctionId, node: NodeId, lock: Held, by: Held, wait: Option<T>) -> Outcome {
@@ -210,9 +231,9 @@ impl<T: Clone> Table<T> {
     pub fn unlock(&mut self, node: NodeId, owner: &Owner, range: Range) -> Option<Vec<Grant<T>>> {
         let Some(junction) = self.files.get(&node).map(|file| file.junction) else { return Some(Vec::new()) };
         let painted = self.room_for(node, owner, range, None)?;
-        self.known(node, owner, &range);
+        let touched = self.known(node, owner, &range);
         self.put(junction, node, owner, painted);
-        Some(self.grants(node))
+        Some(self.grants(node, touched))
     }
 
     /// Do not wait any more. What was offered is taken back. False: neither was there.
@@ -221,16 +242,18 @@ impl<T: Clone> Table<T> {
             self.tidy(node);
             return (true, Vec::new());
         }
-        let offered = self.offers.iter().find(|(_, (at, held))| *at == node && held == lock).map(|(id, _)| *id);
+        let offered =
+            self.offers.iter().find(|(_, offer)| offer.node == node && offer.lock == *lock).map(|(id, _)| *id);
         match offered {
             Some(offer) => (true, self.take_back(offer)),
             None => (false, Vec::new()),
         }
     }
 
-    /// Its owner knows of it.
-    pub fn confirm(&mut self, offer: u64) {
-        self.offers.remove(&offer);
+    /// Its owner knows of it, and may be offered more.
+    pub fn confirm(&mut self, offer: u64) -> Vec<Grant<T>> {
+        let Some(Offer { node, lock, .. }) = self.offers.remove(&offer) else { return Vec::new() };
+        self.grants(node, lock.range)
     }
 
     /// Neither confirmed nor taken back yet.
@@ -239,19 +262,22 @@ impl<T: Clone> Table<T> {
         self.offers.contains_key(&offer)
     }
 
-    /// Its owner does not want it, or is not there. Nothing happens when it is known by now.
+    /// Its owner does not want it, or is not there: it holds again what it held before. Nothing happens when the offer is
+    /// known by now.
     pub fn take_back(&mut self, offer: u64) -> Vec<Grant<T>> {
-        let Some((node, held)) = self.offers.remove(&offer) else { return Vec::new() };
+        let Some(Offer { node, lock, before }) = self.offers.remove(&offer) else { return Vec::new() };
         let Some(file) = self.files.get(&node) else { return Vec::new() };
-        let (junction, painted) = (file.junction, painted(&file.held, &held.owner, held.range, None));
-        // It may cut in two what had grown together: what is taken back must go, whatever the limit.
-        // Of another offer to this owner there may be nothing left.
-        self.offers.retain(|_, (at, other)| {
-            let left = |lock: &Held| lock.range.meets(&other.range);
-            *at != node || other.owner != held.owner || painted.iter().any(left)
-        });
-        self.put(junction, node, &held.owner, painted);
-        self.grants(node)
+        // Since then the owner has not touched these bytes, or the offer would be known: it holds all of them, as `lock`
+        // says. So others hold them shared at most, and only where it does.
+        let mut own = painted(&file.held, &lock.owner, lock.range, None);
+        for was in before {
+            let exclusive = was.exclusive && file.forbids(&was.owner, &was.range, true).is_none();
+            own = painted(&own, &was.owner, was.range, Some(exclusive));
+        }
+        // These may be more locks than before: what is taken back must go, whatever the limit.
+        let junction = file.junction;
+        self.put(junction, node, &lock.owner, own);
+        self.grants(node, lock.range)
     }
 
     /// Everything of a host goes.
@@ -259,9 +285,22 @@ impl<T: Clone> Table<T> {
         self.free(|_, owner| owner.host == host)
     }
 
-    /// Everything of junctions that are no more goes.
-    pub fn free_junctions(&mut self, gone: impl Fn(JunctionId) -> bool) -> Vec<Grant<T>> {
-        self.free(|junction, _| gone(junction))
+    /// Who holds something where, or waits for it.
+    #[must_use]
+    pub fn users(&self) -> BTreeSet<(JunctionId, HostId)> {
+        let mut users = BTreeSet::new();
+        for file in self.files.values() {
+            let held = file.held.iter().map(|held| &held.owner);
+            let waiting = file.waiting.iter().map(|waiting| &waiting.lock.owner);
+            let shares = file.shares.iter().map(|share| &share.owner);
+            users.extend(held.chain(waiting).chain(shares).map(|owner| (file.junction, owner.host)));
+        }
+        users
+    }
+
+    /// Everything of these hosts in these junctions goes.
+    pub fn free_users(&mut self, users: &BTreeSet<(JunctionId, HostId)>) -> Vec<Grant<T>> {
+        if users.is_empty() { Vec::new() } else { self.free(|junction, owner| users.contains(&(junction, owner.host))) }
     }
 
     fn free(&mut self, which: impl Fn(JunctionId, &Owner) -> bool) -> Vec<Grant<T>> {
@@ -276,12 +315,12 @@ impl<T: Clone> Table<T> {
                 touched.push(*node);
             }
         }
-        self.offers.retain(|_, (node, held)| {
-            let junction = self.files.get(node).map(|file| file.junction);
-            junction.is_some_and(|junction| !which(junction, &held.owner))
+        self.offers.retain(|_, offer| {
+            let junction = self.files.get(&offer.node).map(|file| file.junction);
+            junction.is_some_and(|junction| !which(junction, &offer.lock.owner))
         });
         self.recount();
-        touched.into_iter().flat_map(|node| self.grants(node)).collect()
+        touched.into_iter().flat_map(|node| self.grants(node, WHOLE)).collect()
     }
 
     /// Reserve rights, or change those that are reserved. `Err`: others', or no room.
@@ -289,8 +328,7 @@ impl<T: Clone> Table<T> {
         let file = self.file(junction, node);
         let other = |s: &&Share| s.owner != share.owner && (s.mode & share.access != 0 || s.access & share.mode != 0);
         if let Some(by) = file.shares.iter().find(other) {
-            let whole = Range { first: 0, last: u64::MAX };
-            let by = Held { owner: by.owner.clone(), range: whole, exclusive: true };
+            let by = Held { owner: by.owner.clone(), range: WHOLE, exclusive: true };
             return Outcome::Denied(by);
         }
         if let Some(own) = file.shares.iter_mut().find(|s| s.owner == share.owner) {
@@ -348,7 +386,10 @@ impl<T: Clone> Table<T> {
 
     fn has_room(&self, host: HostId, more: usize) -> bool {
         let of_host = self.hosts.get(&host).map_or(0, |count| count.held);
-        of_host + more <= self.limits.held_per_host && self.all.held + more <= self.limits.held
+        let of_addr = self.addrs.get(&host.addr).copied().unwrap_or(0);
+        of_host + more <= self.limits.held_per_host
+            && of_addr + more <= self.limits.held_per_addr
+            && self.all.held + more <= self.limits.held
     }
 
     /// The owner's locks as they would be, if there is room for them.
@@ -357,7 +398,8 @@ impl<T: Clone> Table<T> {
         let before = held.iter().filter(|lock| lock.owner == *owner).count();
         let painted = painted(held, owner, range, kind);
         let more = painted.len().saturating_sub(before);
-        (more == 0 || self.has_room(owner.host, more)).then_some(painted)
+        let on_file = held.len() + more <= self.limits.held_per_file;
+        (more == 0 || (on_file && self.has_room(owner.host, more))).then_some(painted)
     }
 
     /// The owner's locks on a file become these.
@@ -375,6 +417,7 @@ impl<T: Clone> Table<T> {
     fn count(&mut self, host: HostId, more: usize) {
         if more > 0 {
             self.hosts.entry(host).or_default().held += more;
+            *self.addrs.entry(host.addr).or_default() += more;
             self.all.held += more;
         }
     }
@@ -387,6 +430,11 @@ impl<T: Clone> Table<T> {
             self.all.held -= less;
             if *count == Count::default() {
                 self.hosts.remove(&host);
+            }
+            let of_addr = self.addrs.entry(host.addr).or_default();
+            *of_addr -= less;
+            if *of_addr == 0 {
+                self.addrs.remove(&host.addr);
             }
         }
     }
@@ -403,16 +451,18 @@ impl<T: Clone> Table<T> {
 
     fn recount(&mut self) {
         self.files.retain(|_, file| !file.idle());
-        (self.hosts, self.all) = self.counted();
+        (self.hosts, self.addrs, self.all) = self.counted();
     }
 
-    fn counted(&self) -> (BTreeMap<HostId, Count>, Count) {
+    fn counted(&self) -> (BTreeMap<HostId, Count>, BTreeMap<[u8; 16], usize>, Count) {
         let mut hosts: BTreeMap<HostId, Count> = BTreeMap::new();
+        let mut addrs: BTreeMap<[u8; 16], usize> = BTreeMap::new();
         let mut all = Count::default();
         for file in self.files.values() {
             let held = file.held.iter().map(|held| &held.owner).chain(file.shares.iter().map(|share| &share.owner));
             for owner in held {
                 hosts.entry(owner.host).or_default().held += 1;
+                *addrs.entry(owner.host.addr).or_default() += 1;
                 all.held += 1;
             }
             for waiting in &file.waiting {
@@ -420,14 +470,21 @@ impl<T: Clone> Table<T> {
                 all.waiting += 1;
             }
         }
-        (hosts, all)
+        (hosts, addrs, all)
     }
 
-    /// The owner has asked about these bytes since: of what was offered there it knows, or wants it no more.
-    fn known(&mut self, node: NodeId, owner: &Owner, range: &Range) {
-        if !self.offers.is_empty() {
-            self.offers.retain(|_, (at, held)| *at != node || held.owner != *owner || !held.range.meets(range));
-        }
+    /// The owner has asked about these bytes since: of what was offered there it knows, or wants it no more. The bytes, and
+    /// those of such offers.
+    fn known(&mut self, node: NodeId, owner: &Owner, range: &Range) -> Range {
+        let mut touched = *range;
+        self.offers.retain(|_, offer| {
+            let known = offer.is_of(node, owner, range);
+            if known {
+                touched = touched.hull(&offer.lock.range);
+            }
+            !known
+        });
+        touched
     }
 
     fn forget_waiting(&mut self, node: NodeId, lock: &Held) -> bool {
@@ -438,38 +495,57 @@ impl<T: Clone> Table<T> {
         true
     }
 
-    /// Whoever waits and can be granted now is, in order. One for whose lock there is no room waits on.
-    fn grants(&mut self, node: NodeId) -> Vec<Grant<T>> {
+    /// Whoever waits for some of what was touched and can be granted now is, in order. One for whose lock there is no room
+    /// waits on.
+    fn grants(&mut self, node: NodeId, mut touched: Range) -> Vec<Grant<T>> {
         let mut grants = Vec::new();
         let mut at = 0;
-        while let Some(file) = self.files.get_mut(&node)
+        while let Some(file) = self.files.get(&node)
             && let Some(Waiting { lock, .. }) = file.waiting.get(at)
         {
-            let lock = lock.clone();
-            let free = file.forbids(&lock.owner, &lock.range, lock.exclusive).is_none();
-            let junction = file.junction;
-            let Some(painted) =
-                free.then(|| self.room_for(node, &lock.owner, lock.range, Some(lock.exclusive))).flatten()
+            let Some((painted, before)) =
+                lock.range.meets(&touched).then(|| self.grantable(node, file, lock)).flatten()
             else {
                 at += 1;
                 continue;
             };
-            let note = self.file(junction, node).waiting.remove(at).note;
+            let junction = file.junction;
+            let Waiting { lock, note } = self.file(junction, node).waiting.remove(at);
             self.put(junction, node, &lock.owner, painted);
             self.uncount_waiting(lock.owner.host);
+            if !lock.exclusive && before.iter().any(|was| was.exclusive) {
+                // It shares now what it had alone: one before it in the order may come in.
+                (touched, at) = (touched.hull(&lock.range), 0);
+            }
             let offer = self.next_offer;
             self.next_offer += 1;
-            self.offers.insert(offer, (node, lock.clone()));
+            self.offers.insert(offer, Offer { node, lock: lock.clone(), before });
             grants.push(Grant { offer, node, lock, note });
         }
         self.tidy(node);
         grants
     }
 
+    /// The owner's locks if one who waits is granted its lock now, and what it holds of those bytes.
+    fn grantable(&self, node: NodeId, file: &File<T>, lock: &Held) -> Option<(Vec<Held>, Vec<Held>)> {
+        let Held { owner, range, exclusive } = lock;
+        if file.forbids(owner, range, *exclusive).is_some()
+            || self.offers.len() >= self.limits.offers
+            || self.offers.values().any(|offer| offer.is_of(node, owner, range))
+        {
+            return None;
+        }
+        let own = file.held.iter().filter(|held| held.owner == *owner);
+        let before: Vec<Held> =
+            own.filter_map(|held| held.range.both(range).map(|range| Held { range, ..held.clone() })).collect();
+        let painted = self.room_for(node, owner, *range, Some(*exclusive))?;
+        (before.len() <= BEFORE_MAX).then_some((painted, before))
+    }
+
     /// What must hold, whatever was done.
     #[cfg(test)]
     pub fn check(&self) {
-        assert_eq!((self.hosts.clone(), self.all), self.counted());
+        assert_eq!((self.hosts.clone(), self.addrs.clone(), self.all), self.counted());
         for (node, file) in &self.files {
             assert!(!file.idle(), "{node:?} is kept for nothing");
             for (at, lock) in file.held.iter().enumerate() {
@@ -483,16 +559,15 @@ impl<T: Clone> Table<T> {
                 }
             }
             for waiting in &file.waiting {
-                let (owner, range) = (&waiting.lock.owner, &waiting.lock.range);
-                let stuck = file.forbids(owner, range, waiting.lock.exclusive).is_some();
-                let room = self.room_for(*node, owner, *range, Some(waiting.lock.exclusive)).is_some();
-                assert!(stuck || !room, "{:?} waits for nothing", waiting.lock);
+                assert!(self.grantable(*node, file, &waiting.lock).is_none(), "{:?} waits for nothing", waiting.lock);
             }
         }
-        for (node, held) in self.offers.values() {
-            let mut own = self.held(*node).iter().filter(|lock| lock.owner == held.owner);
-            let covered = own.any(|lock| lock.range.meets(&held.range));
-            assert!(covered, "an offer of nothing: {held:?}");
+        for (id, Offer { node, lock, .. }) in &self.offers {
+            let covers = |held: &&Held| held.range.both(&lock.range) == Some(lock.range);
+            let own = self.held(*node).iter().find(|held| held.owner == lock.owner && covers(held));
+            assert_eq!(own.map(|own| own.exclusive), Some(lock.exclusive), "an offer of what is not held: {lock:?}");
+            let meets = |(other, offer): (&u64, &Offer)| other != id && offer.is_of(*node, &lock.owner, &lock.range);
+            assert!(!self.offers.iter().any(meets), "two offers to one owner meet: {lock:?}");
         }
     }
 }

@@ -8,8 +8,13 @@ use std::collections::BTreeMap;
 const J: JunctionId = JunctionId(1);
 const F: NodeId = NodeId(10);
 
-fn owner(host: u32, svid: u32) -> Owner {
-    Owner { host: HostId(host), svid, oh: format!("{svid}@{host}").into_bytes().into() }
+/// Hosts 1 and 2 have one address, 3 and 4 the next.
+fn host(number: u32) -> HostId {
+    HostId { number, addr: [u8::try_from(number.div_ceil(2)).unwrap(); 16] }
+}
+
+fn owner(number: u32, svid: u32) -> Owner {
+    Owner { host: host(number), svid, oh: format!("{svid}@{number}").into_bytes().into() }
 }
 
 fn range(first: u64, last: u64) -> Range {
@@ -36,6 +41,14 @@ struct Model {
     /// Who has each byte of each file, and how.
     bytes: BTreeMap<(NodeId, u64), BTreeMap<Owner, bool>>,
     waiting: Vec<(NodeId, Held)>,
+    offers: Vec<Offered>,
+}
+
+/// What was granted to one who waited, and how it had each of those bytes before.
+struct Offered {
+    node: NodeId,
+    lock: Held,
+    before: BTreeMap<u64, bool>,
 }
 
 impl Model {
@@ -60,28 +73,58 @@ impl Model {
         }
     }
 
-    /// The next of those who wait that can be granted, again and again.
+    fn how(&self, node: NodeId, byte: u64, owner: &Owner) -> Option<bool> {
+        self.bytes.get(&(node, byte)).and_then(|on| on.get(owner)).copied()
+    }
+
+    /// The first of those who wait that can be granted, again and again.
     fn grants(&mut self) -> Vec<(NodeId, Held)> {
         let mut granted = Vec::new();
-        let mut at = 0;
-        while at < self.waiting.len() {
-            let (node, lock) = self.waiting[at].clone();
-            if self.free(node, &lock) {
-                self.waiting.remove(at);
-                self.paint(node, &lock.owner, lock.range, Some(lock.exclusive));
-                granted.push((node, lock));
-            } else {
-                at += 1;
-            }
+        let grantable = |model: &Self, (node, lock): &(NodeId, Held)| {
+            let meets = |o: &Offered| o.node == *node && o.lock.owner == lock.owner && o.lock.range.meets(&lock.range);
+            model.free(*node, lock) && !model.offers.iter().any(meets)
+        };
+        while let Some(at) = self.waiting.iter().position(|waiting| grantable(self, waiting)) {
+            let (node, lock) = self.waiting.remove(at);
+            let was = |byte| self.how(node, byte, &lock.owner).map(|how| (byte, how));
+            let before = Self::of(lock.range).filter_map(was).collect();
+            self.paint(node, &lock.owner, lock.range, Some(lock.exclusive));
+            self.offers.push(Offered { node, lock: lock.clone(), before });
+            granted.push((node, lock));
         }
         granted
+    }
+
+    /// The owner has asked about these bytes.
+    fn known(&mut self, node: NodeId, owner: &Owner, range: Range) {
+        self.offers.retain(|o| o.node != node || o.lock.owner != *owner || !o.lock.range.meets(&range));
+    }
+
+    /// What was offered goes, and what was there before comes back, as far as others leave room for it.
+    fn take_back(&mut self, node: NodeId, lock: &Held) {
+        let at = self.offers.iter().position(|o| o.node == node && o.lock == *lock).expect("open");
+        let before = self.offers.remove(at).before;
+        self.paint(node, &lock.owner, lock.range, None);
+        // An exclusive run comes back as a whole, or shared.
+        let mut runs: Vec<(Range, bool)> = Vec::new();
+        for (byte, how) in before {
+            match runs.last_mut() {
+                Some((run, same)) if run.last + 1 == byte && *same == how => run.last = byte,
+                _ => runs.push((range(byte, byte), how)),
+            }
+        }
+        for (run, how) in runs {
+            let held = Held { owner: lock.owner.clone(), range: run, exclusive: true };
+            let alone = self.free(node, &held);
+            self.paint(node, &lock.owner, run, Some(how && alone));
+        }
     }
 
     /// The owner's locks on a file: its longest runs of one kind.
     fn runs(&self, node: NodeId, owner: &Owner) -> Vec<Held> {
         let mut runs: Vec<Held> = Vec::new();
         for byte in 0..BYTES {
-            let Some(exclusive) = self.bytes.get(&(node, byte)).and_then(|on| on.get(owner)).copied() else { continue };
+            let Some(exclusive) = self.how(node, byte, owner) else { continue };
             match runs.last_mut() {
                 Some(run) if run.range.last + 1 == byte && run.exclusive == exclusive => run.range.last = byte,
                 _ => runs.push(Held { owner: owner.clone(), range: range(byte, byte), exclusive }),
@@ -136,6 +179,7 @@ impl Pair {
             Outcome::Granted => {
                 assert!(free, "{lock:?}");
                 self.model.waiting.retain(|waiting| *waiting != (node, lock.clone()));
+                self.model.known(node, &lock.owner, lock.range);
                 self.model.paint(node, &lock.owner, lock.range, Some(lock.exclusive));
                 self.count("granted");
             }
@@ -169,6 +213,7 @@ impl Pair {
             0..=44 => self.lock(node, lock, rng.percent(50)),
             45..=84 => {
                 let grants = self.table.unlock(node, &owner, lock.range).expect("there is room");
+                self.model.known(node, &owner, lock.range);
                 self.model.paint(node, &owner, lock.range, None);
                 self.granted(grants);
             }
@@ -186,19 +231,25 @@ impl Pair {
                     return;
                 }
                 let (offer, node, lock) = self.open.swap_remove(rng.index(self.open.len()));
+                let open = self.table.is_open(offer);
                 if rng.percent(50) {
-                    self.table.confirm(offer);
-                } else if self.table.is_open(offer) {
-                    let grants = self.table.take_back(offer);
-                    self.model.paint(node, &lock.owner, lock.range, None);
+                    let grants = self.table.confirm(offer);
+                    self.model.offers.retain(|o| !open || o.node != node || o.lock != lock);
                     self.granted(grants);
-                    self.count("taken back");
+                } else if open {
+                    let grants = self.table.take_back(offer);
+                    let had =
+                        self.model.offers.iter().any(|o| o.node == node && o.lock == lock && !o.before.is_empty());
+                    self.model.take_back(node, &lock);
+                    self.granted(grants);
+                    self.count(if had { "taken back to what was held" } else { "taken back" });
                 }
             }
             _ => {
                 let grants = self.table.free_host(owner.host);
                 self.model.bytes.values_mut().for_each(|on| on.retain(|who, _| who.host != owner.host));
                 self.model.waiting.retain(|(_, lock)| lock.owner.host != owner.host);
+                self.model.offers.retain(|o| o.lock.owner.host != owner.host);
                 self.granted(grants);
                 self.count("freed");
             }
@@ -213,6 +264,11 @@ impl Pair {
             assert_eq!(sorted(table), sorted(model));
         }
         assert_eq!(self.table.totals().1, self.model.waiting.len());
+        let open: Vec<_> = self.open.iter().filter(|(offer, _, _)| self.table.is_open(*offer)).collect();
+        assert_eq!(open.len(), self.model.offers.len());
+        for o in &self.model.offers {
+            assert!(open.iter().any(|(_, node, lock)| *node == o.node && *lock == o.lock), "{:?}", o.lock);
+        }
     }
 }
 
@@ -241,6 +297,7 @@ fn it_says_what_a_model_of_single_bytes_says() {
         ("deadlock", 100),
         ("cancelled", 300),
         ("taken back", 100),
+        ("taken back to what was held", 30),
         ("freed", 500),
     ] {
         assert!(counts.get(what).copied().unwrap_or(0) >= least, "only {:?} {what}", counts.get(what));
@@ -306,7 +363,8 @@ fn two_who_wait_for_each_other_are_told() {
 
 #[test]
 fn at_each_bound_it_is_no_locks_and_nothing_has_changed() {
-    let limits = Limits { held_per_host: 3, held: 5, waiting_per_file: 2, waiting_per_host: 1, waiting: 3 };
+    let limits =
+        Limits { held_per_host: 3, held: 5, waiting_per_file: 2, waiting_per_host: 1, waiting: 3, ..Limits::default() };
     let mut t: Table<()> = Table::new(limits);
     let (a, b, c, d) = (owner(1, 1), owner(2, 1), owner(3, 1), owner(4, 1));
     let single = |t: &mut Table<()>, who: &Owner, at| t.lock(ask(who, range(at, at), true, false)).0;
@@ -347,7 +405,7 @@ fn rights_that_are_reserved_keep_others_out() {
     t.unshare(F, &a);
     assert_eq!(t.share(J, F, share(&b, 0, 3)), Outcome::Granted);
     assert_eq!(t.totals().0, 1);
-    t.free_host(HostId(2));
+    t.free_host(host(2));
     assert_eq!(t.totals(), (0, 0));
     t.check();
 }
@@ -360,7 +418,84 @@ fn what_is_held_in_a_junction_that_is_no_more_goes() {
     t.lock(other);
     t.lock(ask(&a, range(0, 0), true, false));
     t.lock(ask(&b, range(0, 0), true, true));
-    assert!(t.free_junctions(|junction| junction == J).is_empty(), "who waited there has nothing to wait for");
+    let users = t.users();
+    assert_eq!(users.iter().copied().collect::<Vec<_>>(), [(J, host(1)), (J, host(2)), (JunctionId(2), host(1))]);
+    let gone = users.into_iter().filter(|(junction, _)| *junction == J).collect();
+    assert!(t.free_users(&gone).is_empty(), "who waited there has nothing to wait for");
     assert_eq!(t.totals(), (1, 0));
     t.check();
+}
+
+#[test]
+fn an_offer_that_is_taken_back_leaves_what_was_held_before() {
+    let (a, b, c) = (owner(1, 1), owner(2, 1), owner(3, 1));
+    let shares = |from, to, exclusive| Held { owner: a.clone(), range: range(from, to), exclusive };
+    // From shared to exclusive and back.
+    let mut t = table();
+    t.lock(ask(&a, range(0, 9), false, false));
+    t.lock(ask(&b, range(5, 5), false, false));
+    assert_eq!(t.lock(ask(&a, range(3, 12), true, true)).0, Outcome::Blocked);
+    let grants = t.unlock(F, &b, range(0, u64::MAX)).unwrap();
+    assert_eq!(t.lock(ask(&c, range(11, 11), true, true)).0, Outcome::Blocked);
+    let next = t.take_back(grants[0].offer);
+    assert_eq!(next.len(), 1, "what it did not hold before goes to who waits");
+    assert!(t.held(F).contains(&shares(0, 9, false)), "{:?}", t.held(F));
+    t.check();
+    // From exclusive to shared: exclusive again only where nobody else came in.
+    let mut t = table();
+    t.lock(ask(&a, range(0, 1), true, false));
+    t.lock(ask(&a, range(4, 5), true, false));
+    t.lock(ask(&b, range(9, 9), true, false));
+    assert_eq!(t.lock(ask(&a, range(0, 9), false, true)).0, Outcome::Blocked);
+    let grants = t.unlock(F, &b, range(0, u64::MAX)).unwrap();
+    assert_eq!(t.lock(ask(&c, range(5, 5), false, false)).0, Outcome::Granted);
+    t.take_back(grants[0].offer);
+    let own: Vec<_> = t.held(F).iter().filter(|held| held.owner == a).cloned().collect();
+    assert_eq!(own, [shares(0, 1, true), shares(4, 5, false)]);
+    t.check();
+}
+
+#[test]
+fn one_who_waits_twice_is_offered_the_second_when_the_first_is_known() {
+    let (a, b) = (owner(1, 1), owner(2, 1));
+    for confirmed in [true, false] {
+        let mut t = table();
+        t.lock(ask(&a, range(0, 9), true, false));
+        t.lock(ask(&b, range(0, 5), true, true));
+        t.lock(ask(&b, range(3, 9), true, true));
+        let first = t.unlock(F, &a, range(0, u64::MAX)).unwrap();
+        assert_eq!(first.len(), 1);
+        let second = if confirmed { t.confirm(first[0].offer) } else { t.take_back(first[0].offer) };
+        assert_eq!(second.len(), 1);
+        let held = Held { owner: b.clone(), range: range(if confirmed { 0 } else { 3 }, 9), exclusive: true };
+        assert_eq!(t.held(F), [held]);
+        t.check();
+    }
+}
+
+#[test]
+fn an_address_and_a_file_have_so_many_locks_and_others_are_not_held_up() {
+    let limits = Limits { held_per_addr: 3, held_per_file: 4, offers: 1, ..Limits::default() };
+    let mut t: Table<()> = Table::new(limits);
+    let (a, same_addr, b, c) = (owner(1, 1), owner(2, 1), owner(3, 1), owner(5, 1));
+    let single = |t: &mut Table<()>, who: &Owner, at| t.lock(ask(who, range(at, at), true, false)).0;
+    for (who, at) in [(&a, 0), (&a, 2), (&same_addr, 4)] {
+        assert_eq!(single(&mut t, who, at), Outcome::Granted);
+    }
+    assert_eq!(single(&mut t, &same_addr, 6), Outcome::NoLocks, "of one address");
+    assert_eq!(single(&mut t, &b, 8), Outcome::Granted);
+    assert_eq!(single(&mut t, &b, 10), Outcome::NoLocks, "of one file");
+    let elsewhere = Request { node: NodeId(11), ..ask(&b, range(10, 10), true, false) };
+    assert_eq!(t.lock(elsewhere).0, Outcome::Granted);
+    // Of two who may have their locks one is offered it; the other asks by itself.
+    for (who, at) in [(&b, 0), (&c, 2)] {
+        assert_eq!(t.lock(ask(who, range(at, at), true, true)).0, Outcome::Blocked);
+    }
+    assert_eq!(t.unlock(F, &a, range(0, 9)).unwrap().len(), 1);
+    assert_eq!(t.lock(ask(&c, range(2, 2), true, true)).0, Outcome::Granted);
+    t.check();
+    t.free_host(host(1));
+    t.free_host(host(2));
+    t.check();
+    assert_eq!(single(&mut t, &a, 20), Outcome::Granted);
 }

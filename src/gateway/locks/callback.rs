@@ -20,6 +20,8 @@ use tokio::time::Instant;
 
 /// Callbacks in all that wait or are under way. Beyond, a client finds out when it asks again.
 pub const CALLBACKS_MAX: usize = 2048;
+/// The same for one address: one whose portmapper is dead keeps no place from others.
+const PLACES_PER_ADDR: usize = 256;
 /// Under way to one address.
 const PER_ADDR: usize = 4;
 /// Under way in all.
@@ -27,10 +29,16 @@ const UNDER_WAY: usize = 128;
 /// Between two tries.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Those to one address.
+struct OfAddr {
+    places: Arc<Semaphore>,
+    turns: Semaphore,
+}
+
 pub(in super::super) struct Callbacks {
     places: Arc<Semaphore>,
     under_way: Semaphore,
-    of_addr: Mutex<BTreeMap<IpAddr, Arc<Semaphore>>>,
+    of_addr: Mutex<BTreeMap<IpAddr, Arc<OfAddr>>>,
 }
 
 impl Default for Callbacks {
@@ -40,28 +48,54 @@ impl Default for Callbacks {
     }
 }
 
+/// Held by a callback from when it is due to its end.
+struct Place {
+    _own: OwnedSemaphorePermit,
+    _common: OwnedSemaphorePermit,
+    _addr: Arc<OfAddr>,
+}
+
 impl Callbacks {
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.places.clone().try_acquire_owned().ok()
+    fn of_addr(&self, addr: IpAddr) -> Arc<OfAddr> {
+        let mut of_addr = self.of_addr.lock();
+        of_addr.retain(|_, own| Arc::strong_count(own) > 1);
+        let new = || OfAddr { places: Arc::new(Semaphore::new(PLACES_PER_ADDR)), turns: Semaphore::new(PER_ADDR) };
+        of_addr.entry(addr.to_canonical()).or_insert_with(|| Arc::new(new())).clone()
+    }
+
+    /// The address's own place first, then a common one.
+    fn place(&self, addr: IpAddr) -> Option<Place> {
+        let of_addr = self.of_addr(addr);
+        let own = of_addr.places.clone().try_acquire_owned().ok()?;
+        let common = self.places.clone().try_acquire_owned().ok()?;
+        Some(Place { _own: own, _common: common, _addr: of_addr })
     }
 
     /// Run it when few others go to that address, and not too many in all.
     async fn in_turn<T>(&self, addr: IpAddr, what: impl Future<Output = T>) -> T {
-        let own = {
-            let mut of_addr = self.of_addr.lock();
-            of_addr.retain(|_, turns| Arc::strong_count(turns) > 1);
-            of_addr.entry(addr).or_insert_with(|| Arc::new(Semaphore::new(PER_ADDR))).clone()
-        };
-        let _own = own.acquire().await;
+        let of_addr = self.of_addr(addr);
+        let _own = of_addr.turns.acquire().await;
         // Who waits for an address that hangs takes no turn from others.
         let _turn = self.under_way.acquire().await;
         what.await
     }
 }
 
+/// What became of a GRANTED call.
+enum Told {
+    /// The offer is not open any more.
+    Closed,
+    Yes,
+    No,
+    /// It says no, and may have said yes to an earlier call whose answer was lost: then it has the lock, and does not
+    /// know any more that it waited.
+    NoByNow,
+    Unknown(CallError),
+}
+
 impl Shared {
     pub(super) fn call_back(self: &Arc<Self>, grant: Grant<Note>) {
-        if let Some(place) = self.locks.callbacks.place() {
+        if let Some(place) = self.locks.callbacks.place(grant.note.ends.peer.ip()) {
             let shared = self.clone();
             tokio::spawn(async move {
                 shared.tell_granted(grant).await;
@@ -76,35 +110,49 @@ impl Shared {
         let addr = note.ends.peer.ip();
         let begun = Instant::now();
         while begun.elapsed() < self.limits.lock_offer {
-            let called = self.locks.callbacks.in_turn(addr, async {
-                let open = self.locks.table.lock().is_open(offer);
-                if open { Some(self.granted_call(offer, &note).await) } else { None }
-            });
-            match called.await {
-                None => return,
-                Some(Ok(Stat::Granted)) => return self.locks.table.lock().confirm(offer),
-                Some(Ok(_)) => {
+            match self.locks.callbacks.in_turn(addr, self.granted_call(offer, &note)).await {
+                Told::Closed | Told::NoByNow => return,
+                Told::Yes => {
+                    let grants = self.locks.table.lock().confirm(offer);
+                    return self.offer(grants);
+                }
+                Told::No => {
                     // It has cancelled, or is not who waited.
                     let grants = self.locks.table.lock().take_back(offer);
                     return self.offer(grants);
                 }
-                Some(Err(error)) => tracing::debug!(%addr, %error, "a client could not be told of its lock"),
+                Told::Unknown(error) => tracing::debug!(%addr, %error, "a client could not be told of its lock"),
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    async fn granted_call(&self, offer: u64, note: &Note) -> Result<Stat, CallError> {
-        let mut stream = self.lock_manager_of(note.ends).await?;
-        if let Some(offered) = self.locks.offers.lock().get_mut(&offer) {
-            offered.sent = true;
+    async fn granted_call(&self, offer: u64, note: &Note) -> Told {
+        if !self.locks.table.lock().is_open(offer) {
+            return Told::Closed;
         }
+        let mut stream = match self.lock_manager_of(note.ends).await {
+            Ok(stream) => stream,
+            Err(error) => return Told::Unknown(error),
+        };
+        // It may have been taken back meanwhile, and be another's.
+        let Some(before) = self.sending(offer) else { return Told::Closed };
         let granted = Procedure { program: nlm4::PROGRAM, version: nlm4::VERSION, number: nlm4::procedure::GRANTED };
         let called = outgoing::call(&mut stream, granted, |w| {
             w.put(&note.args);
         });
-        let answer: Result<Res, _> = called.await?.get();
-        answer.map(|answer| answer.stat).map_err(|_| CallError::Unanswered("an answer that makes no sense".into()))
+        match called.await.map(|mut answer| answer.get::<Res>()) {
+            Ok(Ok(Res { stat: Stat::Granted, .. })) => Told::Yes,
+            Ok(Ok(_)) if before => Told::NoByNow,
+            Ok(Ok(_)) => Told::No,
+            Ok(Err(_)) => Told::Unknown(CallError::Unanswered("an answer that makes no sense".into())),
+            Err(error) => {
+                if matches!(error, CallError::NotSent(_)) && !before {
+                    self.not_sent(offer);
+                }
+                Told::Unknown(error)
+            }
+        }
     }
 
     /// A client's lock manager. Where its address leads to ourselves (it is behind a gateway's) there is none.
@@ -120,7 +168,7 @@ impl Shared {
 
     /// The answer to a `_MSG` call: a call of its own, once. Who does not get it asks again.
     pub(super) fn answer_by_call(self: &Arc<Self>, ends: Ends, procedure: u32, answer: Bytes) {
-        let Some(place) = self.locks.callbacks.place() else { return };
+        let Some(place) = self.locks.callbacks.place(ends.peer.ip()) else { return };
         let shared = self.clone();
         tokio::spawn(async move {
             let to = Procedure { program: nlm4::PROGRAM, version: nlm4::VERSION, number: procedure };
@@ -167,5 +215,25 @@ impl Shared {
         })
         .await
         .map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_so_many_callbacks_and_leaves_places_for_others() {
+        let callbacks = Callbacks::default();
+        let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut places: Vec<_> = std::iter::from_fn(|| callbacks.place(one)).take(CALLBACKS_MAX).collect();
+        assert_eq!(places.len(), PLACES_PER_ADDR);
+        assert!(callbacks.place("::ffff:10.0.0.1".parse().unwrap()).is_none(), "it is the same");
+        assert!(callbacks.place(other).is_some());
+        places.pop();
+        assert!(callbacks.place(one).is_some());
+        drop(places);
+        drop(callbacks.of_addr(other));
+        assert_eq!(callbacks.of_addr.lock().len(), 1, "addresses without callbacks are not kept");
     }
 }

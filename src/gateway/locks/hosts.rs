@@ -2,12 +2,14 @@
 
 use super::super::Shared;
 use super::super::drc::mapped;
+use super::Ends;
 use crate::locks::HostId;
 use crate::state::hosts::HOSTS_MAX;
 use crate::wire::nlm4::{Short, Stat};
 use journal_format::event::{Event, Host, HostMonitored};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A caller by its address and the name it gives.
 pub(super) fn host(peer: SocketAddr, name: &Short) -> Host {
@@ -24,8 +26,18 @@ pub(super) fn same_name(a: &[u8], b: &[u8]) -> bool {
 impl Shared {
     /// The caller's number, if it has one: else it holds nothing.
     pub(super) fn known_host(&self, peer: SocketAddr, name: &Short) -> Option<HostId> {
+        let mut hosts = self.locks.hosts.lock();
+        let known = hosts.known.get_mut(&host(peer, name))?;
+        known.used = Instant::now();
+        Some(known.id)
+    }
+
+    /// Some host of that address may hold locks.
+    pub(super) fn has_lock_hosts(&self, peer: SocketAddr) -> bool {
+        let addr = mapped(peer.ip());
         let hosts = self.locks.hosts.lock();
-        hosts.known.get(&host(peer, name)).map(|known| known.id)
+        let first = Host { addr, name: Vec::new() };
+        hosts.known.range(first..).next().is_some_and(|(host, _)| host.addr == addr)
     }
 
     /// The caller's number; with `monitored`, it is in the journal when this returns.
@@ -37,22 +49,37 @@ impl Shared {
         monitored: bool,
     ) -> Result<HostId, Stat> {
         let host = host(peer, name);
-        let id = self.locks.hosts.lock().touch(&host).ok_or(Stat::NoLocks)?;
+        let (id, done) = self.locks.hosts.lock().touch(&host).ok_or(Stat::NoLocks)?;
         self.restarted_if_newer(&host, state);
-        if monitored && !self.backend.state().hosts.contains(&host) {
-            let _turn = self.locks.monitoring.lock().await;
-            let state = self.backend.state();
-            let (known, room) = (state.hosts.contains(&host), state.hosts.len() < HOSTS_MAX);
-            drop(state);
-            if !known && !room {
-                return Err(Stat::NoLocks);
-            }
-            if !known {
-                let event = Event::HostMonitored(HostMonitored { host });
-                self.backend.record(event).await.map_err(|_| Stat::Grace)?;
-            }
+        if monitored && !done { self.monitor(&host).await } else { Ok(id) }
+    }
+
+    /// Hosts are recorded and forgotten one at a time. That State has a host does not say that its record is durable:
+    /// whoever has the turn, and finds it there, knows that whoever recorded it has waited for that.
+    async fn monitor(&self, host: &Host) -> Result<HostId, Stat> {
+        let _turn = self.locks.monitoring.lock().await;
+        let state = self.backend.state();
+        let (there, room) = (state.hosts.contains(host), state.hosts.len() < HOSTS_MAX);
+        drop(state);
+        if !there && !room {
+            return Err(Stat::NoLocks);
         }
+        if !there {
+            let event = Event::HostMonitored(HostMonitored { host: host.clone() });
+            self.backend.record(event).await.map_err(|_| Stat::Grace)?;
+        }
+        // It may have been forgotten while this waited for its turn: then it has another number.
+        let mut hosts = self.locks.hosts.lock();
+        let (id, _) = hosts.touch(host).ok_or(Stat::NoLocks)?;
+        hosts.monitored(host);
         Ok(id)
+    }
+
+    /// Under the table's lock: the host has not been forgotten since it was given its number.
+    pub(super) fn still(&self, id: HostId, peer: SocketAddr, name: &Short) -> Result<(), Stat> {
+        let hosts = self.locks.hosts.lock();
+        let known = hosts.known.get(&host(peer, name)).is_some_and(|known| known.id == id);
+        if known { Ok(()) } else { Err(Stat::Grace) }
     }
 
     /// A host's number grows when it restarts, and only then: what it held under a smaller one is gone there.
@@ -69,12 +96,14 @@ impl Shared {
         }
     }
 
-    /// A host says that it has restarted, and has this number now. Said twice it frees nothing twice.
-    pub(super) fn restarted(self: &Arc<Self>, peer: SocketAddr, name: &Short, state: u32) {
-        let addr = mapped(peer.ip());
+    /// A host says that it has restarted, and has this number now. Said twice it frees nothing twice. In a datagram, whose
+    /// sender anybody can forge, it must name a number that is greater than the known one.
+    pub(super) fn restarted(self: &Arc<Self>, ends: Ends, name: &Short, state: u32) {
+        let (addr, datagram) = (mapped(ends.peer.ip()), ends.local.is_none());
         let mut freed = Vec::new();
         for (host, known) in &mut self.locks.hosts.lock().known {
-            if host.addr == addr && same_name(&host.name, &name.0) && (state == 0 || known.state != state) {
+            let news = if datagram { state > known.state } else { state == 0 || state != known.state };
+            if host.addr == addr && same_name(&host.name, &name.0) && news {
                 known.state = state;
                 freed.push((known.id, host.clone()));
             }

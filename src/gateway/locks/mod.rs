@@ -11,30 +11,35 @@
 //! * Locks are in memory. What a restart must know is who may hold some: a host is in the journal before its first lock is
 //!   granted ([`hosts`]).
 //! * A host is (address, name): several may come from one address. What it says of itself touches nobody else's locks.
+//! * Calls of one owner about one file run in the order in which they came ([`turns`]).
 //! * No call waits for another's lock, and none for a client: callbacks are tasks aside, few for each address
 //!   ([`callback`]). An offer that could not be sent is taken back after [`Limits::lock_offer`]; one that was sent and not
 //!   answered stays: the client may believe that it has the lock.
 //!
-//! Bounds: those of the table; [`HOSTS_PER_ADDR`] names of an address; [`callback::CALLBACKS_MAX`] callbacks, beyond which
-//! clients find out when they ask again.
+//! Bounds: those of the table; [`HOSTS_PER_ADDR`] names of an address; [`callback::CALLBACKS_MAX`] callbacks, few
+//! of them for one address, beyond which clients find out when they ask again.
 
 pub(super) mod callback;
 mod hosts;
 mod nlm;
 mod nsm;
+mod turns;
 
+use super::access::{Decision, decide};
 use super::{Limits, Shared};
 use crate::locks::{Grant, HostId, Table};
 use crate::state::hosts::{HOSTS_MAX, next_number};
 use crate::wire::nlm4::TestArgs;
 use callback::Callbacks;
 use journal_format::event::{Event, Host, HostForgotten, LocksLost};
+use journal_format::ids::JunctionId;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
+use turns::Turns;
 
 /// Names under which one address may hold locks.
 const HOSTS_PER_ADDR: usize = 256;
@@ -60,6 +65,8 @@ struct Known {
     used: Instant,
     /// Its number when it last told one; 0: it has told none.
     state: u32,
+    /// Its record is durable.
+    monitored: bool,
 }
 
 #[derive(Default)]
@@ -69,24 +76,30 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// The host's number; it has one from now on. `None`: there are too many.
-    fn touch(&mut self, host: &Host) -> Option<HostId> {
+    /// The host's number; it has one from now on; and whether its record is durable. `None`: there are too many.
+    fn touch(&mut self, host: &Host) -> Option<(HostId, bool)> {
         if let Some(known) = self.known.get_mut(host) {
             known.used = Instant::now();
-            return Some(known.id);
+            return Some((known.id, known.monitored));
         }
         let of_addr = self.known.keys().filter(|known| known.addr == host.addr).count();
         if of_addr >= HOSTS_PER_ADDR || self.known.len() >= HOSTS_MAX {
             return None;
         }
         self.last += 1;
-        let id = HostId(self.last);
-        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0 });
-        Some(id)
+        let id = HostId { number: self.last, addr: host.addr };
+        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0, monitored: false });
+        Some((id, false))
+    }
+
+    fn monitored(&mut self, host: &Host) {
+        if let Some(known) = self.known.get_mut(host) {
+            known.monitored = true;
+        }
     }
 }
 
-struct Offered {
+pub(super) struct Offered {
     since: Instant,
     /// The client may have got it.
     sent: bool,
@@ -96,13 +109,14 @@ struct Offered {
 pub(super) struct Locks {
     table: Mutex<Table<Note>>,
     hosts: Mutex<Hosts>,
-    offers: Mutex<BTreeMap<u64, Offered>>,
+    pub(super) offers: Mutex<BTreeMap<u64, Offered>>,
     /// Hosts are added and forgotten one at a time.
     monitoring: tokio::sync::Mutex<()>,
     grace_until: OnceLock<Instant>,
     /// Where this service listens: a client behind an address of ours leads back to us.
     own: OnceLock<SocketAddr>,
     callbacks: Callbacks,
+    turns: Turns,
 }
 
 impl Default for Locks {
@@ -115,6 +129,7 @@ impl Default for Locks {
             grace_until: OnceLock::new(),
             own: OnceLock::new(),
             callbacks: Callbacks::default(),
+            turns: Turns::default(),
         }
     }
 }
@@ -174,7 +189,9 @@ impl Shared {
             tracing::error!(?status, "it could not be recorded that locks were lost: their hosts may not claim them");
         }
         for host in &hosts {
-            self.locks.hosts.lock().touch(host);
+            let mut known = self.locks.hosts.lock();
+            known.touch(host);
+            known.monitored(host);
         }
         let until = Instant::now() + self.limits.lock_grace;
         self.locks.grace_until.get_or_init(|| until);
@@ -193,28 +210,55 @@ impl Shared {
     }
 
     async fn sweep(self: &Arc<Self>) {
-        let state = self.backend.state();
-        let gone = |junction| !state.junctions.contains_key(&junction);
-        let mut grants = self.locks.table.lock().free_junctions(gone);
-        drop(state);
-        let unsent = self.unsent_offers();
-        grants.extend(unsent.into_iter().flat_map(|offer| self.locks.table.lock().take_back(offer)));
+        let mut grants = self.free_those_who_may_not();
+        grants.extend(self.take_back_unsent());
         self.offer(grants);
         if self.locks.grace().is_none() {
             self.forget_idle_hosts().await;
         }
     }
 
+    /// What is held in a junction that is removed, or that is closed to its holder by now, is free.
+    fn free_those_who_may_not(&self) -> Vec<Grant<Note>> {
+        let state = self.backend.state();
+        let mut table = self.locks.table.lock();
+        let away = |(junction, host): &(JunctionId, HostId)| {
+            // From whatever port: a privileged one is asked for when it calls.
+            let peer = SocketAddr::new(IpAddr::from(host.addr).to_canonical(), 1);
+            !state.junctions.contains_key(junction) || decide(&state, *junction, peer) == Decision::Refused
+        };
+        let away = table.users().into_iter().filter(away).collect();
+        table.free_users(&away)
+    }
+
     /// Offers that nobody can know of, long enough.
-    fn unsent_offers(&self) -> Vec<u64> {
-        let table = self.locks.table.lock();
+    pub(super) fn take_back_unsent(&self) -> Vec<Grant<Note>> {
+        let mut table = self.locks.table.lock();
         let mut offers = self.locks.offers.lock();
         offers.retain(|offer, _| table.is_open(*offer));
         let late = |offered: &Offered| !offered.sent && offered.since.elapsed() >= self.limits.lock_offer;
-        offers.iter().filter(|(_, offered)| late(offered)).map(|(offer, _)| *offer).collect()
+        // Under both locks from here on: none of these goes out meanwhile.
+        let unsent: Vec<u64> = offers.iter().filter(|(_, offered)| late(offered)).map(|(offer, _)| *offer).collect();
+        unsent.into_iter().flat_map(|offer| table.take_back(offer)).collect()
     }
 
-    async fn forget_idle_hosts(&self) {
+    /// An offer is about to go out, and is not taken back from here on because nobody could know of it. Whether it may
+    /// have gone out before. `None`: it is not open any more, and must not go out.
+    pub(super) fn sending(&self, offer: u64) -> Option<bool> {
+        let table = self.locks.table.lock();
+        let mut offers = self.locks.offers.lock();
+        let offered = offers.get_mut(&offer).filter(|_| table.is_open(offer))?;
+        Some(std::mem::replace(&mut offered.sent, true))
+    }
+
+    /// It did not go out, as it turned out.
+    pub(super) fn not_sent(&self, offer: u64) {
+        if let Some(offered) = self.locks.offers.lock().get_mut(&offer) {
+            offered.sent = false;
+        }
+    }
+
+    pub(super) async fn forget_idle_hosts(&self) {
         let _turn = self.locks.monitoring.lock().await;
         let idle: Vec<Host> = {
             let table = self.locks.table.lock();

@@ -4,6 +4,8 @@ use super::super::access::know;
 use super::super::dispatch::{caller, checksum};
 use super::super::drc::{Begin, Key};
 use super::super::{Shared, count};
+use super::hosts::host;
+use super::turns::{Turn, Whose};
 use super::{Ends, Note};
 use crate::locks::{Held, HostId, Outcome, Owner, Range, Request, Share};
 use crate::volume::types::{Call, NodeRef, Status};
@@ -27,9 +29,12 @@ fn own(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
+fn handle(oh: &Short) -> Arc<[u8]> {
+    if oh.0.len() <= OWNER_KEPT_MAX { oh.0[..].into() } else { blake3::hash(&oh.0).as_bytes()[..].into() }
+}
+
 fn owner(host: HostId, svid: u32, oh: &Short) -> Owner {
-    let oh = if oh.0.len() <= OWNER_KEPT_MAX { oh.0[..].into() } else { blake3::hash(&oh.0).as_bytes()[..].into() };
-    Owner { host, svid, oh }
+    Owner { host, svid, oh: handle(oh) }
 }
 
 fn holder(held: &Held) -> Holder {
@@ -73,7 +78,7 @@ impl Shared {
         }
         let sum = checksum(header.program ^ header.procedure, raw);
         let caller = Caller { shared: self, ends, header, sum };
-        if !know(&self.backend.state(), ends.peer) {
+        if !know(&self.backend.state(), ends.peer) && !self.has_lock_hosts(ends.peer) {
             // It is refused whatever it asks, and leaves nothing behind: no reply that is kept, and no call to it.
             return match answered_by(header.procedure) {
                 Some(_) => accepted(header.xid, Accept::Success).finish(),
@@ -135,11 +140,11 @@ impl Caller<'_> {
                 w.put(&result(a.cookie, stat))
             }
             Args::Cancel(a) => {
-                let stat = self.cancel(&a.lock, a.exclusive).unwrap_or_else(|stat| stat);
+                let stat = self.cancel(&a.lock, a.exclusive).await.unwrap_or_else(|stat| stat);
                 w.put(&result(a.cookie, stat))
             }
             Args::Unlock(a) => {
-                let stat = self.unlock(&a.lock).unwrap_or_else(|stat| stat);
+                let stat = self.unlock(&a.lock).await.unwrap_or_else(|stat| stat);
                 w.put(&result(a.cookie, stat))
             }
             // We ask for no locks.
@@ -149,12 +154,12 @@ impl Caller<'_> {
                 w.put(&ShareRes { cookie: a.cookie, stat, sequence: 0 })
             }
             Args::Unshare(a) => {
-                let stat = self.unshare(&a).unwrap_or_else(|stat| stat);
+                let stat = self.unshare(&a).await.unwrap_or_else(|stat| stat);
                 w.put(&ShareRes { cookie: a.cookie, stat, sequence: 0 })
             }
             Args::FreeAll(a) => {
                 self.shared.nsm(
-                    self.ends.peer,
+                    self.ends,
                     &crate::wire::nsm::Args::Notify(crate::wire::nsm::Change { name: a.name, state: a.state }),
                 );
                 w
@@ -205,7 +210,8 @@ impl Caller<'_> {
             Err(stat) => Ok(stat),
             Ok((node, range)) => {
                 // One who has never locked is nobody's owner: no host has this number.
-                let host = self.shared.known_host(self.ends.peer, &a.lock.caller).unwrap_or(HostId(0));
+                let nobody = HostId { number: 0, addr: [0; 16] };
+                let host = self.shared.known_host(self.ends.peer, &a.lock.caller).unwrap_or(nobody);
                 let owner = owner(host, a.lock.svid, &a.lock.oh);
                 let held = self.shared.locks.table.lock().test(node.node, &owner, range, a.exclusive);
                 held.map_or(Ok(Stat::Granted), |held| Err(holder(&held)))
@@ -213,8 +219,15 @@ impl Caller<'_> {
         }
     }
 
+    /// Wait for the caller's earlier calls for this owner and file.
+    async fn turn(&self, caller: &Short, svid: u32, oh: &Short, node: NodeRef) -> Turn<'_> {
+        let whose = Whose { host: host(self.ends.peer, caller), svid, oh: handle(oh), node: node.node };
+        self.shared.locks.turns.take(whose).await
+    }
+
     async fn lock(&self, a: &LockArgs, monitored: bool) -> Result<Stat, Stat> {
         let (node, call) = self.open(&a.lock.fh)?;
+        let _turn = self.turn(&a.lock.caller, a.lock.svid, &a.lock.oh, node).await;
         let range = Range::new(a.lock.offset, a.lock.len).ok_or(Stat::FBig)?;
         self.in_time(a.reclaim)?;
         self.may(&call, node, a.reclaim).await?;
@@ -222,7 +235,11 @@ impl Caller<'_> {
         let owner = owner(host, a.lock.svid, &a.lock.oh);
         let (exclusive, wait) = (a.exclusive, (a.block && !a.reclaim).then(|| self.note(a)));
         let request = Request { junction: node.junction, node: node.node, owner, range, exclusive, wait };
-        let (outcome, grants) = self.shared.locks.table.lock().lock(request);
+        let (outcome, grants) = {
+            let mut table = self.shared.locks.table.lock();
+            self.shared.still(host, self.ends.peer, &a.lock.caller)?;
+            table.lock(request)
+        };
         self.shared.offer(grants);
         Ok(stat(&outcome))
     }
@@ -235,42 +252,60 @@ impl Caller<'_> {
         Note { ends: self.ends, args: TestArgs { cookie: short(&a.cookie), exclusive: a.exclusive, lock } }
     }
 
-    /// Whom a lock of this caller would be, if it can have any.
-    fn held(&self, lock: &Lock, exclusive: bool) -> Result<Option<(NodeRef, Held)>, Stat> {
-        let (node, _) = self.open(&lock.fh)?;
-        let range = Range::new(lock.offset, lock.len).ok_or(Stat::FBig)?;
-        let host = self.shared.known_host(self.ends.peer, &lock.caller);
-        Ok(host.map(|host| (node, Held { owner: owner(host, lock.svid, &lock.oh), range, exclusive })))
+    /// What the handle names, of one who gives something up. Whether a policy lets it in still is not asked.
+    fn named(&self, fh: &Fh) -> Result<NodeRef, Stat> {
+        match self.shared.sealer.open(fh) {
+            Ok(named) if named.junction != TREE => Ok(NodeRef { junction: named.junction, node: named.node }),
+            _ => self.open(fh).map(|(node, _)| node),
+        }
     }
 
-    fn cancel(&self, lock: &Lock, exclusive: bool) -> Result<Stat, Stat> {
-        let Some((node, held)) = self.held(lock, exclusive)? else { return Ok(Stat::Denied) };
-        let (there, grants) = self.shared.locks.table.lock().cancel(node.node, &held);
+    /// Who gives something up; `None`: it holds nothing, and is told so if a policy lets it in.
+    fn holder_of(&self, fh: &Fh, caller: &Short) -> Result<Option<HostId>, Stat> {
+        match self.shared.known_host(self.ends.peer, caller) {
+            Some(host) => Ok(Some(host)),
+            None => self.open(fh).map(|_| None),
+        }
+    }
+
+    async fn cancel(&self, lock: &Lock, exclusive: bool) -> Result<Stat, Stat> {
+        let (node, range) = (self.named(&lock.fh)?, Range::new(lock.offset, lock.len).ok_or(Stat::FBig)?);
+        let _turn = self.turn(&lock.caller, lock.svid, &lock.oh, node).await;
+        let Some(host) = self.holder_of(&lock.fh, &lock.caller)? else { return Ok(Stat::Denied) };
+        let lock = Held { owner: owner(host, lock.svid, &lock.oh), range, exclusive };
+        let (there, grants) = self.shared.locks.table.lock().cancel(node.node, &lock);
         self.shared.offer(grants);
         Ok(if there { Stat::Granted } else { Stat::Denied })
     }
 
     /// Also of a file that is gone, and of a junction that is suspended: giving up is never refused.
-    fn unlock(&self, lock: &Lock) -> Result<Stat, Stat> {
-        let Some((node, held)) = self.held(lock, false)? else { return Ok(Stat::Granted) };
-        let freed = self.shared.locks.table.lock().unlock(node.node, &held.owner, held.range);
+    async fn unlock(&self, lock: &Lock) -> Result<Stat, Stat> {
+        let (node, range) = (self.named(&lock.fh)?, Range::new(lock.offset, lock.len).ok_or(Stat::FBig)?);
+        let _turn = self.turn(&lock.caller, lock.svid, &lock.oh, node).await;
+        let Some(host) = self.holder_of(&lock.fh, &lock.caller)? else { return Ok(Stat::Granted) };
+        let owner = owner(host, lock.svid, &lock.oh);
+        let freed = self.shared.locks.table.lock().unlock(node.node, &owner, range);
         self.shared.offer(freed.ok_or(Stat::NoLocks)?);
         Ok(Stat::Granted)
     }
 
     async fn share(&self, a: &ShareArgs) -> Result<Stat, Stat> {
         let (node, call) = self.open(&a.share.fh)?;
+        let _turn = self.turn(&a.share.caller, 0, &a.share.oh, node).await;
         self.in_time(a.reclaim)?;
         self.may(&call, node, a.reclaim).await?;
         let host = self.shared.lock_host(self.ends.peer, &a.share.caller, 0, true).await?;
         let owner = owner(host, 0, &a.share.oh);
         let share = Share { owner, mode: a.share.mode, access: a.share.access };
-        Ok(stat(&self.shared.locks.table.lock().share(node.junction, node.node, share)))
+        let mut table = self.shared.locks.table.lock();
+        self.shared.still(host, self.ends.peer, &a.share.caller)?;
+        Ok(stat(&table.share(node.junction, node.node, share)))
     }
 
-    fn unshare(&self, a: &ShareArgs) -> Result<Stat, Stat> {
-        let (node, _) = self.open(&a.share.fh)?;
-        if let Some(host) = self.shared.known_host(self.ends.peer, &a.share.caller) {
+    async fn unshare(&self, a: &ShareArgs) -> Result<Stat, Stat> {
+        let node = self.named(&a.share.fh)?;
+        let _turn = self.turn(&a.share.caller, 0, &a.share.oh, node).await;
+        if let Some(host) = self.holder_of(&a.share.fh, &a.share.caller)? {
             self.shared.locks.table.lock().unshare(node.node, &owner(host, 0, &a.share.oh));
         }
         Ok(Stat::Granted)

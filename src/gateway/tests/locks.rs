@@ -371,3 +371,158 @@ async fn answers_to_msg_calls_come_as_calls() {
     let res: Res = answer.get().unwrap();
     assert_eq!((program, res.cookie, res.stat), (nlm4::PROGRAM, short("m"), Stat::Granted));
 }
+
+/// What comes of a call within a moment: `None`, it waits.
+async fn soon<F: Future + Unpin>(call: &mut F) -> Option<F::Output> {
+    tokio::time::timeout(Duration::from_millis(200), call).await.ok()
+}
+
+fn args(lock: Lock) -> LockArgs {
+    LockArgs { cookie: short("c"), block: false, exclusive: true, lock, reclaim: false, state: 0 }
+}
+
+const LOCAL: &str = "127.0.0.1:700";
+
+/// Until it is so.
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_lock_is_granted_before_its_host_is_durable() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let flushing = world.double.flushing.write().await;
+    let (first, second) = (args(lock(&fh, "a", 1, 0, 1)), args(lock(&fh, "a", 2, 1, 1)));
+    let mut first = Box::pin(from::<Res>(&world, LOCAL, p::LOCK, &first));
+    assert!(soon(&mut first).await.is_none());
+    assert_eq!(world.double.state.lock().hosts.len(), 1, "it is in State, and not durable");
+    let mut second = Box::pin(from::<Res>(&world, LOCAL, p::LOCK, &second));
+    assert!(soon(&mut second).await.is_none());
+    drop(flushing);
+    assert_eq!((first.await.stat, second.await.stat), (Stat::Granted, Stat::Granted));
+}
+
+#[tokio::test]
+async fn a_host_that_locks_while_it_is_being_forgotten_is_known_again() {
+    let limits = Limits { client_portmapper: 1, lock_host_idle: Duration::ZERO, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    for name in ["a", "b"] {
+        let one = args(lock(&fh, name, 1, 0, 1));
+        assert_eq!(from::<Res>(&world, LOCAL, p::LOCK, &one).await.stat, Stat::Granted);
+        let unlock = UnlockArgs { cookie: short("u"), lock: one.lock };
+        assert_eq!(from::<Res>(&world, LOCAL, p::UNLOCK, &unlock).await.stat, Stat::Granted);
+    }
+    let flushing = world.double.flushing.write().await;
+    let mut forgetting = Box::pin(world.shared.forget_idle_hosts());
+    // The sweep may have the turn by itself.
+    assert!(soon(&mut forgetting).await.is_none());
+    let held = args(lock(&fh, "b", 1, 0, 1));
+    let mut locked = Box::pin(from::<Res>(&world, LOCAL, p::LOCK, &held));
+    let early = soon(&mut locked).await;
+    drop(flushing);
+    forgetting.await;
+    let stat = match early {
+        Some(early) => early.stat,
+        None => locked.await.stat,
+    };
+    let hosts = world.double.state.lock().hosts.clone();
+    assert_eq!(stat, Stat::Granted);
+    assert!(hosts.iter().any(|host| host.name == b"b"), "it holds a lock: {hosts:?}");
+}
+
+#[tokio::test]
+async fn an_unlock_does_not_overtake_a_lock_of_its_owner_that_is_under_way() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let asking = world.double.asking.write().await;
+    let (own, other) = (args(lock(&fh, "a", 1, 0, 1)), args(lock(&fh, "a", 2, 5, 1)));
+    let unlock = |args: &LockArgs| UnlockArgs { cookie: short("u"), lock: args.lock.clone() };
+    let mut locked = Box::pin(from::<Res>(&world, LOCAL, p::LOCK, &own));
+    assert!(soon(&mut locked).await.is_none());
+    let (own, other) = (unlock(&own), unlock(&other));
+    let mut unlocked = Box::pin(from::<Res>(&world, LOCAL, p::UNLOCK, &own));
+    assert!(soon(&mut unlocked).await.is_none());
+    assert_eq!(from::<Res>(&world, LOCAL, p::UNLOCK, &other).await.stat, Stat::Granted, "another owner");
+    drop(asking);
+    assert_eq!((locked.await.stat, unlocked.await.stat), (Stat::Granted, Stat::Granted));
+    assert_eq!(crate::gateway::LockView(world.shared.clone()).figures().held, 0);
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_any_more_may_give_up_and_loses_what_it_does_not_give_up() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let far = "10.0.0.1:700";
+    *world.double.state.lock() = Arc::new(crate::gateway::access::tests::state(&["10.0.0.0/8=rw", "127.0.0.1=rw"]));
+    let held = || crate::gateway::LockView(world.shared.clone()).figures().held;
+    for at in [0, 2] {
+        let stat = from::<Res>(&world, far, p::LOCK, &args(lock(&fh, "a", 1, at, 1))).await.stat;
+        assert_eq!(stat, Stat::Granted);
+    }
+    let kept = args(lock(&fh, "kept", 1, 4, 1));
+    assert_eq!(from::<Res>(&world, LOCAL, p::LOCK, &kept).await.stat, Stat::Granted);
+    {
+        let mut state = world.double.state.lock();
+        let closed = crate::gateway::access::tests::state(&["127.0.0.1=rw"]);
+        Arc::make_mut(&mut state).policies.clone_from(&closed.policies);
+    }
+    let more = args(lock(&fh, "a", 1, 9, 1));
+    assert_eq!(from::<Res>(&world, far, p::LOCK, &more).await.stat, Stat::Failed);
+    let unlock = |fh: &Fh| UnlockArgs { cookie: short("u"), lock: lock(fh, "a", 1, 0, 1) };
+    let forged = Fh(Bytes::from_static(b"forged"));
+    assert_ne!(from::<Res>(&world, far, p::UNLOCK, &unlock(&forged)).await.stat, Stat::Granted);
+    // A sweep may have freed them before.
+    assert_eq!(from::<Res>(&world, far, p::UNLOCK, &unlock(&fh)).await.stat, Stat::Granted);
+    assert!(held() <= 2, "{}", held());
+    until("the rest is not freed", || held() == 1).await;
+}
+
+#[tokio::test]
+async fn a_datagram_frees_nothing_unless_it_names_a_greater_number() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let mut a = world.client().await;
+    // It comes with number 7.
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 1), false).await, Stat::Granted);
+    let held = || crate::gateway::LockView(world.shared.clone()).figures().held;
+    for state in [0, 7, 5] {
+        notify(&world, "a", state).await;
+        assert_eq!(held(), 1, "{state}");
+    }
+    notify(&world, "a", 9).await;
+    assert_eq!(held(), 0);
+}
+
+#[tokio::test]
+async fn an_offer_is_taken_back_or_sent_and_one_that_did_not_go_out_is_not_sent() {
+    let limits = Limits { client_portmapper: 1, lock_offer: Duration::ZERO, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (a, b) = (args(lock(&fh, "a", 1, 0, 1)), LockArgs { block: true, ..args(lock(&fh, "b", 1, 0, 1)) });
+    let view = crate::gateway::LockView(world.shared.clone());
+    for (sent, failed, left) in [(false, false, 0), (true, false, 1), (true, true, 0)] {
+        assert_eq!(from::<Res>(&world, LOCAL, p::LOCK, &a).await.stat, Stat::Granted);
+        assert_eq!(from::<Res>(&world, LOCAL, p::LOCK, &b).await.stat, Stat::Blocked);
+        let unlock = |args: &LockArgs| UnlockArgs { cookie: short("u"), lock: args.lock.clone() };
+        assert_eq!(from::<Res>(&world, LOCAL, p::UNLOCK, &unlock(&a)).await.stat, Stat::Granted);
+        let offer = *world.shared.locks.offers.lock().keys().next_back().unwrap();
+        if sent {
+            assert_eq!(world.shared.sending(offer), Some(false));
+            assert_eq!(world.shared.sending(offer), Some(true));
+        }
+        if failed {
+            world.shared.not_sent(offer);
+        }
+        let grants = world.shared.take_back_unsent();
+        assert!(grants.is_empty());
+        assert_eq!(view.figures().held, left, "sent {sent}, failed {failed}");
+        assert_eq!(world.shared.sending(offer).is_some(), left == 1, "what is taken back does not go out");
+        assert_eq!(from::<Res>(&world, LOCAL, p::UNLOCK, &unlock(&b)).await.stat, Stat::Granted);
+    }
+}
