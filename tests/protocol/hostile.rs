@@ -289,40 +289,38 @@ async fn a_handle_with_any_bit_changed_or_of_any_other_length_is_bad() {
 async fn a_directory_that_is_swapped_for_a_symlink_leads_nobody_out_of_the_export() {
     let s = Served::new().await;
     let outside = s.dir.path().join("outside");
-    for dir in [&outside, &s.export().join("d")] {
+    // One that is known as a directory before it is swapped, and one that is first seen as either.
+    for dir in [&outside, &s.export().join("known"), &s.export().join("new")] {
         std::fs::create_dir(dir).unwrap();
         std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
         std::fs::write(dir.join("f"), if *dir == outside { "secret" } else { "inside" }).unwrap();
     }
-    std::os::unix::fs::symlink(&outside, s.export().join("d.link")).unwrap();
-    // Somebody on the filer swaps the two as fast as he can.
-    let (a, b, stop) = (s.export().join("d"), s.export().join("d.link"), Arc::new(AtomicBool::new(false)));
+    let pairs = ["known", "new"].map(|d| (s.export().join(d), s.export().join(format!("{d}.link"))));
+    for (_, link) in &pairs {
+        std::os::unix::fs::symlink(&outside, link).unwrap();
+    }
+    s.client.nfs(&Call::Lookup { dir: s.root.clone(), name: name("known") }).await.unwrap().fh.unwrap();
+    // Somebody on the filer swaps the two of each pair as fast as he can.
+    let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let swapping = std::thread::spawn(move || {
         let (cwd, mut swaps) = (rustix::fs::CWD, 0u64);
         while !stopped.load(Ordering::Relaxed) {
-            rustix::fs::renameat_with(cwd, &a, cwd, &b, rustix::fs::RenameFlags::EXCHANGE).unwrap();
-            swaps += 1;
+            for (a, b) in &pairs {
+                rustix::fs::renameat_with(cwd, a, cwd, b, rustix::fs::RenameFlags::EXCHANGE).unwrap();
+                swaps += 1;
+            }
         }
         swaps
     });
     let mut reads = 0;
     for i in 0..150 {
-        let mounted = s.client.mount(b"/a/b/d").await.unwrap().ok();
-        let found = s.client.nfs(&Call::Lookup { dir: s.root.clone(), name: name("d") }).await.unwrap().fh;
-        for dir in [mounted, found].into_iter().flatten() {
-            let n = name(&format!("new{i}"));
-            let how = How::Unchecked(SetAttrs::mode(0o666));
-            let made = s.client.nfs(&Call::Create { dir: dir.clone(), name: n.clone(), how }).await.unwrap();
-            let f = s.client.nfs(&Call::Lookup { dir: dir.clone(), name: name("f") }).await.unwrap();
-            for node in [made.fh, f.fh].into_iter().flatten() {
-                let read = s.client.nfs(&Call::Read { node: node.clone(), offset: 0, count: 99 }).await.unwrap();
-                assert_ne!(read.data, "secret");
-                reads += 1;
-                let data = name("inside");
-                s.client.nfs(&Call::Write { node, offset: 0, stable: 2, data }).await.unwrap();
+        for d in ["known", "new"] {
+            let mounted = s.client.mount(format!("/a/b/{d}").as_bytes()).await.unwrap().ok();
+            let found = s.client.nfs(&Call::Lookup { dir: s.root.clone(), name: name(d) }).await.unwrap().fh;
+            for dir in [mounted, found].into_iter().flatten() {
+                reads += through_a_swapped(&s, dir, name(&format!("new{i}"))).await;
             }
-            s.client.nfs(&Call::Remove { dir, name: n }).await.unwrap();
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -332,4 +330,22 @@ async fn a_directory_that_is_swapped_for_a_symlink_leads_nobody_out_of_the_expor
     let left: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["f"], "nothing was made outside, and nothing taken");
     assert_eq!(std::fs::read(outside.join("f")).unwrap(), b"secret");
+}
+
+/// Makes `new` in `dir`, reads and writes it and `f`, and removes it again, as far as there is a way; how often it could
+/// read.
+async fn through_a_swapped(s: &Served, dir: Bytes, new: Bytes) -> u64 {
+    let how = How::Unchecked(SetAttrs::mode(0o666));
+    let made = s.client.nfs(&Call::Create { dir: dir.clone(), name: new.clone(), how }).await.unwrap();
+    let f = s.client.nfs(&Call::Lookup { dir: dir.clone(), name: name("f") }).await.unwrap();
+    let mut reads = 0;
+    for node in [made.fh, f.fh].into_iter().flatten() {
+        let read = s.client.nfs(&Call::Read { node: node.clone(), offset: 0, count: 99 }).await.unwrap();
+        assert_ne!(read.data, "secret");
+        reads += 1;
+        let data = name("inside");
+        s.client.nfs(&Call::Write { node, offset: 0, stable: 2, data }).await.unwrap();
+    }
+    s.client.nfs(&Call::Remove { dir, name: new }).await.unwrap();
+    reads
 }
