@@ -9,7 +9,7 @@ use crate::filer::aside::{PART, side_by_side};
 use crate::filer::{Changes, Error, ErrorKind, Object, Result};
 use crate::index::live::Live;
 use journal_format::event::{CopyFailed, PartDone, RangeDone};
-use journal_format::ids::{Identity, Lsn, NodeId};
+use journal_format::ids::{Identity, Lsn, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a round came to.
@@ -20,6 +20,8 @@ pub struct Carried {
     pub failed: Vec<CopyFailed>,
     /// Of a primary's redo: what the filer refused for good.
     pub refused: Vec<Refusal>,
+    /// Of a primary's redo: modification times that these objects have already.
+    pub has_time: BTreeMap<NodeId, Time>,
 }
 
 /// Copy steps that the journal says are done: never read or written again (I4). By record and node and offset.
@@ -37,13 +39,15 @@ pub async fn carry_out(
     let settled = Site::new(location, view, source, round).recorded(recorder).settle().await?;
     crash_point!("CARRY_NAMES_SETTLED");
     let at = Data { location, view, source, round, settled: &settled, done };
-    let nodes: Vec<(&NodeId, &Vec<DataOp>)> = round.data.iter().collect();
+    let nodes: Vec<(&NodeId, &Vec<DataOp>)> =
+        round.data.iter().filter(|(node, _)| !settled.whole.contains_key(node)).collect();
     let mut results: Vec<NodeCarried> = Vec::with_capacity(nodes.len());
     for part in nodes.chunks(PART) {
         results.extend(side_by_side(part.iter().map(|(node, ops)| at.node(**node, ops)).collect()).await?);
     }
-    let mut carried =
-        Carried { made: settled.made, ranges: Vec::new(), failed: settled.failed, refused: settled.refused };
+    let has_time = settled.whole.into_iter().filter_map(|(node, mtime)| Some((node, mtime?))).collect();
+    let Settled { made, failed, refused, .. } = settled;
+    let mut carried = Carried { made, ranges: Vec::new(), failed, refused, has_time };
     for NodeCarried { ranges, failed, refused } in results {
         carried.ranges.extend(ranges);
         carried.failed.extend(failed);

@@ -28,7 +28,7 @@ use super::{Recorder, index_error, reconcile};
 use crate::filer::aside::{PART, side_by_side};
 use crate::filer::{AclKind, Changes, Error, ErrorKind, MakeAttrs, Object, Result};
 use bytes::Bytes;
-use journal_format::event::{self, What};
+use journal_format::event::{Make, What};
 use journal_format::ids::{Kind, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,28 +153,30 @@ impl Site<'_> {
         self.or_report(node, key, done).await.map(drop)
     }
 
-    /// Step 2: in the pen, what a name alone would not tell for sure; recorded before anything leaves it.
+    /// Step 2, of these nodes: in the pen, what a name alone would not tell for sure; recorded before anything leaves it.
     pub(super) async fn make_aside(
         &self,
+        nodes: &[NodeId],
         wanted: &BTreeMap<NodeId, Vec<Key>>,
         parked: &mut BTreeSet<NodeId>,
     ) -> Result<()> {
         let Some(recorder) = self.recorder else { return Ok(()) };
         let mut aside = Vec::new();
-        for (node, keys) in wanted {
+        for node in nodes {
+            let keys = &wanted[node];
             let plain = !self.round.ask_filer && keys.first().is_none_or(|key| self.round.is_plain(*node, key));
             let new = self.round.makes.contains_key(node) && !parked.contains(node);
             if new && !plain && !self.state.lock().broken.contains(node) && self.locate(*node).await?.is_none() {
                 aside.push((*node, keys.first()));
             }
         }
+        if aside.is_empty() {
+            return Ok(());
+        }
+        let pen = self.pen().await?;
         for part in aside.chunks(PART) {
-            let pen = self.pen().await?;
             let makes: Vec<_> = part.iter().map(|(node, key)| self.make_in_pen(*node, *key, &pen)).collect();
             parked.extend(side_by_side(makes).await?.into_iter().flatten());
-            self.record(recorder).await?;
-        }
-        if self.round.ask_filer {
             self.record(recorder).await?;
         }
         Ok(())
@@ -217,6 +219,9 @@ impl Site<'_> {
         };
         let (what, attrs, later) = match origin {
             Origin::Event(e) => {
+                if let Some(object) = self.make_whole(node, e, dir, name).await? {
+                    return Ok(Some(object));
+                }
                 let size = Some(e.size).filter(|size| *size > 0);
                 (
                     e.what.clone(),
@@ -236,19 +241,13 @@ impl Site<'_> {
                 }
             }
         };
-        let object = filer.make(dir, name, &what, attrs).await?;
-        crash_point!("RECONCILE_MADE");
-        let finish = async {
-            if later != Changes::default() {
-                filer.set(&object, later).await?;
-            }
-            match (origin, self.source) {
-                (Origin::Source, Some(source)) => source.carry_xattrs(node, filer.as_ref(), &object).await,
-                (Origin::Event(e), _) => self.inherit(e, &object).await,
-                (Origin::Source, None) => Ok(()),
-            }
+        let object = self.make_with(dir, name, &what, attrs, later).await?;
+        let finished = match (origin, self.source) {
+            (Origin::Source, Some(source)) => source.carry_xattrs(node, filer.as_ref(), &object).await,
+            (Origin::Event(e), _) => self.inherit(e, &object).await,
+            (Origin::Source, None) => Ok(()),
         };
-        if let Err(error) = finish.await {
+        if let Err(error) = finished {
             return Err(self.unmake(dir, name, *kind, error).await);
         }
         debug_assert!(what.kind() == *kind || matches!(what, What::File));
@@ -257,7 +256,19 @@ impl Site<'_> {
     }
 
     /// A directory's default ACL. One that is not made yet will have that of the directory it is made in.
-    async fn handed_on(&self, mut dir: NodeId) -> Result<Option<Bytes>> {
+    async fn handed_on(&self, dir: NodeId) -> Result<Option<Bytes>> {
+        if !self.location.filer.capabilities().xattrs {
+            return Ok(None);
+        }
+        if let Some(acl) = self.state.lock().handed_on.get(&dir) {
+            return Ok(acl.clone());
+        }
+        let acl = self.ask_handed_on(dir).await?;
+        self.state.lock().handed_on.insert(dir, acl.clone());
+        Ok(acl)
+    }
+
+    async fn ask_handed_on(&self, mut dir: NodeId) -> Result<Option<Bytes>> {
         for _ in 0..=self.round.makes.len() {
             if let Some(object) = self.locate(dir).await? {
                 return self.location.filer.acl(&object, AclKind::Default).await;
@@ -273,9 +284,9 @@ impl Site<'_> {
 
     /// The ACLs that a client's new object has from the directory it was made in, wherever it is by now. Done twice, it
     /// is done: what the mode says of an ACL is put on it again.
-    async fn inherit(&self, made: &event::Make, object: &Object) -> Result<()> {
+    async fn inherit(&self, made: &Make, object: &Object) -> Result<()> {
         let filer = &self.location.filer;
-        if object.kind == Kind::Symlink || !filer.capabilities().xattrs {
+        if object.kind == Kind::Symlink {
             return Ok(());
         }
         let Some(acl) = self.handed_on(made.dir).await.map_err(not_of_the_object)? else { return Ok(()) };
@@ -284,6 +295,56 @@ impl Site<'_> {
             filer.set_xattr(object, AclKind::Default.xattr().as_bytes(), &acl).await?;
         }
         filer.set(object, Changes { mode: Some(made.mode), ..Changes::default() }).await
+    }
+
+    /// All of it or nothing, but for an error that may pass.
+    async fn make_with(
+        &self,
+        dir: &Object,
+        name: &[u8],
+        what: &What,
+        attrs: MakeAttrs,
+        later: Changes,
+    ) -> Result<Object> {
+        let filer = &self.location.filer;
+        let object = filer.make(dir, name, what, attrs).await?;
+        crash_point!("RECONCILE_MADE");
+        if later != Changes::default()
+            && let Err(error) = filer.set(&object, later).await
+        {
+            return Err(self.unmake(dir, name, what.kind(), error).await);
+        }
+        Ok(object)
+    }
+
+    /// Redo of a primary: as the object is to be in the end, where the round does nothing but that to it; it need not be
+    /// found again then. `None` where there is more to do; and where the filer refuses it for good, because that must
+    /// be the refusal of the one operation that asked for what it refuses.
+    async fn make_whole(&self, node: NodeId, made: &Make, dir: &Object, name: &[u8]) -> Result<Option<Object>> {
+        if !self.round.ask_filer || self.source.is_some() {
+            return Ok(None);
+        }
+        let Some(end) = self.round.in_the_end(node) else { return Ok(None) };
+        if made.what.kind() != Kind::Symlink && self.handed_on(made.dir).await?.is_some() {
+            return Ok(None); // its mode is put on its ACL
+        }
+        let attrs = MakeAttrs {
+            mode: end.mode.unwrap_or(made.mode),
+            uid: end.uid.unwrap_or(made.uid),
+            gid: end.gid.unwrap_or(made.gid),
+            inherits: false,
+        };
+        let later = Changes { uid: None, gid: None, mode: None, ..end };
+        if later.size.is_some() && attrs.mode & 0o6000 != 0 {
+            return Ok(None); // a size that is set later may clear these bits
+        }
+        let object = match self.make_with(dir, name, &made.what, attrs, later).await {
+            Err(error) if reconcile::is_final(error.kind) => return Ok(None),
+            other => other?,
+        };
+        self.note_made(node, &object)?;
+        self.state.lock().whole.insert(node, end.mtime);
+        Ok(Some(object))
     }
 
     /// Attributes of a directory that is soon to go.

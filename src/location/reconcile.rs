@@ -15,12 +15,16 @@ use super::copy::Source;
 use super::projection::{PEN, pen_name};
 use super::round::{Key, Round};
 use super::{Location, Recorder, View, index_error};
-use crate::filer::aside::{PART, side_by_side};
+use crate::filer::aside::side_by_side;
 use crate::filer::{CoreFiler, Error, ErrorKind, Object, Result};
+use bytes::Bytes;
 use journal_format::event::{CopyFailed, PartDone};
-use journal_format::ids::{Identity, Kind, Lsn, NodeId};
+use journal_format::ids::{Identity, Kind, Lsn, NodeId, Time};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// New objects that are made, and then placed, at a time: filers still hold them open.
+const AT_HAND: usize = 1024;
 
 /// What a filer refused for good, of a primary's redo.
 #[derive(Clone, Debug)]
@@ -65,6 +69,10 @@ pub(super) struct SiteState {
     pub broken: BTreeSet<NodeId>,
     /// Source gone: a later REMOVE says so too.
     pub void: BTreeSet<NodeId>,
+    /// Made as they are to be in the end, with this modification time: no data operation is left.
+    pub whole: BTreeMap<NodeId, Option<Time>>,
+    /// Default ACLs of directories of the round, as they were when first asked for.
+    pub handed_on: BTreeMap<NodeId, Option<Bytes>>,
 }
 
 /// What came of the names.
@@ -77,6 +85,8 @@ pub struct Settled {
     pub broken: BTreeSet<NodeId>,
     /// Nodes whose source was gone.
     pub void: BTreeSet<NodeId>,
+    /// Nodes that were made as they are to be in the end, with this modification time.
+    pub whole: BTreeMap<NodeId, Option<Time>>,
 }
 
 impl<'a> Site<'a> {
@@ -99,8 +109,8 @@ impl<'a> Site<'a> {
             }
             return Err(error);
         }
-        let SiteState { made, failed, refused, broken, void, .. } = self.state.into_inner();
-        Ok(Settled { made, failed, refused, broken, void })
+        let SiteState { made, failed, refused, broken, void, whole, .. } = self.state.into_inner();
+        Ok(Settled { made, failed, refused, broken, void, whole })
     }
 
     async fn run(&self) -> Result<()> {
@@ -110,8 +120,10 @@ impl<'a> Site<'a> {
         let mut wanted = self.wanted(&after);
         let mut parked = self.take_away(&after, &mut wanted).await?;
         crash_point!("RECONCILE_TAKEN_AWAY");
-        self.make_aside(&wanted, &mut parked).await?;
-        self.place_all(&wanted, &parked).await?;
+        if let Some(recorder) = self.recorder.filter(|_| self.round.ask_filer) {
+            self.record(recorder).await?; // who was recognised
+        }
+        self.make_and_place(&wanted, &mut parked).await?;
         crash_point!("RECONCILE_PLACED");
         self.complete().await?;
         self.leave_pen().await?;
@@ -257,19 +269,20 @@ impl<'a> Site<'a> {
         Ok(self.locate(node).await?.map(|object| object.kind))
     }
 
-    /// Step 3.
-    async fn place_all(&self, wanted: &BTreeMap<NodeId, Vec<Key>>, parked: &BTreeSet<NodeId>) -> Result<()> {
-        let mut others = Vec::new();
+    /// Steps 2 and 3. Everything but directories in parts, so that what was made is still at hand when it is placed.
+    async fn make_and_place(&self, wanted: &BTreeMap<NodeId, Vec<Key>>, parked: &mut BTreeSet<NodeId>) -> Result<()> {
+        let (mut dirs, mut others) = (Vec::new(), Vec::new());
         for node in wanted.keys() {
-            if self.kind(*node).await? == Some(Kind::Dir) {
-                self.place_dir(*node, wanted, parked, 0).await?;
-            } else {
-                others.push(*node);
-            }
+            if self.kind(*node).await? == Some(Kind::Dir) { &mut dirs } else { &mut others }.push(*node);
         }
-        for part in others.chunks(PART) {
+        self.make_aside(&dirs, wanted, parked).await?;
+        for node in dirs {
+            self.place_dir(node, wanted, parked, 0).await?;
+        }
+        for part in others.chunks(AT_HAND) {
+            self.make_aside(part, wanted, parked).await?;
             let place = |node: &NodeId| self.place_one(*node, &wanted[node], parked.contains(node));
-            side_by_side(part.iter().map(place).collect()).await?;
+            side_by_side(apart(part, wanted).iter().map(place).collect()).await?;
         }
         Ok(())
     }
@@ -455,6 +468,20 @@ impl<'a> Site<'a> {
             other => other.map(|()| true),
         }
     }
+}
+
+/// The nodes in an order in which neighbours go into different directories: a file system changes one directory at a
+/// time.
+fn apart(nodes: &[NodeId], wanted: &BTreeMap<NodeId, Vec<Key>>) -> Vec<NodeId> {
+    let dir = |node: &NodeId| wanted[node].first().map_or(PEN, |key| key.0);
+    let mut sorted = nodes.to_vec();
+    sorted.sort_by_key(dir);
+    let mut by_dir: Vec<_> = sorted.chunk_by(|a, b| dir(a) == dir(b)).map(|group| group.iter()).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while order.len() < nodes.len() {
+        order.extend(by_dir.iter_mut().filter_map(|group| group.next().copied()));
+    }
+    order
 }
 
 /// A refusal that waiting does not change.

@@ -125,6 +125,7 @@ impl Redo<'_> {
     pub async fn run(&self) -> Result<Redone, Error> {
         let Collected { mut round, operations, tail, ends, end } = self.collect().await?;
         let bytes = round.bytes();
+        let mut has_time = BTreeMap::new();
         if !round.is_empty() {
             // The pen comes and goes in it.
             round.touch_times(self.location.root);
@@ -140,8 +141,15 @@ impl Redo<'_> {
                     return Ok(Redone { operations, bytes, refused });
                 }
             }
+            has_time = carried.has_time;
         }
         self.fold_tail(ends, end).await?;
+        // What was made with the time that it has in the end is not found again to be given it.
+        let live = self.live;
+        round.times.retain(|node| match (has_time.get(node), live.node(*node)) {
+            (Some(has), Ok(Some(rec))) => rec.mtime != *has,
+            _ => true,
+        });
         put_times(self.location, self.live, self.live, &round.times).await?;
         crash_point!("REDO_TIMES");
         Ok(Redone { operations, bytes, refused: Vec::new() })
@@ -422,9 +430,14 @@ fn ask(round: &mut Round, location: LocationId, record: &Record, part: Option<&P
         Event::SetAttr(e) if e.location == location => {
             // Kept times are put last, from the index; what a refusal leaves of them is the index's as well.
             data(round, record.lsn, e.node, shorten(DataOp::set(e)));
+            if let Some(mtime) = e.mtime.or(e.size.map(|_| record.time)) {
+                round.modified(e.node, mtime);
+            }
         }
         Event::Make(e) if e.location == location => {
-            round.make(e.node, e.what.kind(), Origin::Event(Box::new(e.clone())));
+            let mut made = Box::new(e.clone());
+            made.mtime.get_or_insert(record.time);
+            round.make(e.node, e.what.kind(), Origin::Event(made));
             round.touch_by(record.lsn, e.dir, &e.name, e.node);
         }
         Event::Remove(e) if e.location == location => {

@@ -537,3 +537,37 @@ impl World {
         self.say(Event::Remove(remove), b"").await;
     }
 }
+
+#[tokio::test]
+async fn a_new_object_is_made_as_it_is_to_be_in_the_end_and_a_refusal_is_that_of_the_one_who_asked() {
+    for refused in [false, true] {
+        let world = World::new().await;
+        world.make(ROOT, "new", 3, What::File).await;
+        world.rename(3, Kind::File, "new", "kept", None).await;
+        let (node, mode, uid, mtime) = (NodeId(3), Some(0o604), Some(7), Some(Time(77)));
+        let (gid, size, atime) = (None, Some(5), Some(Time(66)));
+        let set = SetAttr { junction: J, location: L, node, mode, uid, gid, size, atime, mtime, caller: caller() };
+        let op = world.say(Event::SetAttr(set), b"").await;
+        if refused {
+            world.fail("set", ErrorKind::NotPermitted);
+            let redone = world.redo().await.unwrap();
+            assert_eq!(redone.refused.iter().map(|r| r.op).collect::<Vec<_>>(), [op]);
+        }
+        let sets = Arc::new(AtomicU64::new(0));
+        let counted = sets.clone();
+        world.filer.set_fault(Some(Box::new(move |called| {
+            counted.fetch_add(u64::from(called == "set"), Ordering::Relaxed);
+            None
+        })));
+        assert_eq!(world.redo_all().await, 0);
+        if !refused {
+            assert_eq!(sets.load(Ordering::Relaxed), 2, "its own, and the time of the directory");
+        }
+        let kept = world.filer.lookup(&world.top().await, b"kept").await.unwrap();
+        let stat = world.filer.stat(&kept).await.unwrap();
+        assert_eq!((stat.mode, stat.uid, stat.size), (0o604, 7, 5));
+        assert_eq!((stat.atime, stat.mtime), (Time(66), Time(77)));
+        world.tree().await; // the pen is empty
+        world.assert_index_is_the_journals().await;
+    }
+}

@@ -6,7 +6,7 @@
 use crate::filer::Changes;
 use bytes::Bytes;
 use journal_format::event::{Make, PartDone, Range, SetAttr};
-use journal_format::ids::{Kind, Lsn, NodeId};
+use journal_format::ids::{Kind, Lsn, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names and data operations in a round.
@@ -17,7 +17,7 @@ pub const BYTES_MAX: u64 = 64 << 20;
 /// Where a new object's kind of content comes from.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// A client made it.
+    /// A client made it. In redo its `mtime` is the one that it is to have in the end.
     Event(Box<Make>),
     /// It is copied from the source as it is now.
     Source,
@@ -58,7 +58,7 @@ impl Renew {
 }
 
 impl DataOp {
-    /// A SETATTR, without the times that are put last anyway.
+    /// A SETATTR, without the modification time, which is put last anyway.
     #[must_use]
     pub fn set(e: &SetAttr) -> Self {
         Self::Set(Changes { uid: e.uid, gid: e.gid, mode: e.mode, size: e.size, atime: e.atime, mtime: None })
@@ -223,6 +223,40 @@ impl Round {
 
     pub fn touch_times(&mut self, node: NodeId) {
         self.times.insert(node);
+    }
+
+    /// What a node that a client made is to have in the end, where nothing was done to it since but to set that: made
+    /// like this it is as it should be, and need not be found again.
+    #[must_use]
+    pub fn in_the_end(&self, node: NodeId) -> Option<Changes> {
+        let Some((kind, Origin::Event(e))) = self.makes.get(&node) else { return None };
+        let made = Changes {
+            uid: Some(e.uid),
+            gid: Some(e.gid),
+            mode: Some(e.mode),
+            size: Some(e.size).filter(|size| *size > 0),
+            atime: e.atime,
+            // A directory gets its own when what is in it has its place.
+            mtime: e.mtime.filter(|_| *kind != Kind::Dir),
+        };
+        self.data.get(&node).into_iter().flatten().try_fold(made, |so_far, op| match op {
+            DataOp::Set(c) => Some(Changes {
+                uid: c.uid.or(so_far.uid),
+                gid: c.gid.or(so_far.gid),
+                mode: c.mode.or(so_far.mode),
+                size: c.size.or(so_far.size),
+                atime: c.atime.or(so_far.atime),
+                mtime: so_far.mtime,
+            }),
+            DataOp::Write { .. } | DataOp::Copy { .. } | DataOp::Renew(_) => None,
+        })
+    }
+
+    /// The node was made in this round, and then its modification time changed.
+    pub fn modified(&mut self, node: NodeId, mtime: Time) {
+        if let Some((_, Origin::Event(e))) = self.makes.get_mut(&node) {
+            e.mtime = Some(mtime);
+        }
     }
 
     /// To be told before the node's first name is [`placed`](Self::placed).
