@@ -12,7 +12,7 @@ mod aside;
 use crate::core::{Core, Error, Result, blocking};
 use crate::filer;
 use crate::location::Location;
-use crate::location::carry_out::put_times;
+use crate::location::carry_out::put_primary_times;
 use crate::service::recovery::CALLS_BYTES;
 use crate::state::State;
 use journal_format::event::{Cursor, Event};
@@ -211,7 +211,7 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     let settled = core.ledger.settled_lsn(junction).min(core.ledger.journal.durable_lsn());
     let touched = location.take_touched();
     crash_point!("CHECKPOINT_BEFORE_TIMES");
-    let timed = put_times(location, core.live.as_ref(), &core.live, &touched).await;
+    let timed = put_primary_times(location, &core.live, &touched).await;
     crash_point!("CHECKPOINT_AFTER_TIMES");
     let synced = sync(location).await;
     if synced.is_err() && core.locations.fall(location.id) {

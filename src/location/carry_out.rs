@@ -12,6 +12,9 @@ use journal_format::event::{CopyFailed, PartDone, RangeDone};
 use journal_format::ids::{Identity, Lsn, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Modification times that a primary refuses for good, which it is asked for again.
+const UNTIMED_MAX: usize = 1000;
+
 /// What a round came to.
 #[derive(Default)]
 pub struct Carried {
@@ -211,16 +214,43 @@ impl Data<'_> {
 }
 
 /// Put the kept modification times of these nodes on the location. Nodes that have ended are passed over.
-pub async fn put_times(location: &Location, view: &dyn View, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
+///
+/// # Returns
+/// Those whose time the filer refuses for good.
+pub async fn put_times(
+    location: &Location,
+    view: &dyn View,
+    live: &Live,
+    nodes: &BTreeSet<NodeId>,
+) -> Result<Vec<(NodeId, Error)>> {
     let nodes: Vec<NodeId> = nodes.iter().copied().collect();
+    let mut refused = Vec::new();
     for part in nodes.chunks(PART) {
-        side_by_side(part.iter().map(|node| put_time(location, view, live, *node)).collect()).await?;
+        let put = side_by_side(part.iter().map(|node| put_time(location, view, live, *node)).collect()).await?;
+        refused.extend(part.iter().copied().zip(put).filter_map(|(node, refused)| Some((node, refused?))));
+    }
+    Ok(refused)
+}
+
+/// The same on a primary: what it refuses it is asked for again at the next checkpoint. Clients see the kept time all the
+/// same, and the cursor must get on; past `UNTIMED_MAX` of them nothing is asked for again.
+pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
+    let refused = put_times(location, live, live, nodes).await?;
+    if let Some((node, error)) = refused.first() {
+        tracing::warn!(
+            location = %location.id, %node, %error, nodes = refused.len(),
+            "modification times could not be put on the filer: clients see them, programs on the filer do not"
+        );
+    }
+    for (node, _) in refused.into_iter().take(UNTIMED_MAX) {
+        location.touch(node);
     }
     Ok(())
 }
 
-async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<()> {
-    let Some(rec) = live.node(node).map_err(index_error)? else { return Ok(()) };
+/// What the filer says when it refuses the time for good.
+async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<Option<Error>> {
+    let Some(rec) = live.node(node).map_err(index_error)? else { return Ok(None) };
     let object = match location.object(view, node).await {
         Ok(object) => object,
         Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
@@ -228,7 +258,7 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
             if live.node(node).map_err(index_error)?.is_some() {
                 tracing::warn!(location = %location.id, %node, %error, "a modification time has no object to be put on");
             }
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(error),
     };
@@ -236,21 +266,12 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
         Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
             match location.filer.stat(&object).await {
                 Ok(_) => Err(Error::new(ErrorKind::Io, error.op, "the filer calls an object gone that it shows")),
-                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(()),
+                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(None),
                 Err(error) => Err(error),
             }
         }
-        // The filer never takes this time: clients see the kept one all the same, and the cursor must get on.
-        Err(error) if is_final(error.kind) => {
-            tracing::warn!(location = %location.id, %node, %error, "a modification time could not be put on the filer");
-            Ok(())
-        }
-        other => other,
+        Err(error) if is_final(error.kind) => Ok(Some(error)),
+        Err(error) => Err(error),
+        Ok(()) => Ok(None),
     }
-}
-
-/// Failures by node, for marking them incomplete.
-#[must_use]
-pub fn by_node(failed: &[CopyFailed]) -> BTreeMap<NodeId, &CopyFailed> {
-    failed.iter().map(|f| (f.node, f)).collect()
 }

@@ -29,7 +29,7 @@
 //! An operation had ended, provably, when its `Made` is in the journal, or when a later one shares a name, or a node,
 //! with it: that one held the same locks.
 
-use super::carry_out::{DoneSteps, carry_out, put_times};
+use super::carry_out::{DoneSteps, carry_out, put_primary_times};
 use super::reconcile::Refusal;
 use super::round::{DataOp, Origin, Round, push};
 use super::tail::Tail;
@@ -150,7 +150,7 @@ impl Redo<'_> {
             (Some(has), Ok(Some(rec))) => rec.mtime != *has,
             _ => true,
         });
-        put_times(self.location, self.live, self.live, &round.times).await?;
+        put_primary_times(self.location, self.live, &round.times).await?;
         crash_point!("REDO_TIMES");
         Ok(Redone { operations, bytes, refused: Vec::new() })
     }

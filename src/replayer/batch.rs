@@ -98,11 +98,15 @@ impl Batch {
             let times = std::mem::take(&mut self.times);
             crash_point!("BATCH_BEFORE_TIMES");
             let work = async move {
-                put_times(&location, &view, &live, &times).await?;
+                let refused = put_times(&location, &view, &live, &times).await?;
                 crash_point!("BATCH_BEFORE_SYNC");
-                location.filer.sync().await
+                location.filer.sync().await.map(|()| refused)
             };
-            of.guarded(work).await?;
+            for (node, error) in of.guarded(work).await? {
+                of.projection.set_incomplete(node)?;
+                let (path, error) = (of.source.path(node), format!("its modification time: {error}"));
+                self.failed.push(CopyFailed { node, path, error, fatal: false });
+            }
             crash_point!("BATCH_SYNCED");
         }
         if !crate::planted::is('g') {

@@ -28,11 +28,13 @@ pub const FOUND: &[(u64, &str)] = &[
         "redo met a directory with an object that it did not know, and recorded an operation that had ended as `Failed` \
          (not met again since redo judges what is proven)",
     ),
+    (
+        156,
+        "a modification time that the destination refused for good was a line in the log: the switch went on without",
+    ),
+    (
+        5,
+        "the judge's own: a WRITE that got an I/O error after its effect ends as `Partial` of no bytes, its client is told \
+         the error, and its bytes are there: both is right, on both sides the same",
+    ),
 ];
-
-/// Seed, what it shows; not mended yet. They run and are reported, and do not fail the run.
-pub const OPEN: &[(u64, &str)] = &[(
-    5,
-    "a WRITE that got an I/O error after its effect ends as `Partial` of no bytes, its client is told the error, and its \
-     bytes are on the primary: the judge takes the record for the whole truth",
-)];

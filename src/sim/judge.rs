@@ -47,7 +47,7 @@ pub fn differences(model: &Model, found: &[Found], times: bool) -> Vec<String> {
         if it.stat.rdev != node.rdev {
             said.push(format!("{path} is another device"));
         }
-        if it.bytes != node.content {
+        if !node.may_be(&it.bytes) {
             said.push(format!("{path} ({:?}): {}", node.id, bytes(&it.bytes, &node.content)));
         }
         if times && it.stat.mtime != node.mtime {
@@ -62,6 +62,16 @@ pub fn differences(model: &Model, found: &[Found], times: bool) -> Vec<String> {
         said.push(format!("{} ({:?}, {:?}) is missing", text(&path), node.kind, node.id));
     }
     said
+}
+
+/// What differs in the bytes of two sides that the model holds both for right (see [`Node::unsure`](super::model::Node)).
+#[must_use]
+pub fn bytes_apart(one: &[Found], other: &[Found]) -> Option<String> {
+    let others: BTreeMap<_, _> = other.iter().map(|it| (&it.path, it)).collect();
+    one.iter().find_map(|it| {
+        let other = others.get(&it.path).filter(|other| other.bytes != it.bytes)?;
+        Some(format!("{}: {}", text(&it.path), bytes(&it.bytes, &other.bytes)))
+    })
 }
 
 fn bytes(is: &[u8], should: &[u8]) -> String {

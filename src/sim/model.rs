@@ -19,6 +19,9 @@ pub struct Node {
     pub gid: u32,
     pub mtime: Time,
     pub content: Vec<u8>,
+    /// What may stand at a place instead of `content`: bytes of WRITEs that failed and may have had an effect all the
+    /// same. Behind the end of `content` the file may be longer by them.
+    pub unsure: BTreeMap<usize, Vec<u8>>,
     pub target: Vec<u8>,
     pub rdev: (u32, u32),
     pub entries: BTreeMap<Vec<u8>, Nr>,
@@ -35,10 +38,42 @@ impl Node {
             gid,
             mtime: Time(0),
             content: Vec::new(),
+            unsure: BTreeMap::new(),
             target: Vec::new(),
             rdev: (0, 0),
             entries: BTreeMap::new(),
         }
+    }
+}
+
+impl Node {
+    /// Whether a file may have these bytes.
+    #[must_use]
+    pub fn may_be(&self, bytes: &[u8]) -> bool {
+        let may_end = self.unsure.last_key_value().map_or(0, |(at, _)| at + 1).max(self.content.len());
+        (self.content.len()..=may_end).contains(&bytes.len())
+            && bytes.iter().enumerate().all(|(at, byte)| {
+                *byte == self.content.get(at).copied().unwrap_or(0)
+                    || self.unsure.get(&at).is_some_and(|may_be| may_be.contains(byte))
+            })
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.content.resize(self.content.len().max(at + bytes.len()), 0);
+        self.content[at..at + bytes.len()].copy_from_slice(bytes);
+        self.unsure.retain(|place, _| !(at..at + bytes.len()).contains(place));
+    }
+
+    fn may_have_put(&mut self, at: usize, bytes: &[u8]) {
+        for (place, byte) in (at..).zip(bytes) {
+            self.unsure.entry(place).or_default().push(*byte);
+        }
+    }
+
+    fn cut(&mut self, size: usize) {
+        // What a grown file has there are zeros, unless a failed WRITE had made it longer before.
+        self.unsure.retain(|place, _| *place < size);
+        self.content.resize(size, 0);
     }
 }
 
@@ -147,17 +182,15 @@ impl Model {
                     Some(PartDone::Bytes(n)) => usize::try_from(*n).unwrap_or(0).min(bulk.len()),
                     _ => bulk.len(),
                 };
-                // Of a write that took nothing, nothing shows; its bytes may have gone anywhere it names, so no test
-                // writes where it could not judge that.
-                if part.is_some() && done == 0 {
-                    return Ok(());
-                }
                 let whole = part.is_none();
                 let node = self.of(e.node)?;
                 let at = usize::try_from(e.offset).map_err(|e| e.to_string())?;
                 if done > 0 {
-                    node.content.resize(node.content.len().max(at + done), 0);
-                    node.content[at..at + done].copy_from_slice(&bulk[..done]);
+                    node.put(at, &bulk[..done]);
+                }
+                node.may_have_put(at + done, &bulk[done..]);
+                if !whole && done == 0 {
+                    return Ok(()); // of attributes nothing shows
                 }
                 if let Some(mode) = e.mode.filter(|_| whole) {
                     node.mode = mode;
@@ -216,7 +249,7 @@ impl Model {
         node.uid = e.uid.filter(|_| o).unwrap_or(node.uid);
         node.gid = e.gid.filter(|_| o).unwrap_or(node.gid);
         if let Some(size) = e.size.filter(|_| s) {
-            node.content.resize(usize::try_from(size).map_err(|e| e.to_string())?, 0);
+            node.cut(usize::try_from(size).map_err(|e| e.to_string())?);
             node.mtime = time;
         }
         node.mtime = e.mtime.filter(|_| t).unwrap_or(node.mtime);

@@ -90,28 +90,6 @@ pub struct Row {
     pub when: When,
 }
 
-/// Known, and not mended: they run and are told of, and do not fail the test. Side, operation, errors, why.
-pub const OPEN: &[(Side, &str, &[ErrorKind], &str)] = &[
-    (
-        Side::Destination,
-        "set",
-        &[ErrorKind::Access],
-        "a modification time that the destination refuses for good is a line in the log, not an error of the job",
-    ),
-    (Side::Primary, "set", &[ErrorKind::Access], "the same of a primary's time; clients see the time that tain keeps"),
-];
-
-impl Row {
-    /// Why it may fail.
-    #[must_use]
-    pub fn is_open(&self) -> Option<&'static str> {
-        let is = |(side, op, errors, _): &&(Side, &str, &[ErrorKind], &str)| {
-            (*side, *op) == (self.side, self.op) && errors.contains(&self.error)
-        };
-        OPEN.iter().find(is).map(|(.., why)| *why)
-    }
-}
-
 /// What came of a row.
 pub struct Outcome {
     /// Calls that failed.
@@ -181,6 +159,7 @@ fn script(row: Row, count: &Arc<Mutex<Count>>) -> crate::filer::memory::Script {
 async fn act(sky: std::rc::Rc<Sky>, row: Row, count: &Arc<Mutex<Count>>, outcome: &mut Outcome) -> Result<(), String> {
     sky.begins();
     let mut stage = Stage::new(5).await?;
+    stage.world.untimed = (row.side, row.op, row.error) == (Side::Primary, "set", ErrorKind::Access);
     stage.world.lies = matches!(row.error, ErrorKind::Stale | ErrorKind::NotFound);
     let failing = if row.side == Side::Primary { &stage.source } else { &stage.destination };
     failing.memory.set_script(Some(script(row, count)));

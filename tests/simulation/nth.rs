@@ -19,11 +19,7 @@ fn whichever_call_of_a_filer_fails_with_whichever_error_nothing_answered_is_lost
         paused += u64::from(outcome.paused);
         answers += outcome.answers;
         if let Some(wrong) = outcome.wrong {
-            let said = format!("{row:?} ({} failed): {wrong}", outcome.fired);
-            match row.is_open() {
-                Some(why) => println!("known, and open ({why}): {said}"),
-                None => bad.push(said),
-            }
+            bad.push(format!("{row:?} ({} failed): {wrong}", outcome.fired));
         }
     }
     println!("{} rows, {answers} answers, {paused} jobs paused; calls that failed: {fired:?}", rows.len());
