@@ -18,9 +18,9 @@ const MAY: &[(&str, &[&str])] = &[
     ("locks", &[]),
     ("journal", &["env"]),
     ("index", &["env", "journal"]),
-    ("filer", &["env", "wire"]),
+    ("filer", &["env", "wire", "semantics"]),
     // `redo` reads the journal from a location's cursor on.
-    ("location", &["env", "filer", "index", "journal"]),
+    ("location", &["env", "filer", "index", "journal", "semantics"]),
     ("ledger", &["env", "state", "journal"]),
     ("volume", BELOW_VOLUME),
     ("replayer", BELOW_VOLUME),

@@ -7,7 +7,7 @@ mod data;
 mod names;
 mod place;
 
-use super::{Changes, CoreFiler, ErrorKind, MakeAttrs, Object, OwnerMarker, Result};
+use super::{AclKind, Changes, CoreFiler, ErrorKind, MakeAttrs, Object, OwnerMarker, Result};
 use bytes::Bytes;
 use journal_format::event::What;
 use journal_format::ids::{Identity, Kind, Time};

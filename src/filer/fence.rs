@@ -136,6 +136,7 @@ const NOTHING: Capabilities = Capabilities {
     special_files: false,
     holes: false,
     xattrs: false,
+    acls: false,
     open_by_identity: false,
     chown: false,
 };

@@ -125,7 +125,10 @@ pub struct Capabilities {
     /// Character and block devices; fifos and sockets need no privilege.
     pub special_files: bool,
     pub holes: bool,
+    /// Extended attributes (`user.*`).
     pub xattrs: bool,
+    /// POSIX ACLs. Told apart from those above: they decide who may do what, and some file systems have the one alone.
+    pub acls: bool,
     /// [`CoreFiler::by_identity`] works for every object, not just for cached ones.
     pub open_by_identity: bool,
     pub chown: bool,
@@ -220,6 +223,7 @@ pub trait CoreFiler: Send + Sync + 'static {
     /// Extended attributes that a copy carries over (`user.*`, POSIX ACLs, what the service may read), by name.
     async fn xattrs(&self, obj: &Object) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 
+    /// An ACL is put as Linux does it: the object's mode becomes what it says.
     async fn set_xattr(&self, obj: &Object, name: &[u8], value: &[u8]) -> Result<()>;
 
     /// A POSIX ACL of the object, in the bytes that Linux has for it; `None` where there is none, and on kinds of filers

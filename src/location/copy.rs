@@ -71,24 +71,20 @@ impl Source {
         Ok(Some((what, attrs, Changes { atime: Some(stat.atime), ..Changes::default() })))
     }
 
-    pub async fn carry_xattrs(&self, node: NodeId, to: &dyn CoreFiler, object: &Object) -> Result<()> {
-        if object.kind == Kind::Symlink || !self.location.filer.capabilities().xattrs {
-            return Ok(());
+    /// Extended attributes and ACLs of the node, by name.
+    pub async fn xattrs(&self, node: NodeId, kind: Kind) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let can = self.location.filer.capabilities();
+        if kind == Kind::Symlink || !(can.xattrs || can.acls) {
+            return Ok(Vec::new());
         }
-        let Some(from) = self.object(node).await? else { return Ok(()) };
-        for (name, value) in self.location.filer.xattrs(&from).await? {
-            if !to.capabilities().xattrs {
-                return Err(Error::new(ErrorKind::NotSupported, "copy", "the destination has no extended attributes"));
-            }
-            to.set_xattr(object, &name, &value).await?;
-        }
-        Ok(())
+        let Some(from) = self.object(node).await? else { return Ok(Vec::new()) };
+        self.location.filer.xattrs(&from).await
     }
 
     /// The default ACL of a directory that is to be copied.
     pub async fn default_acl(&self, dir: NodeId) -> Result<Option<Bytes>> {
         match self.object(dir).await? {
-            Some(object) if self.location.filer.capabilities().xattrs => {
+            Some(object) if self.location.filer.capabilities().acls => {
                 self.location.filer.acl(&object, AclKind::Default).await
             }
             _ => Ok(None),
@@ -178,6 +174,23 @@ impl Source {
     pub fn mtime(&self, node: NodeId) -> Result<Option<journal_format::ids::Time>> {
         Ok(self.live.node(node).map_err(index_error)?.map(|rec| rec.mtime))
     }
+}
+
+/// Put what [`Source::xattrs`] said. With an ACL comes a mode.
+pub async fn put_xattrs(to: &dyn CoreFiler, object: &Object, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    for (name, value) in xattrs {
+        let can = to.capabilities();
+        if !(if is_acl(name) { can.acls } else { can.xattrs }) {
+            let what = if is_acl(name) { "ACLs" } else { "extended attributes" };
+            return Err(Error::new(ErrorKind::NotSupported, "copy", format!("the destination has no {what}")));
+        }
+        to.set_xattr(object, name, value).await?;
+    }
+    Ok(())
+}
+
+pub fn is_acl(xattr: &[u8]) -> bool {
+    [AclKind::Access, AclKind::Default].iter().any(|which| which.xattr().as_bytes() == xattr)
 }
 
 /// Where the source has a hole now, a former try may have left bytes: they go. Nothing is asked about what lies behind

@@ -21,16 +21,21 @@
 //! it), it is made again, in the pen, where the next crash may leave it without its new `Made`. All bytes of a new file
 //! come again from the round, so one that is recognised starts at size 0.
 
+use super::copy::{is_acl, put_xattrs};
 use super::projection::{PEN, pen_name};
 use super::reconcile::Site;
 use super::round::{Key, Origin};
 use super::{Recorder, index_error, reconcile};
 use crate::filer::aside::{PART, side_by_side};
 use crate::filer::{AclKind, Changes, Error, ErrorKind, MakeAttrs, Object, Result};
+use crate::semantics::acl::Acl;
 use bytes::Bytes;
 use journal_format::event::{Make, What};
 use journal_format::ids::{Kind, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
+
+const ACCESS: &[u8] = AclKind::Access.xattr().as_bytes();
+const DEFAULT: &[u8] = AclKind::Default.xattr().as_bytes();
 
 impl Site<'_> {
     /// Which node an object that stands under a touched name is.
@@ -96,11 +101,11 @@ impl Site<'_> {
     async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
         let changes = match self.round.makes.get(&node) {
             Some((_, Origin::Event(e))) => {
-                self.inherit(e, object).await?;
+                let finished = self.has_its_acls(e, object).await?;
                 Changes {
                     uid: Some(e.uid),
                     gid: Some(e.gid),
-                    mode: Some(e.mode),
+                    mode: Some(e.mode).filter(|_| !finished),
                     size: Some(e.size).filter(|size| *size > 0),
                     atime: e.atime,
                     mtime: None,
@@ -109,7 +114,7 @@ impl Site<'_> {
             Some((kind, Origin::Source)) => {
                 let Some(source) = self.source else { return Ok(()) };
                 let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
-                source.carry_xattrs(node, self.location.filer.as_ref(), object).await?;
+                put_xattrs(self.location.filer.as_ref(), object, &source.xattrs(node, *kind).await?).await?;
                 Changes { uid: Some(attrs.uid), gid: Some(attrs.gid), mode: Some(attrs.mode), ..later }
             }
             None => return Ok(()),
@@ -138,8 +143,10 @@ impl Site<'_> {
         if !self.round.ask_filer {
             return Ok(());
         }
-        let complete = std::mem::take(&mut self.state.lock().complete);
-        let known: Vec<NodeId> = self.round.makes.keys().filter(|node| !complete.contains(node)).copied().collect();
+        let known: Vec<NodeId> = {
+            let state = self.state.lock();
+            self.round.makes.keys().filter(|node| !state.complete.contains(node)).copied().collect()
+        };
         for part in known.chunks(PART) {
             side_by_side(part.iter().map(|node| self.complete_one(*node)).collect()).await?;
         }
@@ -241,13 +248,21 @@ impl Site<'_> {
                 }
             }
         };
-        let object = self.make_with(dir, name, &what, attrs, later).await?;
-        let finished = match (origin, self.source) {
-            (Origin::Source, Some(source)) => source.carry_xattrs(node, filer.as_ref(), &object).await,
-            (Origin::Event(e), _) => self.inherit(e, &object).await,
-            (Origin::Source, None) => Ok(()),
+        let xattrs = match (origin, self.source) {
+            (Origin::Source, Some(source)) => source.xattrs(node, *kind).await?,
+            (Origin::Event(e), _) => self.inherited(e).await?,
+            (Origin::Source, None) => Vec::new(),
         };
-        if let Err(error) = finished {
+        // Until its ACL is there the mode decides alone, and the group bits are an ACL's mask: wider than its groups'.
+        let shut = xattrs.iter().any(|(name, _)| is_acl(name));
+        let first = MakeAttrs { mode: if shut { attrs.mode & !0o077 } else { attrs.mode }, ..attrs };
+        let object = self.make_with(dir, name, &what, first, later).await?;
+        let finish = async {
+            put_xattrs(filer.as_ref(), &object, &xattrs).await?;
+            let mode = Changes { mode: Some(attrs.mode), ..Changes::default() };
+            if shut { filer.set(&object, mode).await } else { Ok(()) }
+        };
+        if let Err(error) = finish.await {
             return Err(self.unmake(dir, name, *kind, error).await);
         }
         debug_assert!(what.kind() == *kind || matches!(what, What::File));
@@ -255,46 +270,78 @@ impl Site<'_> {
         Ok(Some(object))
     }
 
-    /// A directory's default ACL. One that is not made yet will have that of the directory it is made in.
+    /// A directory's default ACL. One that was made in the round, and is not there (it is still to be made, or is gone
+    /// again) or may not have its own yet (a power cut took that), has that of the directory it was made in.
     async fn handed_on(&self, dir: NodeId) -> Result<Option<Bytes>> {
-        if !self.location.filer.capabilities().xattrs {
+        if !self.location.filer.capabilities().acls {
             return Ok(None);
         }
         if let Some(acl) = self.state.lock().handed_on.get(&dir) {
             return Ok(acl.clone());
         }
-        let acl = self.ask_handed_on(dir).await?;
+        let acl = self.ask_handed_on(dir).await.map_err(not_of_the_object)?;
         self.state.lock().handed_on.insert(dir, acl.clone());
         Ok(acl)
     }
 
     async fn ask_handed_on(&self, mut dir: NodeId) -> Result<Option<Bytes>> {
-        for _ in 0..=self.round.makes.len() {
-            if let Some(object) = self.locate(dir).await? {
-                return self.location.filer.acl(&object, AclKind::Default).await;
+        for _ in 0..=self.round.dirs_made_max() {
+            let object = self.locate(dir).await?;
+            if let Some(object) = &object {
+                let acl = self.location.filer.acl(object, AclKind::Default).await?;
+                if acl.is_some() || self.state.lock().complete.contains(&dir) {
+                    return Ok(acl);
+                }
             }
-            dir = match (self.round.makes.get(&dir), self.source) {
-                (Some((_, Origin::Event(e))), _) => e.dir,
-                (Some((_, Origin::Source)), Some(source)) => return source.default_acl(dir).await,
-                (Some((_, Origin::Source)), None) | (None, _) => return Ok(None),
+            dir = match (self.round.made_in(dir), self.round.makes.get(&dir), self.source) {
+                (Some(above), ..) => above,
+                (None, Some(_), Some(source)) => return source.default_acl(dir).await,
+                (None, ..) => {
+                    if object.is_none() {
+                        tracing::warn!(location = %self.location.id, %dir,
+                            "a directory has gone, and whether it handed on an ACL to what was made in it cannot be told");
+                    }
+                    return Ok(None);
+                }
             };
         }
         Ok(None)
     }
 
-    /// The ACLs that a client's new object has from the directory it was made in, wherever it is by now. Done twice, it
-    /// is done: what the mode says of an ACL is put on it again.
-    async fn inherit(&self, made: &Make, object: &Object) -> Result<()> {
-        let filer = &self.location.filer;
-        if object.kind == Kind::Symlink {
-            return Ok(());
+    /// The ACLs that a client's new object has from the directory it was made in, wherever it is by now, with its mode
+    /// put on them; by name.
+    async fn inherited(&self, made: &Make) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let kind = made.what.kind();
+        if kind == Kind::Symlink {
+            return Ok(Vec::new());
         }
-        let Some(acl) = self.handed_on(made.dir).await.map_err(not_of_the_object)? else { return Ok(()) };
-        filer.set_xattr(object, AclKind::Access.xattr().as_bytes(), &acl).await?;
-        if object.kind == Kind::Dir {
-            filer.set_xattr(object, AclKind::Default.xattr().as_bytes(), &acl).await?;
+        let Some(default) = self.handed_on(made.dir).await? else { return Ok(Vec::new()) };
+        let Some(acl) = Acl::parse(&default) else {
+            return Err(Error::new(ErrorKind::Io, "inherit", "what the directory hands on is no ACL"));
+        };
+        let mut acls = vec![(ACCESS.to_vec(), acl.with_mode(made.mode).to_bytes())];
+        if kind == Kind::Dir {
+            acls.push((DEFAULT.to_vec(), default.to_vec()));
         }
-        filer.set(object, Changes { mode: Some(made.mode), ..Changes::default() }).await
+        Ok(acls)
+    }
+
+    /// Put those ACLs that an object which was there lacks; one that it has may be an administrator's, and stays. Whether
+    /// it had its own, and a mode that goes with it: while an object is made there is nothing in it for others.
+    async fn has_its_acls(&self, made: &Make, object: &Object) -> Result<bool> {
+        let filer = self.location.filer.as_ref();
+        if object.kind == Kind::Symlink || !filer.capabilities().acls {
+            return Ok(false);
+        }
+        let has_access = filer.acl(object, AclKind::Access).await?.is_some();
+        let has_default = object.kind != Kind::Dir || filer.acl(object, AclKind::Default).await?.is_some();
+        let finished = has_access && filer.stat(object).await?.mode & 0o077 != 0;
+        if !(has_access && has_default) {
+            let mut acls = self.inherited(made).await?;
+            acls.retain(|(name, _)| if name == DEFAULT { !has_default } else { !has_access });
+            put_xattrs(filer, object, &acls).await?;
+        }
+        Ok(finished)
     }
 
     /// All of it or nothing, but for an error that may pass.

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod acls;
+
 const J: JunctionId = JunctionId(1);
 const L: LocationId = LocationId(1);
 const ROOT: NodeId = NodeId(100);

@@ -111,6 +111,9 @@ pub struct Round {
     pub times: BTreeSet<NodeId>,
     /// Nodes that ended in the round.
     pub gone: BTreeMap<NodeId, Kind>,
+    /// Directories that a client made and that ended in the round: where they were made. What was made in them hands
+    /// on, or has, what they had.
+    ended_dirs: BTreeMap<NodeId, NodeId>,
     /// By node: where its object may be. (One set: most nodes have one or two places, and there may be very many.)
     places: BTreeSet<(NodeId, Key)>,
     /// Redo of a primary: the operation of each entry of `data`. Who was refused?
@@ -280,11 +283,29 @@ impl Round {
     }
 
     pub fn gone(&mut self, node: NodeId, kind: Kind) {
-        self.makes.remove(&node);
+        if let Some((Kind::Dir, Origin::Event(made))) = self.makes.remove(&node) {
+            self.ended_dirs.insert(node, made.dir);
+        }
         self.data.remove(&node);
         self.ops_of.remove(&node);
         self.times.remove(&node);
         self.gone.insert(node, kind);
+    }
+
+    /// Where a client made this directory, if that was in the round.
+    #[must_use]
+    pub fn made_in(&self, dir: NodeId) -> Option<NodeId> {
+        match self.makes.get(&dir) {
+            Some((_, Origin::Event(made))) => Some(made.dir),
+            Some((_, Origin::Source)) => None,
+            None => self.ended_dirs.get(&dir).copied(),
+        }
+    }
+
+    /// Directories that the round may have made.
+    #[must_use]
+    pub fn dirs_made_max(&self) -> usize {
+        self.makes.len() + self.ended_dirs.len()
     }
 
     pub fn count_listed(&mut self, kind: Kind) {

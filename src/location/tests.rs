@@ -7,7 +7,7 @@ use super::copy::Source;
 use super::projection::{Held, Projection, Queue};
 use super::round::Round;
 use super::{Location, Recorder};
-use crate::filer::{self, CoreFiler, ErrorKind, MakeAttrs, memory};
+use crate::filer::{self, AclKind, CoreFiler, ErrorKind, MakeAttrs, memory};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::store::Store;
@@ -102,6 +102,10 @@ impl World {
             made: Vec::new(),
             _dirs: vec![dir],
         };
+        for location in [&world.source, &world.dest] {
+            let root = location.filer.root().await.unwrap();
+            location.filer.set_xattr(&root, AclKind::Default.xattr().as_bytes(), &named_user(7, 7)).await.unwrap();
+        }
         let root = world.source.filer.root().await.unwrap();
         let added = JunctionAdded {
             junction: JUNCTION,
@@ -180,8 +184,8 @@ impl World {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let mode = if what == What::Dir { 0o755 } else { 0o640 };
         let at = self.object(dir).await;
-        let object =
-            self.source.filer.make(&at, name, &what, MakeAttrs { mode, uid, gid, inherits: false }).await.unwrap();
+        let attrs = MakeAttrs { mode, uid, gid, inherits: true };
+        let object = self.source.filer.make(&at, name, &what, attrs).await.unwrap();
         self.source.objects.store.write(self.source.objects.put(node, &object.id).unwrap());
         self.nodes.insert(node, what.kind());
         let make = Make {
@@ -422,6 +426,19 @@ impl Recorder for Book {
 }
 
 /// What a tree looks like from outside.
+/// An ACL: all for the owner, `named` for user 30, nothing for the owning group and others, under a mask.
+pub(super) fn named_user(named: u16, mask: u16) -> Vec<u8> {
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in
+        [(1u16, 7, u32::MAX), (2, named, 30), (4, 0, u32::MAX), (16, mask, u32::MAX), (32, 0, u32::MAX)]
+    {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(perm.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    acl
+}
+
 pub(crate) async fn picture(location: &Location) -> BTreeMap<Vec<u8>, String> {
     let filer = &location.filer;
     let mut seen = BTreeMap::new();
@@ -444,10 +461,11 @@ pub(crate) async fn picture(location: &Location) -> BTreeMap<Vec<u8>, String> {
                     _ => String::new(),
                 };
                 let size = if object.kind == Kind::File { stat.size } else { 0 };
+                let xattrs = filer.xattrs(&object).await.unwrap();
                 let links = if object.kind == Kind::File { stat.nlink } else { 0 };
                 seen.insert(
                     path.clone(),
-                    format!("{:?} {:o} {size} {links} {:?} {content}", object.kind, stat.mode, stat.mtime),
+                    format!("{:?} {:o} {size} {links} {:?} {content} {xattrs:?}", object.kind, stat.mode, stat.mtime),
                 );
                 if object.kind == Kind::Dir {
                     todo.push((path, object));

@@ -7,6 +7,8 @@ use super::{Cred, Owned};
 
 const VERSION: u32 = 2;
 const ENTRY_BYTES: usize = 8;
+/// Of an entry that names nobody.
+const NO_ID: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tag {
@@ -82,6 +84,55 @@ impl Acl {
         false
     }
 
+    /// As Linux changes it with the mode: owner, others, and the mask (where there is none the owning group) are the
+    /// mode's.
+    #[must_use]
+    pub fn with_mode(mut self, mode: u32) -> Self {
+        let class = if self.of(Tag::Mask).is_some() { Tag::Mask } else { Tag::Group };
+        for (tag, perm) in &mut self.entries {
+            match *tag {
+                Tag::Owner => *perm = mode >> 6 & 7,
+                Tag::Other => *perm = mode & 7,
+                of if of == class => *perm = mode >> 3 & 7,
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Permission bits of an object that has it, set-id and sticky bits aside.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        let class = |tag| self.of(tag).unwrap_or(0);
+        class(Tag::Owner) << 6 | self.of(Tag::Mask).unwrap_or(class(Tag::Group)) << 3 | class(Tag::Other)
+    }
+
+    /// It says what the mode says: Linux keeps none, then.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.entries.len() == 3
+    }
+
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = VERSION.to_le_bytes().to_vec();
+        for (tag, perm) in &self.entries {
+            let (tag, id) = match *tag {
+                Tag::Owner => (0x01, NO_ID),
+                Tag::User(uid) => (0x02, uid),
+                Tag::Group => (0x04, NO_ID),
+                Tag::NamedGroup(gid) => (0x08, gid),
+                Tag::Mask => (0x10, NO_ID),
+                Tag::Other => (0x20, NO_ID),
+            };
+            bytes.extend(u16::to_le_bytes(tag));
+            let [perm, ..] = perm.to_le_bytes();
+            bytes.extend([perm, 0]);
+            bytes.extend(u32::to_le_bytes(id));
+        }
+        bytes
+    }
+
     /// Permission bits of what is made, having asked for `mode`, in a directory that hands this (default) ACL on.
     #[must_use]
     pub fn handed_on(&self, mode: u32) -> u32 {
@@ -144,6 +195,18 @@ mod tests {
         assert_eq!(with_mask.handed_on(0o640), 0o640);
         let plain = acl(&[(1, 7, NONE), (4, 5, NONE), (0x20, 0, NONE)]);
         assert_eq!(plain.handed_on(0o666), 0o640);
+    }
+
+    #[test]
+    fn a_mode_changes_the_mask_and_what_it_gives_is_read_from_it() {
+        let with_mask = acl(&[(1, 7, NONE), (2, 7, 30), (4, 5, NONE), (8, 6, 40), (0x10, 7, NONE), (0x20, 1, NONE)]);
+        let narrowed = with_mask.clone().with_mode(0o4620);
+        let due = [(1, 6, NONE), (2, 7, 30), (4, 5, NONE), (8, 6, 40), (0x10, 2, NONE), (0x20, 0, NONE)];
+        assert_eq!(narrowed.to_bytes(), bytes(&due));
+        assert_eq!((with_mask.mode(), narrowed.mode(), narrowed.is_plain()), (0o771, 0o620, false));
+        let plain = acl(&[(1, 7, NONE), (4, 5, NONE), (0x20, 0, NONE)]).with_mode(0o640);
+        assert_eq!(plain.to_bytes(), bytes(&[(1, 6, NONE), (4, 4, NONE), (0x20, 0, NONE)]));
+        assert_eq!((plain.mode(), plain.is_plain()), (0o640, true));
     }
 
     #[test]

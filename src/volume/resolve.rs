@@ -192,7 +192,7 @@ impl Volume {
     }
 
     pub(super) async fn acl(&self, location: &Location, seen: &Seen, which: AclKind) -> Result<Option<Acl>, Status> {
-        if !location.filer.capabilities().xattrs {
+        if !location.filer.capabilities().acls {
             return Ok(None);
         }
         let Some(bytes) = self.ask(location, location.filer.acl(&seen.obj, which)).await? else { return Ok(None) };

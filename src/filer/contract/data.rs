@@ -16,6 +16,7 @@ pub(super) async fn run(make: &impl Fn() -> Ground) {
         data_calls_on_a_directory_are_refused,
         a_removed_file_is_usable_while_it_is_held,
         extended_attributes_are_kept_by_name,
+        an_acl_goes_with_the_mode_and_is_handed_on_where_that_is_asked_for,
     );
 }
 
@@ -229,4 +230,44 @@ async fn extended_attributes_are_kept_by_name(ground: &Ground) {
     assert_eq!(kind(f.set_xattr(&a, b"trusted.x", b"1").await), ErrorKind::NotSupported);
     let link = symlink(ground, &root, b"l", b"a").await;
     assert!(f.xattrs(&link).await.unwrap().is_empty(), "a symlink's are not its target's");
+}
+
+/// Owner, user 30 with all, group r-x, mask, others nothing.
+fn acl(owner: u16, mask: u16) -> Vec<u8> {
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in
+        [(1u16, owner, u32::MAX), (2, 7, 30), (4, 5, u32::MAX), (16, mask, u32::MAX), (32, 0, u32::MAX)]
+    {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(perm.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    acl
+}
+
+async fn an_acl_goes_with_the_mode_and_is_handed_on_where_that_is_asked_for(ground: &Ground) {
+    let (f, root) = (&ground.filer, root(ground).await);
+    let a = dir(ground, &root, b"a").await;
+    let (access, default) = (AclKind::Access.xattr().as_bytes(), AclKind::Default.xattr().as_bytes());
+    if !f.capabilities().acls {
+        assert_eq!(kind(f.set_xattr(&a, access, &acl(7, 7)).await), ErrorKind::NotSupported);
+        return;
+    }
+    f.set_xattr(&a, access, &acl(7, 3)).await.unwrap();
+    assert_eq!((f.stat(&a).await.unwrap().mode, f.acl(&a, AclKind::Default).await.unwrap()), (0o730, None));
+    f.set(&a, Changes { mode: Some(0o2750), ..Changes::default() }).await.unwrap();
+    assert_eq!(f.acl(&a, AclKind::Access).await.unwrap().unwrap(), acl(7, 5), "the mask is the mode's");
+    f.set_xattr(&a, default, &acl(7, 7)).await.unwrap();
+    for (what, handed_on) in [(What::File, None), (What::Dir, Some(Bytes::from(acl(7, 7))))] {
+        let attrs = MakeAttrs { inherits: true, ..attrs(0o640) };
+        let made = f.make(&a, b"made", &what, attrs).await.unwrap();
+        assert_eq!(f.stat(&made).await.unwrap().mode, 0o640);
+        assert_eq!(f.acl(&made, AclKind::Access).await.unwrap().unwrap(), acl(6, 4));
+        assert_eq!(f.acl(&made, AclKind::Default).await.unwrap(), handed_on);
+        let alone = f.make(&a, b"alone", &what, MakeAttrs { inherits: false, ..attrs }).await.unwrap();
+        assert!(f.xattrs(&alone).await.unwrap().is_empty());
+        for name in [&b"made"[..], b"alone"] {
+            if what == What::Dir { f.rmdir(&a, name).await } else { f.remove(&a, name).await }.unwrap();
+        }
+    }
 }

@@ -71,6 +71,7 @@ pub(super) enum Change {
         ino: Ino,
         name: Vec<u8>,
         value: Vec<u8>,
+        now: Time,
     },
 }
 
@@ -154,7 +155,7 @@ fn apply(to: &mut Image, change: Change) {
         Change::Page { ino, page, bytes } => to.file(ino).map(|file| file.content.put_page(page, bytes)),
         Change::Size { ino, size } => to.file(ino).map(|file| file.content.resize(size)),
         Change::Set { ino, changes, now } => to.set(ino, &changes, now),
-        Change::Xattr { ino, name, value } => to.get_mut(ino).map(|inode| drop(inode.xattrs.insert(name, value))),
+        Change::Xattr { ino, name, value, now } => to.set_xattr(ino, &name, &value, now),
     };
 }
 

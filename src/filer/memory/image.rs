@@ -2,11 +2,15 @@
 
 use super::content::Content;
 use crate::filer::hidden::{check_name, is_hidden};
-use crate::filer::{Changes, Error, ErrorKind, MakeAttrs, Page, Result, Stat};
+use crate::filer::{AclKind, Changes, Error, ErrorKind, MakeAttrs, Page, Result, Stat};
+use crate::semantics::acl::Acl;
 use journal_format::event::What;
 use journal_format::ids::{Kind, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+const ACCESS_ACL: &[u8] = AclKind::Access.xattr().as_bytes();
+const DEFAULT_ACL: &[u8] = AclKind::Default.xattr().as_bytes();
 
 /// Number of an object; never used again.
 pub(super) type Ino = u64;
@@ -71,6 +75,20 @@ impl Inode {
             next_cookie: 1,
             parent,
         }
+    }
+
+    /// With what `dir` hands on, if it is to have that.
+    pub fn inheriting(mut self, dir: &Self, attrs: MakeAttrs) -> Self {
+        let handed_on = dir.xattrs.get(DEFAULT_ACL).filter(|_| attrs.inherits && self.stat.kind != Kind::Symlink);
+        if let Some(default) = handed_on {
+            if self.stat.kind == Kind::Dir {
+                self.xattrs.insert(DEFAULT_ACL.to_vec(), default.clone());
+            }
+            if let Some(acl) = Acl::parse(default).filter(|acl| !acl.is_plain()) {
+                self.xattrs.insert(ACCESS_ACL.to_vec(), acl.with_mode(attrs.mode).to_bytes());
+            }
+        }
+        self
     }
 
     /// A directory's names, and what they lead to.
@@ -301,6 +319,25 @@ impl Image {
         Ok(ino)
     }
 
+    /// An ACL sets the mode; one that says no more than a mode is none.
+    pub fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], now: Time) -> Result<()> {
+        let inode = self.get_mut(ino)?;
+        if name == DEFAULT_ACL && (inode.stat.kind != Kind::Dir || Acl::parse(value).is_none()) {
+            return refuse(ErrorKind::Invalid, "set an ACL");
+        }
+        inode.stat.ctime = now;
+        if name == ACCESS_ACL {
+            let Some(acl) = Acl::parse(value) else { return refuse(ErrorKind::Invalid, "set an ACL") };
+            inode.stat.mode = inode.stat.mode & 0o7000 | acl.mode();
+            if acl.is_plain() {
+                inode.xattrs.remove(name);
+                return Ok(());
+            }
+        }
+        inode.xattrs.insert(name.to_vec(), value.to_vec());
+        Ok(())
+    }
+
     pub fn set(&mut self, ino: Ino, changes: &Changes, now: Time) -> Result<()> {
         if let Some(size) = changes.size {
             if i64::try_from(size).is_err() {
@@ -310,11 +347,14 @@ impl Image {
             file.content.resize(size);
             file.stat.mtime = now;
         }
-        let stat = &mut self.get_mut(ino)?.stat;
+        let Inode { stat, xattrs, .. } = self.get_mut(ino)?;
         stat.uid = changes.uid.unwrap_or(stat.uid);
         stat.gid = changes.gid.unwrap_or(stat.gid);
         if let Some(mode) = changes.mode.filter(|_| stat.kind != Kind::Symlink) {
             stat.mode = mode & 0o7777;
+            if let Some(acl) = xattrs.get_mut(ACCESS_ACL) {
+                *acl = Acl::parse(acl).map_or_else(|| acl.clone(), |acl| acl.with_mode(mode).to_bytes());
+            }
         }
         stat.atime = changes.atime.unwrap_or(stat.atime);
         stat.mtime = changes.mtime.unwrap_or(stat.mtime);

@@ -21,7 +21,8 @@ mod tree;
 
 use super::hidden::{OWNER_XATTR, PEN, is_hidden};
 use super::{
-    Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result, Stat,
+    AclKind, Capabilities, Changes, CoreFiler, Error, ErrorKind, FsStat, MakeAttrs, Object, OwnerMarker, Page, Result,
+    Stat,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -58,6 +59,7 @@ impl Default for Options {
             special_files: true,
             holes: true,
             xattrs: true,
+            acls: true,
             open_by_identity: true,
             chown: true,
         };
@@ -445,7 +447,8 @@ impl CoreFiler for Memory {
                 return refuse(ErrorKind::NotPermitted, "make");
             }
             let (ino, now) = (world.number(), world.tick());
-            world.make(dir, name, ino, Inode::new(what, attrs, now, dir))?;
+            let inode = Inode::new(what, attrs, now, dir).inheriting(world.live.get(dir)?, attrs);
+            world.make(dir, name, ino, inode)?;
             Ok(ino)
         });
         made.await
@@ -534,16 +537,25 @@ impl CoreFiler for Memory {
     async fn set_xattr(&self, obj: &Object, name: &[u8], value: &[u8]) -> Result<()> {
         let ino = ino(obj)?;
         let set = self.call("set_xattr", |world| {
-            let carried = name.starts_with(b"user.") && name != OWNER_XATTR;
-            let inode = world.live.get_mut(ino)?;
-            if !self.capabilities().xattrs || !carried || inode.stat.kind == Kind::Symlink {
+            let can = self.capabilities();
+            let is_acl = [AclKind::Access, AclKind::Default].iter().any(|which| which.xattr().as_bytes() == name);
+            let carried =
+                if is_acl { can.acls } else { can.xattrs && name.starts_with(b"user.") && name != OWNER_XATTR };
+            if !carried || world.live.get(ino)?.stat.kind == Kind::Symlink {
                 return refuse(ErrorKind::NotSupported, "set_xattr");
             }
-            inode.xattrs.insert(name.to_vec(), value.to_vec());
-            world.log.push(Change::Xattr { ino, name: name.to_vec(), value: value.to_vec() });
+            let now = world.tick();
+            world.live.set_xattr(ino, name, value, now)?;
+            world.log.push(Change::Xattr { ino, name: name.to_vec(), value: value.to_vec(), now });
             Ok(())
         });
         set.await
+    }
+
+    async fn acl(&self, obj: &Object, which: AclKind) -> Result<Option<Bytes>> {
+        let ino = ino(obj)?;
+        let name = which.xattr().as_bytes();
+        self.call("acl", |world| Ok(world.live.get(ino)?.xattrs.get(name).cloned().map(Bytes::from))).await
     }
 
     async fn owner(&self) -> Result<Option<OwnerMarker>> {

@@ -25,6 +25,7 @@ async fn it_passes_the_contract_without_any_capability() {
         special_files: false,
         holes: false,
         xattrs: false,
+        acls: false,
         open_by_identity: false,
         chown: false,
     };

@@ -83,6 +83,7 @@ pub async fn open(
             special_files: root,
             holes: true,
             xattrs: probe::takes_xattrs(&tree),
+            acls: probe::has_acls(&tree),
             open_by_identity: tree.by_handle,
             chown: root,
         };

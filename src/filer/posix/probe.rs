@@ -4,7 +4,7 @@ use super::attrs::chown;
 use super::errno::fail;
 use super::identity::{self, Form};
 use super::tree::{Tree, beneath, create, proc_path};
-use crate::filer::{Error, ErrorKind, Probe, Result};
+use crate::filer::{AclKind, Error, ErrorKind, Probe, Result};
 use fanotify_fid::handle::open_by_handle_at;
 use journal_format::event::FilerFound;
 use rustix::fd::{AsFd, OwnedFd};
@@ -27,6 +27,15 @@ pub(super) fn is_root() -> bool {
 
 pub(super) fn takes_xattrs(tree: &Tree) -> bool {
     answers_xattrs(&tree.root().dir)
+}
+
+/// Only "there is no such thing here" means that no object has one: they decide who may do what, and whatever else
+/// went wrong shows at the first object that is asked.
+pub(super) fn has_acls(tree: &Tree) -> bool {
+    let mut none = [0; 1];
+    let path = proc_path(&tree.root().dir);
+    let asked = rustix::fs::getxattr(path.as_str(), AclKind::Access.xattr(), &mut none[..]);
+    !matches!(asked, Err(Errno::OPNOTSUPP))
 }
 
 /// Reading an attribute that is not there tells file systems that have them from those that have none.

@@ -153,7 +153,7 @@ async fn a_secondary_whose_backlog_became_a_dirty_set_ends_equal() {
 #[tokio::test]
 async fn a_dirty_set_survives_a_filer_that_fails_and_a_process_that_dies_at_any_call() {
     let mut seen = Seen::default();
-    for seed in 1..10 {
+    for seed in 1..12 {
         run_outages(seed, true, found, &mut seen).await;
         run_outages(seed, true, walked, &mut seen).await;
     }

@@ -54,6 +54,28 @@ async fn a_write_of_nothing_has_no_record_and_one_past_the_largest_size_is_refus
     assert_eq!(w.volume.getattr(file).await.unwrap().size, 0);
 }
 
+/// As on a file system that has ACLs and no `user.*`.
+#[tokio::test]
+async fn an_acl_decides_also_where_there_are_no_other_extended_attributes() {
+    let mut options = MemoryOptions::default();
+    options.capabilities.xattrs = false;
+    let w = world_of(Memory::new(options)).await;
+    let file = w.create(&root(), "f").await;
+    let allowed = async || w.write(&user(), file, 0, "x").await;
+    // u::rw- u:1000:rw- g::--- m::rw- o::r--
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in
+        [(1u16, 6u16, u32::MAX), (2, 6, USER), (4, 0, u32::MAX), (16, 6, u32::MAX), (32, 4, u32::MAX)]
+    {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(perm.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    assert_eq!(allowed().await, Err(Status::Access));
+    w.filer.set_xattr(&w.object(file).await, b"system.posix_acl_access", &acl).await.unwrap();
+    assert_eq!(allowed().await, Ok(1));
+}
+
 #[tokio::test]
 async fn a_stranger_neither_reads_nor_writes_and_leaves_no_record() {
     let w = world().await;
