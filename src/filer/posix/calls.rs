@@ -18,7 +18,7 @@
 
 use crate::env::Stopping;
 use crate::filer::{Error, ErrorKind, Result, aside};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ struct Queue {
     waiting: VecDeque<Call>,
     /// Threads that take calls, or are about to.
     lanes: usize,
+    /// Those of them that have not come to take their first call yet: on a busy machine that takes a while.
+    opening: usize,
     /// Those of them whose call is slow.
     slow: usize,
 }
@@ -132,9 +134,7 @@ impl Calls {
         let mut queue = self.queue.lock();
         queue.waiting.push_back(call);
         let wanted = queue.lanes - queue.slow < self.quick;
-        queue.lanes += usize::from(wanted);
-        drop(queue);
-        self.open_lanes(usize::from(wanted));
+        self.open_lanes(queue, usize::from(wanted));
     }
 
     /// A call has taken long, or its caller has gone: whether all is done that can be for it.
@@ -149,18 +149,21 @@ impl Calls {
             }
             _ => {}
         }
-        // Lanes that were opened and have not come to take a call yet count as lanes for those that wait.
-        let busy = queue.lanes - queue.slow;
-        let more = if matches!(seen, QUEUED | RUNNING) { queue.waiting.len().saturating_sub(busy) } else { 0 };
-        let more = if seen == QUEUED { more.max(usize::from(!queue.waiting.is_empty())) } else { more };
-        let more = more.min(CALLS_MAX.saturating_sub(queue.lanes));
-        queue.lanes += more;
-        drop(queue);
-        self.open_lanes(more);
+        let lanes = match seen {
+            // Those at work do not get on: the calls that wait have the lanes that are about to come, and no others.
+            QUEUED => queue.opening,
+            RUNNING => queue.lanes - queue.slow,
+            _ => queue.waiting.len(),
+        };
+        let more = queue.waiting.len().saturating_sub(lanes).min(CALLS_MAX.saturating_sub(queue.lanes));
+        self.open_lanes(queue, more);
         seen != QUEUED
     }
 
-    fn open_lanes(&self, count: usize) {
+    fn open_lanes(&self, mut queue: MutexGuard<'_, Queue>, count: usize) {
+        queue.lanes += count;
+        queue.opening += count;
+        drop(queue);
         for _ in 0..count {
             let queue = self.queue.clone();
             crate::env::aside_detached(move || take_calls(&queue));
@@ -171,9 +174,11 @@ impl Calls {
 /// A lane: one call after the other while there are any.
 fn take_calls(queue: &Mutex<Queue>) {
     let mut ended: Option<Arc<Progress>> = None;
+    let mut opening = true;
     loop {
         let call = {
             let mut queue = queue.lock();
+            queue.opening -= usize::from(std::mem::take(&mut opening));
             if let Some(progress) = ended.take() {
                 queue.slow -= usize::from(progress.get() == IS_SLOW);
                 progress.set(DONE);
@@ -231,7 +236,7 @@ mod tests {
     async fn at_rest(calls: &Calls) {
         let counts = || {
             let queue = calls.queue.lock();
-            (queue.lanes, queue.slow, queue.waiting.len())
+            (queue.lanes + queue.opening, queue.slow, queue.waiting.len())
         };
         let rest = async {
             while counts() != (0, 0, 0) {
@@ -280,6 +285,38 @@ mod tests {
         assert_eq!(quick(&calls).await.unwrap(), 1);
         drop(hung);
         at_rest(&calls).await;
+    }
+
+    /// As on a machine that is busy elsewhere: every call looks once a millisecond, and no lane comes.
+    #[test]
+    fn calls_that_wait_for_lanes_which_do_not_come_open_no_more_than_one_each() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        let busy = runtime.spawn_blocking(move || wait.recv());
+        let calls = Calls::new();
+        runtime.block_on(async {
+            let tasks: Vec<_> = (0..5_u32)
+                .map(|n| {
+                    let calls = calls.clone();
+                    tokio::spawn(async move { calls.run(move || Ok(n)).await })
+                })
+                .collect();
+            while calls.queue.lock().waiting.len() < 5 {
+                tokio::task::yield_now().await;
+            }
+            let waiting: Vec<_> = calls.queue.lock().waiting.iter().map(|call| call.progress.clone()).collect();
+            for progress in waiting.iter().cycle().take(500) {
+                assert!(!calls.look(progress, false), "it is still queued");
+            }
+            assert_eq!(calls.queue.lock().lanes, 5);
+            drop(go);
+            for (n, task) in (0..).zip(tasks) {
+                assert_eq!(timeout(HANG, task).await.expect("it ends").unwrap().unwrap(), n);
+            }
+            at_rest(&calls).await;
+            let _ = busy.await;
+        });
     }
 
     #[tokio::test]
