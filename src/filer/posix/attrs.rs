@@ -149,6 +149,14 @@ pub(super) fn set_xattr(tree: &Tree, node: &Node, name: &[u8], value: &[u8]) -> 
 /// A change time must be so old before "nothing has changed since" may be told from it: the kernel's clock for it goes
 /// in steps.
 const SETTLED: i64 = 100_000_000;
+/// The same of one without nanoseconds: some file systems keep seconds, or every other.
+const SETTLED_COARSE: i64 = 2 * BILLION + SETTLED;
+
+/// Whether something may still change at `asked` (and afterwards) without another change time than `at`.
+fn is_young(at: Time, asked: i64) -> bool {
+    let settled = if at.0.rem_euclid(BILLION) == 0 { SETTLED_COARSE } else { SETTLED };
+    asked.saturating_sub(at.0) < settled
+}
 
 /// An ACL of an object, or that it has none. One that is known is good for as long as the object's change time says
 /// that nothing changed: the kernel is asked about most objects once.
@@ -156,7 +164,7 @@ pub(super) fn acl(tree: &Tree, node: &Node, which: AclKind) -> Result<Option<Byt
     if !may_have_acl(node, which) {
         return Ok(None);
     }
-    read_acl(node, which, &tree.stat(node)?)
+    read_acl(tree, node, which, &tree.stat(node)?)
 }
 
 /// The same without waiting: where it was read before, for then the kernel remembers it, too.
@@ -166,7 +174,7 @@ pub(super) fn acl_at_once(tree: &Tree, node: &Node, which: AclKind) -> Option<Re
     }
     let seen = tree.stat_at_once(node)?;
     let was_read = slot(node, which).lock().is_some();
-    was_read.then(|| read_acl(node, which, &seen))
+    was_read.then(|| read_acl(tree, node, which, &seen))
 }
 
 fn may_have_acl(node: &Node, which: AclKind) -> bool {
@@ -184,20 +192,34 @@ fn slot(node: &Node, which: AclKind) -> &Mutex<Option<KnownAcl>> {
     }
 }
 
-fn read_acl(node: &Node, which: AclKind, seen: &Statx) -> Result<Option<Bytes>> {
-    let at = time(&seen.stx_ctime);
-    let slot = slot(node, which);
+fn read_acl(tree: &Tree, node: &Node, which: AclKind, seen: &Statx) -> Result<Option<Bytes>> {
+    let path = proc_path(&node.path);
+    let ask = || match sized(|buf| rustix::fs::getxattr(path.as_str(), which.xattr(), buf)) {
+        Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(e) => Err(fail("read an ACL")(e)),
+    };
+    // Elsewhere change times are another machine's, by its own clock.
+    if !tree.at_once {
+        return ask();
+    }
+    remembered(slot(node, which), time(&seen.stx_ctime), crate::env::wall_nanos, ask)
+}
+
+/// What is known as of the change time `at`, or what `ask` says.
+fn remembered(
+    slot: &Mutex<Option<KnownAcl>>,
+    at: Time,
+    now: impl Fn() -> i64,
+    ask: impl FnOnce() -> Result<Option<Bytes>>,
+) -> Result<Option<Bytes>> {
     let known = slot.lock().clone();
     if let Some(known) = known.filter(|known| known.at == at && !known.young) {
         return Ok(known.acl);
     }
-    let path = proc_path(&node.path);
-    let acl = match sized(|buf| rustix::fs::getxattr(path.as_str(), which.xattr(), buf)) {
-        Ok(bytes) => Some(Bytes::from(bytes)),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
-        Err(e) => return Err(fail("read an ACL")(e)),
-    };
-    let young = crate::env::wall_nanos().saturating_sub(at.0) < SETTLED;
+    // The time before it is asked: it may change at any moment from then on.
+    let young = is_young(at, now());
+    let acl = ask()?;
     *slot.lock() = Some(KnownAcl { at, young, acl: acl.clone() });
     Ok(acl)
 }
@@ -233,4 +255,48 @@ pub(super) fn sized(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> ru
         }
     }
     Err(Errno::TOOBIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    const NOW: i64 = 1_700_000_000 * BILLION;
+
+    fn known(slot: &Mutex<Option<KnownAcl>>, at: i64, now: i64, acl: &'static [u8]) -> Bytes {
+        remembered(slot, Time(at), || now, || Ok(Some(Bytes::from_static(acl)))).unwrap().unwrap()
+    }
+
+    #[test]
+    fn an_acl_is_read_again_until_its_change_time_is_old_and_whenever_that_moves() {
+        let slot = Mutex::default();
+        let at = NOW - SETTLED + 1;
+        assert_eq!(known(&slot, at, NOW, b"first"), "first");
+        assert_eq!(known(&slot, at, NOW + 1, b"second"), "second", "it may have changed within the clock's step");
+        assert_eq!(known(&slot, at, NOW + 2, b"third"), "second", "now it is known");
+        assert_eq!(known(&slot, at + 1, NOW + 2, b"third"), "third");
+    }
+
+    #[test]
+    fn where_change_times_are_whole_seconds_it_is_read_again_for_longer() {
+        let slot = Mutex::default();
+        for after in [SETTLED, BILLION + SETTLED, 2 * BILLION] {
+            known(&slot, NOW, NOW + after, b"old");
+            assert_eq!(known(&slot, NOW, NOW + after, b"new"), "new", "{after} ns later");
+        }
+        known(&slot, NOW, NOW + SETTLED_COARSE, b"old");
+        assert_eq!(known(&slot, NOW, NOW + SETTLED_COARSE, b"new"), "old");
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_taken_for_old() {
+        let (slot, clock) = (Mutex::default(), Cell::new(NOW + 1));
+        let slow = || {
+            clock.set(NOW + 10 * BILLION);
+            Ok(Some(Bytes::from_static(b"old")))
+        };
+        remembered(&slot, Time(NOW + 1), || clock.get(), slow).unwrap();
+        assert_eq!(known(&slot, NOW + 1, clock.get(), b"new"), "new");
+    }
 }
