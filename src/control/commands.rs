@@ -1,6 +1,6 @@
 //! The flow of each command: look, check, claim, command; and back when it is refused.
 
-use super::{Port, Problem, Result};
+use super::{Port, Problem, Result, twice};
 use crate::filer::hidden::PEN;
 use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe};
 use crate::state::{Command, Filer, JobAction, Role, State, decide, junctions, text};
@@ -281,7 +281,7 @@ impl Commands {
         let here = name(at);
         let owner = wait(opened.location.owner()).await.map_err(|e| unusable(at, &e))?;
         if let Some(owner) = owner {
-            self.check_owner(state, &here, &owner, &opened.root)?;
+            self.check_owner(state, &here, &owner, opened).await?;
         }
         for (id, location) in state.locations.iter().filter(|(_, l)| l.role != Role::Left) {
             let Some(other) = state.filers.get(&location.filer) else { continue };
@@ -321,14 +321,14 @@ impl Commands {
         Ok(())
     }
 
-    fn check_owner(&self, state: &State, here: &str, owner: &OwnerMarker, root: &Identity) -> Result<()> {
+    async fn check_owner(&self, state: &State, here: &str, owner: &OwnerMarker, opened: &Opened) -> Result<()> {
         if owner.journal_id != self.port.journal_id() {
             let reason = format!("{here} belongs to another tain, with journal {}", text::hex(&owner.journal_id));
             return Err(Problem::refused(reason, "remove its junction or job there, or choose another directory"));
         }
         let id = LocationId(owner.location);
         match state.locations.get(&id) {
-            Some(location) if location.role != Role::Left && location.root == *root => {
+            Some(location) if location.role != Role::Left && self.is_there(state, id, here, opened).await? => {
                 let reason = format!("{here} is {}, {}", state.location_name(id), user(location.role));
                 Err(Problem::refused(reason, "choose a directory beside it"))
             }
@@ -336,6 +336,32 @@ impl Commands {
             // was given its number since): ours to use.
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether the directory is that of the location whose marker it has.
+    async fn is_there(&self, state: &State, id: LocationId, here: &str, opened: &Opened) -> Result<bool> {
+        let Some(location) = state.locations.get(&id) else { return Ok(false) };
+        if location.root == opened.root {
+            return Ok(true);
+        }
+        let Some(filer) = state.filers.get(&location.filer) else { return Ok(false) };
+        let asked = async {
+            let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
+            let used = wait(open).await?;
+            let root = wait(used.root()).await?;
+            let mtime = wait(used.stat(&root)).await?.mtime;
+            let one = wait(twice::is_one(used.as_ref(), opened.location.as_ref())).await;
+            // The root's time is the tree's.
+            wait(used.set(&root, Changes { mtime: Some(mtime), ..Changes::default() })).await?;
+            one
+        };
+        asked.await.map_err(|e| {
+            let there = state.location_name(id);
+            let reason = format!(
+                "{here} has the owner marker of {there}, and whether it is the same directory cannot be told: {e}"
+            );
+            Problem::refused(reason, "make both filers reachable, then try again")
+        })
     }
 
     async fn check_empty(&self, to: &Place, opened: &Opened) -> Result<()> {

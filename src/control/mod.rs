@@ -20,6 +20,7 @@ mod commands;
 mod http;
 mod listen;
 mod port;
+mod twice;
 mod views;
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub(crate) struct Double {
     quiesced: Mutex<Vec<LocationId>>,
     /// Why no junction comes to rest.
     restless: Mutex<Option<String>>,
+    /// Directories look different by each way that leads to them, as by two mounts of a remote one.
+    blind: Mutex<bool>,
     /// The next command is refused by the ledger, whatever it is.
     refuse_next: Mutex<bool>,
 }
@@ -68,13 +70,13 @@ impl Port for Double {
         subdir: &[Vec<u8>],
         dir: Option<&Identity>,
     ) -> filer::Result<Arc<dyn CoreFiler>> {
-        registry::open(url, root, subdir, dir).await
+        registry::open(url, root, subdir, dir.filter(|_| !*self.blind.lock())).await
     }
     async fn create_subdir(&self, url: &str, root: &[u8], subdir: &[Vec<u8>]) -> filer::Result<()> {
         registry::create_subdir(url, root, subdir).await
     }
     async fn overlaps(&self, a: &str, sub_a: &[Vec<u8>], b: &str, sub_b: &[Vec<u8>]) -> filer::Result<bool> {
-        registry::overlaps(a, sub_a, b, sub_b).await
+        Ok(!*self.blind.lock() && registry::overlaps(a, sub_a, b, sub_b).await?)
     }
     fn allocate_node(&self) -> NodeId {
         NodeId(77)
@@ -333,6 +335,31 @@ async fn a_marker_whose_number_another_place_was_given_since_is_replaced() {
     s.created("/junctions", json!({"path": "/b", "location": "old:/b"})).await;
     assert_eq!(s.owner("old", "/b").await, Some(2));
     assert_eq!(s.owner("old", "/a").await, Some(1));
+}
+
+#[tokio::test]
+async fn one_directory_with_two_identities_is_found_out_by_its_marker() {
+    let s = Served::new().await;
+    s.furnish().await;
+    s.created("/filers", json!({"name": "again", "url": s.filer_url("old/a")})).await;
+    *s.port.blind.lock() = true;
+    let other = Identity(b"by the other mount".to_vec());
+    Arc::make_mut(&mut s.port.state.lock()).locations.get_mut(&LocationId(1)).unwrap().root = other;
+    let mtime = || std::fs::metadata(s.path("old/a")).unwrap().modified().unwrap();
+    let before = mtime();
+    let add = json!({"path": "/b", "location": "again:/"});
+    s.says("/junctions", add.clone(), 409, "again:/ is old:/a, the location of junction").await;
+    assert_eq!((s.owner("old", "/a").await, mtime()), (Some(1), before));
+    let pen = s.path("old/a").join(std::str::from_utf8(filer::hidden::PEN).unwrap());
+    assert_eq!(std::fs::read_dir(&pen).unwrap().count(), 0, "nothing of the trial is left");
+    // Its copy has the marker, too, and is another directory; but that is not believed unseen.
+    s.location("old", "/b").await.claim(&s.location("old", "/a").await.owner().await.unwrap().unwrap()).await.unwrap();
+    let add = json!({"path": "/b", "location": "old:/b"});
+    std::fs::rename(s.path("old/a"), s.path("aside")).unwrap();
+    s.says("/junctions", add.clone(), 409, "whether it is the same directory cannot be told").await;
+    std::fs::rename(s.path("aside"), s.path("old/a")).unwrap();
+    s.created("/junctions", add).await;
+    assert_eq!((s.owner("old", "/a").await, s.owner("old", "/b").await), (Some(1), Some(2)));
 }
 
 #[tokio::test]
