@@ -5,10 +5,11 @@ use journal_format::ids::Kind;
 
 /// Permission bits and group of what `cred` makes in `dir`, having asked for `mode`.
 ///
-/// A set-gid directory hands its group on, and the bit itself to directories.
+/// A set-gid directory hands its group on, and the bit itself to directories. Set-id bits that are asked for with a new
+/// directory are dropped, as Linux does: it has its own from above or none.
 #[must_use]
 pub fn made(cred: &Cred<'_>, dir: &Owned<'_>, kind: Kind, mode: u32) -> (u32, u32) {
-    let mode = mode & 0o7777;
+    let mode = if kind == Kind::Dir { mode & 0o1777 } else { mode & 0o7777 };
     if dir.mode & S_ISGID == 0 {
         return (without_foreign_setgid(cred, kind, mode, cred.gid), cred.gid);
     }
@@ -71,6 +72,14 @@ mod tests {
     fn a_set_gid_directory_hands_on_its_group_and_to_directories_the_bit() {
         assert_eq!(made(&USER, &dir(0o2777), Kind::File, 0o644), (0o644, 30));
         assert_eq!(made(&USER, &dir(0o2777), Kind::Dir, 0o755), (0o2755, 30));
+    }
+
+    #[test]
+    fn set_id_bits_of_a_new_directory_come_from_above_alone() {
+        for cred in [USER, ROOT] {
+            assert_eq!(made(&cred, &dir(0o777), Kind::Dir, 0o7755).0, 0o1755);
+            assert_eq!(made(&cred, &dir(0o2777), Kind::Dir, 0o7755).0, 0o3755);
+        }
     }
 
     #[test]

@@ -311,7 +311,7 @@ fn step(rng: &mut Rng, dirs: &[String]) -> Step {
     let op = match pick(20) {
         0 | 1 => Op::Create(mode),
         // mkdir(2) takes the other bits off before a file system, or an NFS client, sees them.
-        2 | 3 => Op::MkDir(mode & 0o1777),
+        2 | 3 => Op::MkDir(mode),
         4 => Op::Symlink([1, 100, 4095][pick(3)]),
         5 => Op::Fifo(mode),
         6 => Op::Remove,
