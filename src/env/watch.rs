@@ -126,6 +126,12 @@ impl<T> Receiver<T> {
         RwLockReadGuard::map(versioned, |v| &v.value)
     }
 
+    /// Whether there is a value that was not seen; it is not seen by this.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.shared.value.read().version != self.seen
+    }
+
     /// Until there is a value that was not seen; it counts as seen then.
     pub async fn changed(&mut self) -> Result<(), Gone> {
         loop {
@@ -195,8 +201,11 @@ mod tests {
     async fn a_change_is_seen_once_and_the_end_is_told() {
         let (sender, mut receiver) = channel(1);
         assert!(!sender.send_if_modified(|_| false));
+        assert!(!receiver.has_changed());
         sender.send_modify(|value| *value += 1);
+        assert!(receiver.has_changed() && receiver.clone().has_changed());
         receiver.changed().await.unwrap();
+        assert!(!receiver.has_changed());
         assert_eq!(*receiver.borrow_and_update(), 2);
         let other = sender.clone();
         let waiting = tokio::spawn(async move { receiver.changed().await });

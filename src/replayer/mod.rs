@@ -136,6 +136,8 @@ pub struct Replayer {
     pub start: Lsn,
     status: watch::Sender<Status>,
     want: watch::Receiver<Lsn>,
+    /// What is marked as seen here was answered: State was looked at behind it, or nothing was under way. Until then each
+    /// piece of work is given up for it, also one that begins later.
     pressed: watch::Receiver<u64>,
     /// Work that was given up and hangs; before it has come back nothing is begun.
     straggler: Mutex<Option<Straggler>>,
@@ -190,6 +192,7 @@ impl Replayer {
     pub async fn run(mut self) {
         let mut backoff = Duration::from_millis(100);
         loop {
+            drop(self.pressed.borrow_and_update());
             let error = match self.live(&mut backoff).await {
                 Ok(never) => match never {},
                 Err(error) => error,
@@ -205,7 +208,6 @@ impl Replayer {
             if matches!(error, Error::Pressed) {
                 continue;
             }
-            drop(self.pressed.borrow_and_update());
             tokio::select! {
                 biased;
                 _ = self.pressed.changed() => {}
@@ -235,11 +237,10 @@ impl Replayer {
         let (mut done, none) = (Arc::new(prescan.done), Arc::default());
         let mut batch = Batch::new(from);
         let mut feed = Feed::new(&self.ledger.journal, self.junction, from)?;
-        let pressed = *self.pressed.borrow();
         let mut changed = self.ledger.changed();
         loop {
             drop(changed.borrow_and_update());
-            if *self.pressed.borrow() != pressed {
+            if self.pressed.has_changed() {
                 return Err(Error::Pressed);
             }
             let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());

@@ -73,6 +73,9 @@ impl Replayer {
         let mut pulse = Pulse { up: false, asked: None, ask_at: Instant::now(), pause: AGAIN_MIN };
         let mut absorbed = Instant::now();
         loop {
+            if !pulse.up {
+                drop(self.pressed.borrow_and_update()); // nothing is under way, and the backlog leaves the journal
+            }
             let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());
             let behind = limit.0.saturating_sub(position.0);
             // While nothing can be worked off a stream of small operations gathers.
@@ -245,8 +248,8 @@ impl Replayer {
         &self,
         work: impl Future<Output = filer::Result<T>> + Send + 'static,
     ) -> Result<T, Error> {
+        // One that came before, and was not answered, counts: it might be the last.
         let mut pressed = self.pressed.clone();
-        drop(pressed.borrow_and_update());
         let mut flight = Flight { task: Some(tokio::spawn(work)), fence: self.location.fence.clone() };
         let Some(task) = flight.task.as_mut() else { return Err(Error::Pressed) };
         tokio::select! {

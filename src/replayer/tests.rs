@@ -340,6 +340,19 @@ async fn one_that_hangs_again_while_it_is_worked_off_lets_go_again() {
     w.assert_equal().await;
 }
 
+/// Between a look at State and the work that hangs: nobody presses again.
+#[tokio::test]
+async fn one_that_is_pressed_before_its_work_begins_gives_that_up_all_the_same() {
+    let w = World::new().await;
+    w.task.abort();
+    let from = Source { location: w.source.clone(), live: w.live.clone() };
+    let replayer = Replayer::new(w.ledger.clone(), w.dest.clone(), w.projection.clone(), from, JobId(1), Lsn(0));
+    replayer.handle().press();
+    let hangs = replayer.guarded(std::future::pending::<crate::filer::Result<()>>());
+    let given_up = tokio::time::timeout(LONG, hangs).await.expect("it is given up");
+    assert!(matches!(given_up, Err(Error::Pressed)));
+}
+
 /// An I/O error after the effect: the client is told EIO, the bytes are there, and both sides must show them.
 #[tokio::test]
 async fn what_a_filer_left_of_an_operation_that_it_broke_off_is_on_both_sides() {
