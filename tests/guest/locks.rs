@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 /// Of the whole test: it hangs then.
 const LONGEST: Duration = Duration::from_secs(900);
 /// Of one step.
-const STEP: Duration = Duration::from_secs(240);
+pub const STEP: Duration = Duration::from_secs(400);
+const SCRIPT: &str = include_str!("locks.sh");
 const SOCKET: &str = "/run/rpcbind.sock";
 
 /// This machine's rpcbind: one that runs, or one of our own.
-struct Rpcbind(Option<std::process::Child>);
+pub struct Rpcbind(Option<std::process::Child>);
 
 impl Rpcbind {
-    fn start() -> Self {
+    pub fn start() -> Self {
         if std::os::unix::net::UnixStream::connect(SOCKET).is_ok() {
             return Self(None);
         }
@@ -44,17 +45,25 @@ impl Drop for Rpcbind {
     }
 }
 
-fn guest(name: &'static str, service: &Service, dir: &Path) -> Guest {
+/// A guest that has mounted `/projects` with locks.
+pub fn guest(name: &'static str, service: &Service, dir: &Path, limit: Duration, script: &str) -> Guest {
     let share = dir.join(format!("share-{name}"));
     std::fs::create_dir(&share).unwrap();
     let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/realclient/run");
     let out = std::fs::File::create(share.join("output")).unwrap();
     let child = tokio::process::Command::new(run)
-        .args(["--port", &service.nfs.port().to_string(), "--export", "/projects", "--timeout", "900"])
-        .args(["--kind", "uml", "--mem", "512", "--locks", name, "--share"])
+        .args(["--port", &service.nfs.port().to_string(), "--export", "/projects"])
+        .args(["--timeout", &limit.as_secs().to_string()])
+        .args(["--kind", "uml", "--mem", "768", "--locks", name, "--share"])
         .arg(format!("{}:rw", share.display()))
-        .args([&format!("me={name}"), "--"])
-        .arg(include_str!("locks.sh"))
+        .args([
+            &format!("me={name}"),
+            "GIT_CONFIG_COUNT=1",
+            "GIT_CONFIG_KEY_0=safe.directory",
+            "GIT_CONFIG_VALUE_0=*",
+            "--",
+        ])
+        .arg(script)
         .stdin(Stdio::null())
         .stdout(out.try_clone().unwrap())
         .stderr(out)
@@ -65,12 +74,12 @@ fn guest(name: &'static str, service: &Service, dir: &Path) -> Guest {
 }
 
 impl Guest {
-    fn say(&self, what: &str) {
+    pub fn say(&self, what: &str) {
         std::fs::write(self.share.join(what), "").unwrap();
     }
 
     /// Until the guest has said so; how long that took.
-    async fn says(&mut self, what: &str) -> Duration {
+    pub async fn says(&mut self, what: &str) -> Duration {
         let begun = Instant::now();
         while !self.share.join(what).exists() {
             self.must_be_well();
@@ -139,11 +148,11 @@ async fn locks_of_two_kernels() {
     let exports = std::process::Command::new("showmount").args(["-e", "--no-headers", "127.0.0.1"]).output().unwrap();
     assert!(String::from_utf8_lossy(&exports.stdout).contains("/projects"), "{exports:?}");
 
-    let mut a = guest("a", &service, dir.path());
+    let mut a = guest("a", &service, dir.path(), LONGEST, SCRIPT);
     a.says("held").await;
     a.says("held1").await;
     assert_eq!(locks(&service).await["held"], 2, "of two processes");
-    let mut b = guest("b", &service, dir.path());
+    let mut b = guest("b", &service, dir.path(), LONGEST, SCRIPT);
     b.say("go");
     b.says("denied").await;
     let job = service.tain(&["move", "create", "/projects", "new:/tree"]).await.unwrap();

@@ -8,6 +8,7 @@
 
 mod left;
 mod locks;
+mod programs;
 #[path = "../support/shadow.rs"]
 mod shadow;
 #[path = "../support/mod.rs"]
