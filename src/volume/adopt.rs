@@ -4,9 +4,12 @@
 //! ([`Volume::complete`]): pages of at most [`Adopt::ENTRIES_MAX`] names, an event each, and with the last the directory
 //! is *complete*: the index answers for it alone from then on. Nothing is shown before its `Adopt` is durable.
 //!
-//! What excludes what: a single name is adopted under that name's lock; a directory under its own exclusive lock, since
-//! a name that an operation has made on the filer and not yet in the index would look like one never seen. Objects with
-//! several links are adopted under a lock on their identity too, so that two names cannot give one object two nodes.
+//! What excludes what: a single name is adopted under that name's lock; a page of a directory is read and adopted under
+//! the directory's exclusive lock, since a name that an operation has made on the filer and not yet in the index would
+//! look like one never seen. Between two pages others have their turn: what they make, move in or give another name is in
+//! the index, for whatever they take hold of is adopted first, and a filer's position in a listing stays good meanwhile.
+//! So with the last page every name is known, and that page's lock makes the directory complete. Objects with several
+//! links are adopted under a lock on their identity too, so that two names cannot give one object two nodes.
 //!
 //! It is a mutation as far as a switch is concerned (the events name the primary), so it needs a [`Permit`]. It runs in
 //! a task of its own: a client that gives up while a large directory is read finds it further on the next time.
@@ -76,18 +79,18 @@ impl Volume {
     }
 
     async fn adopt_all(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
-        let mut guard = self.acquire(vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
-        let rec = self.rec(dir)?;
-        if rec.complete {
-            return Ok(());
-        }
-        if rec.kind != Kind::Dir {
+        let _alone = self.acquire(vec![(Key::Taking(dir.node), Mode::Exclusive)]).await?;
+        if self.rec(dir)?.kind != Kind::Dir {
             return Err(Status::NotDir);
         }
         let location = self.location_of(dir.junction)?;
         let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         let mut from = 0;
         loop {
+            let mut guard = self.acquire(vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
+            if self.rec(dir)?.complete {
+                return Ok(());
+            }
             let page = self.ask(&location, location.filer.list(&obj, from, Adopt::ENTRIES_MAX)).await?;
             let mut unknown = Vec::new();
             for name in page.names {

@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 pub enum Key {
     /// Directories of this junction move from one parent to another.
     Moves(JunctionId),
+    /// A directory becomes complete (`adopt.rs`): one task at a time.
+    Taking(NodeId),
     /// A directory as a set of names: shared by operations on single names, exclusive for what needs them all still.
     Dir(NodeId),
     /// One name.
@@ -195,6 +197,12 @@ impl Locks {
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.lock().entries.len()
+    }
+
+    /// Claims that are not granted yet.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.table.lock().entries.values().map(|entry| entry.waiting.len()).sum()
     }
 
     #[must_use]

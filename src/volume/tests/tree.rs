@@ -2,6 +2,55 @@
 
 use super::virtuals::TREE;
 use super::*;
+use journal_format::event::Adopt;
+use std::sync::mpsc;
+
+/// Limit for what would hang.
+const HANG: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_have_their_turn_between_the_pages_of_a_large_directorys_first_listing() {
+    let w = world().await;
+    let d = w.put(&w.top().await, "d", What::Dir).await;
+    let there = 3 * Adopt::ENTRIES_MAX;
+    for i in 0..there {
+        w.put(&d, &format!("{i}"), What::File).await;
+    }
+    let dir = w.lookup(ROOT_REF, "d").await.unwrap();
+    // At the second page, under the lock, until somebody waits for it.
+    let ((reaches, reached), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+    let (wait, pages) = (parking_lot::Mutex::new(wait), AtomicUsize::new(0));
+    w.filer.set_fault(Some(Box::new(move |op| {
+        if op == "list" && pages.fetch_add(1, Ordering::SeqCst) == 1 {
+            reaches.send(()).unwrap();
+            wait.lock().recv_timeout(HANG).unwrap();
+        }
+        None
+    })));
+    let volume = w.volume.clone();
+    let listing = tokio::spawn(async move { volume.complete(J, dir.node).await });
+    tokio::task::spawn_blocking(move || reached.recv_timeout(HANG).unwrap()).await.unwrap();
+    let volume = w.volume.clone();
+    let how = CreateHow::Guarded(mode(0o644));
+    let create = tokio::spawn(async move { volume.create(&root(), dir, b"new", how).await.map(drop) });
+    let waits = async {
+        while w.volume.locks.waiting() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(HANG, waits).await.unwrap();
+    go.send(()).unwrap();
+    create.await.unwrap().unwrap();
+    listing.await.unwrap().unwrap();
+
+    let events = w.events();
+    let lsn = |of: &dyn Fn(&Event) -> bool| events.iter().find(|(_, e)| of(e)).unwrap().0;
+    let made = lsn(&|e| matches!(e, Event::Make(e) if e.name == b"new"));
+    let whole = lsn(&|e| matches!(e, Event::Adopt(e) if e.dir == dir.node && e.complete));
+    assert!(made < whole, "the listing did not wait for it, nor it for the listing's end");
+    assert_eq!(w.names(dir).await.len(), there + 1);
+    w.assert_at_rest().await;
+}
 use journal_format::ids::Kind;
 use std::time::Duration;
 
