@@ -45,6 +45,8 @@ async fn programs() {
         service.tain(&["filer", "add", filer, &format!("posix://{}", at(filer).display())]).await.unwrap();
     }
     service.tain(&["junction", "add", "/projects", "old:/tree"]).await.unwrap();
+    let status = service.json(&["status"]).await.unwrap();
+    assert_eq!(status["problems"].as_array().unwrap().len(), 0, "locks would not be found: {}", status["problems"]);
     let kinds = std::env::var("TAIN_PROGRAMS").unwrap_or_else(|_| KINDS.into());
     let stress = std::env::var("TAIN_STRESS_S").map_or_else(
         |_| format!("STRESS_S=2 STRESS_OPS=10 STRESSORS='{STRESSORS}'"),
