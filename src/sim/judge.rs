@@ -37,7 +37,7 @@ pub fn differences(model: &Model, found: &[Found], times: bool) -> Vec<String> {
             said.push(format!("{path} is {is:?}, not {should:?}"));
             continue;
         }
-        if (it.stat.mode, it.stat.uid, it.stat.gid) != (node.mode, node.uid, node.gid) {
+        if !node.may_have(it.stat.mode, (it.stat.uid, it.stat.gid)) {
             let (is, should) = ((it.stat.mode, it.stat.uid, it.stat.gid), (node.mode, node.uid, node.gid));
             said.push(format!("{path} ({:?}) has mode, uid, gid {is:?}, not {should:?}", node.id));
         }
@@ -64,13 +64,17 @@ pub fn differences(model: &Model, found: &[Found], times: bool) -> Vec<String> {
     said
 }
 
-/// What differs in the bytes of two sides that the model holds both for right (see [`Node::unsure`](super::model::Node)).
+/// What differs between two sides that the model holds both for right (see [`Node::unsure`](super::model::Node)).
 #[must_use]
-pub fn bytes_apart(one: &[Found], other: &[Found]) -> Option<String> {
+pub fn apart(one: &[Found], other: &[Found]) -> Option<String> {
     let others: BTreeMap<_, _> = other.iter().map(|it| (&it.path, it)).collect();
     one.iter().find_map(|it| {
-        let other = others.get(&it.path).filter(|other| other.bytes != it.bytes)?;
-        Some(format!("{}: {}", text(&it.path), bytes(&it.bytes, &other.bytes)))
+        let other = others.get(&it.path)?;
+        let attrs = |it: &Found| (it.stat.mode, it.stat.uid, it.stat.gid);
+        if attrs(it) != attrs(other) {
+            return Some(format!("{}: {:?}, not {:?}", text(&it.path), attrs(it), attrs(other)));
+        }
+        (it.bytes != other.bytes).then(|| format!("{}: {}", text(&it.path), bytes(&it.bytes, &other.bytes)))
     })
 }
 

@@ -5,7 +5,7 @@
 
 use journal_format::event::{Event, PartDone, What};
 use journal_format::ids::{Kind, Lsn, NodeId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The model's own number of an object.
 pub type Nr = usize;
@@ -22,6 +22,11 @@ pub struct Node {
     /// What may stand at a place instead of `content`: bytes of WRITEs that failed and may have had an effect all the
     /// same. Behind the end of `content` the file may be longer by them.
     pub unsure: BTreeMap<usize, Vec<u8>>,
+    /// Where it may end instead, by SETATTRs that failed so.
+    pub ends: BTreeSet<usize>,
+    /// What it may have instead of its mode and owner (uid, gid), by SETATTRs that failed so.
+    pub modes: BTreeSet<u32>,
+    pub owners: BTreeSet<(u32, u32)>,
     pub target: Vec<u8>,
     pub rdev: (u32, u32),
     pub entries: BTreeMap<Vec<u8>, Nr>,
@@ -39,6 +44,9 @@ impl Node {
             mtime: Time(0),
             content: Vec::new(),
             unsure: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            modes: BTreeSet::new(),
+            owners: BTreeSet::new(),
             target: Vec::new(),
             rdev: (0, 0),
             entries: BTreeMap::new(),
@@ -51,17 +59,26 @@ impl Node {
     #[must_use]
     pub fn may_be(&self, bytes: &[u8]) -> bool {
         let may_end = self.unsure.last_key_value().map_or(0, |(at, _)| at + 1).max(self.content.len());
-        (self.content.len()..=may_end).contains(&bytes.len())
+        let may_end_there = (self.content.len()..=may_end).contains(&bytes.len()) || self.ends.contains(&bytes.len());
+        may_end_there
             && bytes.iter().enumerate().all(|(at, byte)| {
                 *byte == self.content.get(at).copied().unwrap_or(0)
                     || self.unsure.get(&at).is_some_and(|may_be| may_be.contains(byte))
             })
     }
 
+    /// Whether it may have this mode and owner.
+    #[must_use]
+    pub fn may_have(&self, mode: u32, owner: (u32, u32)) -> bool {
+        (mode == self.mode || self.modes.contains(&mode))
+            && (owner == (self.uid, self.gid) || self.owners.contains(&owner))
+    }
+
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.content.resize(self.content.len().max(at + bytes.len()), 0);
         self.content[at..at + bytes.len()].copy_from_slice(bytes);
         self.unsure.retain(|place, _| !(at..at + bytes.len()).contains(place));
+        self.ends = self.ends.iter().map(|end| (*end).max(at + bytes.len())).collect();
     }
 
     fn may_have_put(&mut self, at: usize, bytes: &[u8]) {
@@ -70,7 +87,18 @@ impl Node {
         }
     }
 
+    fn may_have_cut(&mut self, size: usize) {
+        let len = self.content.len();
+        if size < len {
+            self.may_have_put(size, &vec![0; len - size]);
+            self.ends.insert(size);
+        } else if size > len {
+            self.may_have_put(size - 1, &[0]);
+        }
+    }
+
     fn cut(&mut self, size: usize) {
+        self.ends.clear();
         // What a grown file has there are zeros, unless a failed WRITE had made it longer before.
         self.unsure.retain(|place, _| *place < size);
         self.content.resize(size, 0);
@@ -189,11 +217,14 @@ impl Model {
                     node.put(at, &bulk[..done]);
                 }
                 node.may_have_put(at + done, &bulk[done..]);
-                if !whole && done == 0 {
-                    return Ok(()); // of attributes nothing shows
+                if !whole {
+                    node.modes.extend(e.mode);
+                    if done == 0 {
+                        return Ok(()); // of its time nothing shows
+                    }
                 }
                 if let Some(mode) = e.mode.filter(|_| whole) {
-                    node.mode = mode;
+                    (node.mode, node.modes) = (mode, BTreeSet::new());
                 }
                 node.mtime = time;
             }
@@ -245,12 +276,30 @@ impl Model {
             _ => (true, true, true, true),
         };
         let node = self.of(e.node)?;
-        node.mode = e.mode.filter(|_| m && node.kind != Kind::Symlink).unwrap_or(node.mode);
-        node.uid = e.uid.filter(|_| o).unwrap_or(node.uid);
-        node.gid = e.gid.filter(|_| o).unwrap_or(node.gid);
-        if let Some(size) = e.size.filter(|_| s) {
-            node.cut(usize::try_from(size).map_err(|e| e.to_string())?);
-            node.mtime = time;
+        if let Some(mode) = e.mode.filter(|_| node.kind != Kind::Symlink) {
+            if m {
+                (node.mode, node.modes) = (mode, BTreeSet::new());
+            } else {
+                node.modes.insert(mode);
+            }
+        }
+        let owner = (e.uid.unwrap_or(node.uid), e.gid.unwrap_or(node.gid));
+        if o {
+            if e.uid.is_some() || e.gid.is_some() {
+                node.owners.clear();
+            }
+            (node.uid, node.gid) = owner;
+        } else {
+            node.owners.insert(owner);
+        }
+        if let Some(size) = e.size {
+            let size = usize::try_from(size).map_err(|e| e.to_string())?;
+            if s {
+                node.cut(size);
+                node.mtime = time;
+            } else {
+                node.may_have_cut(size);
+            }
         }
         node.mtime = e.mtime.filter(|_| t).unwrap_or(node.mtime);
         Ok(())

@@ -164,6 +164,16 @@ impl Scribe {
         Ok(())
     }
 
+    /// Print the records in which one of these words stands.
+    pub fn tell(&self, words: &[&str]) {
+        for rec in &self.recs {
+            let text = format!("{} {:?} {:?} {:?}", rec.lsn, rec.time, rec.event, self.ends.get(&rec.lsn));
+            if words.iter().any(|word| text.contains(word)) {
+                println!("{text}");
+            }
+        }
+    }
+
     /// Where each node ended.
     #[must_use]
     pub fn removals(&self) -> BTreeMap<NodeId, Lsn> {

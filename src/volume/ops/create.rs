@@ -1,6 +1,7 @@
 //! CREATE: unchecked, guarded, exclusive.
 
 use super::make::Place;
+use crate::filer::Stat;
 use crate::index::live::Entry;
 use crate::semantics::create::{How, Taken, taken};
 use crate::volume::Volume;
@@ -52,7 +53,7 @@ impl Volume {
         let dir = place.dir.at;
         let node = NodeRef { junction: dir.junction, node: entry.node };
         let kept = self.rec(node)?.verifier;
-        let mut guard = place.guard;
+        let (mut guard, mut set) = (place.guard, None);
         match taken(how, entry.kind, kept) {
             Taken::Exists => return Err(Status::Exist),
             Taken::IsDir => return Err(Status::IsDir),
@@ -64,10 +65,11 @@ impl Volume {
                     let file = self.see(place.location, node).await?;
                     let file = self.judge(place.location, call, file).await?;
                     guard = self.set_locked(call, place.permit, guard, place.location, &file, &wish).await?;
+                    set = wish.size.map(|size| Stat { size, ..file.stat });
                 }
             }
         }
-        self.found(&guard, node, place.before, dir).await
+        self.found(&guard, node, set, place.before, dir).await
     }
 }
 

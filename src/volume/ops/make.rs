@@ -11,7 +11,7 @@ use crate::volume::locks::Guard;
 use crate::volume::resolve::{Judged, Use, attr, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{
-    Attr, Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SYMLINK_MAX, SetTime, Status, Wcc,
+    Call, FILE_SIZE_MAX, Found, NewNode, NodeRef, PreAttr, Refused, SYMLINK_MAX, SetTime, Status, Wcc,
 };
 use journal_format::event::{self, What};
 use journal_format::ids::{Kind, Time};
@@ -131,15 +131,20 @@ impl Volume {
         })
     }
 
-    /// What a name already led to, as the answer of a CREATE.
+    /// What a name already led to, as the answer of a CREATE. `set`: what it has by this call, for when the filer cannot be
+    /// asked: an error would say that nothing was done.
     pub(in crate::volume) async fn found(
         &self,
         guard: &Guard,
         node: NodeRef,
+        set: Option<Stat>,
         before: PreAttr,
         dir: NodeRef,
     ) -> Result<Found, Status> {
-        let attr: Attr = self.attr_now(node).await?;
+        let attr = match (self.attr_now(node).await, set) {
+            (Err(_), Some(stat)) => attr(&self.rec(node)?, &stat, node.node, self.fsid(node.junction)),
+            (attr, _) => attr?,
+        };
         Ok(Found { node, attr, dir: self.wcc(guard, before, dir).await })
     }
 }

@@ -179,22 +179,29 @@ async fn a_filer_that_is_down_before_the_record_is_jukebox_and_leaves_none() {
 }
 
 #[tokio::test]
-async fn what_was_made_is_answered_even_if_the_filer_goes_down_behind_it() {
-    let w = world().await;
-    let made = std::sync::atomic::AtomicBool::new(false);
-    let hook = move |op: &'static str| {
-        if op == "make" {
-            made.store(true, Ordering::SeqCst);
-            return None;
+async fn what_was_made_or_cut_is_answered_even_if_the_filer_goes_down_behind_it() {
+    for changes in ["make", "set"] {
+        let w = world().await;
+        if changes == "set" {
+            let file = w.create(&user(), "f").await;
+            w.write(&user(), file, 0, "it was longer").await.unwrap();
         }
-        made.load(Ordering::SeqCst).then_some(Fault::Before(ErrorKind::Down))
-    };
-    w.filer.set_fault(Some(Box::new(hook)));
-    let answered = w.volume.create(&user(), ROOT_REF, b"f", CreateHow::Guarded(mode(0o640))).await.unwrap().attr;
-    w.filer.set_fault(None);
-    let later = w.volume.getattr(w.lookup(ROOT_REF, "f").await.unwrap()).await.unwrap();
-    let shown = |a: &Attr| (a.kind, a.mode, a.uid, a.gid, a.size, a.nlink, a.fileid, a.mtime, a.ctime);
-    assert_eq!(shown(&answered), shown(&later));
+        let changed = std::sync::atomic::AtomicBool::new(false);
+        let hook = move |op: &'static str| {
+            if op == changes {
+                changed.store(true, Ordering::SeqCst);
+                return None;
+            }
+            changed.load(Ordering::SeqCst).then_some(Fault::Before(ErrorKind::Down))
+        };
+        w.filer.set_fault(Some(Box::new(hook)));
+        let how = CreateHow::Unchecked(SetAttrs { size: (changes == "set").then_some(2), ..mode(0o640) });
+        let answered = w.volume.create(&user(), ROOT_REF, b"f", how).await.unwrap().attr;
+        w.filer.set_fault(None);
+        let later = w.volume.getattr(w.lookup(ROOT_REF, "f").await.unwrap()).await.unwrap();
+        let shown = |a: &Attr| (a.kind, a.mode, a.uid, a.gid, a.size, a.nlink, a.fileid, a.mtime, a.ctime);
+        assert_eq!(shown(&answered), shown(&later));
+    }
 }
 
 /// A kernel that got JUKEBOX repeats the call under a new xid.
