@@ -13,8 +13,9 @@
 //! | an object tain does not know stands            | it is                                                          |
 //! | ---------------------------------------------- | -------------------------------------------------------------- |
 //! | in the pen, under the id of a node of the round | that node, if it has no identity yet or its object is gone    |
-//! | where a node of the round got its first name    | the first such node that has no identity yet, if of its kind  |
-//! |                                                 | (and, of a symlink, its text)                                 |
+//! | where nodes of the round got their first name  | the first of those without an identity that it can be: of its |
+//! |                                                 | kind, a symlink of its text; where there are several, a       |
+//! |                                                 | directory of that one whose names in the round it holds       |
 //! | anywhere else, or it is of another kind         | foreign: it is left alone, and what needs its name is refused |
 //!
 //! A node that has an identity is never looked for under a name of the tree: when its object is gone (a power cut took
@@ -37,14 +38,19 @@ use std::collections::{BTreeMap, BTreeSet};
 const ACCESS: &[u8] = AclKind::Access.xattr().as_bytes();
 const DEFAULT: &[u8] = AclKind::Default.xattr().as_bytes();
 
+/// Names of a directory that are looked at to tell whose it is.
+const HELD_MAX: usize = 1000;
+
 impl Site<'_> {
     /// Which node an object that stands under a touched name is.
     pub(super) async fn recognise(&self, key: &Key, object: &Object) -> Result<Option<NodeId>> {
         if let Some(node) = self.location.objects.node(&object.id).map_err(index_error)? {
             return Ok(Some(node));
         }
-        for node in self.unmade(key).await? {
-            if !self.fits(node, object).await? {
+        let unmade = self.unmade(key).await?;
+        for node in unmade.iter().copied() {
+            let alone = unmade.len() == 1;
+            if !self.fits(node, object).await? || !(alone || self.holds_its_own(node, object).await?) {
                 continue;
             }
             if object.kind == Kind::File {
@@ -59,7 +65,9 @@ impl Site<'_> {
         Ok(None)
     }
 
-    /// Who it may be: the first that was made there and has no identity. (A dirty set does not keep the order.)
+    /// Who it may be: those that were made there and have no identity, in that order. (A dirty set does not keep it.) It
+    /// need not be the first: one that came and went within what an earlier try took for a round was never made. Files that
+    /// are taken for one another come to no harm: all they are comes again from the round.
     async fn unmade(&self, key: &Key) -> Result<Vec<NodeId>> {
         let penned = (key.0 == PEN).then(|| std::str::from_utf8(&key.1).ok()?.parse().ok().map(NodeId)).flatten();
         if let Some(node) = penned
@@ -73,12 +81,18 @@ impl Site<'_> {
         for node in penned.into_iter().chain(born) {
             if self.location.objects.identity(node).map_err(index_error)?.is_none() {
                 unmade.push(node);
-                if !self.round.partial {
-                    break;
-                }
             }
         }
         Ok(unmade)
+    }
+
+    /// A directory, by what is in it: names that the round touched in this node.
+    async fn holds_its_own(&self, node: NodeId, object: &Object) -> Result<bool> {
+        if object.kind != Kind::Dir {
+            return Ok(true);
+        }
+        let page = self.location.filer.list(object, 0, HELD_MAX).await?;
+        Ok(page.names.into_iter().all(|name| self.round.names.contains_key(&(node, name))))
     }
 
     async fn fits(&self, node: NodeId, object: &Object) -> Result<bool> {

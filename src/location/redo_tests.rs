@@ -541,6 +541,18 @@ impl World {
 }
 
 #[tokio::test]
+async fn one_that_was_never_made_under_a_name_does_not_hide_the_one_that_was() {
+    let world = World::new().await;
+    world.make(ROOT, "a", 3, What::Symlink { target: b"gone".to_vec() }).await;
+    world.remove_link(3, "a").await;
+    world.make(ROOT, "a", 4, What::File).await;
+    world.write(4, 0, b"its own").await;
+    world.filer.make(&world.top().await, b"a", &What::File, ATTRS).await.unwrap();
+    assert_eq!(world.redo_all().await, 0);
+    assert_eq!(world.tree().await.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "its own".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_new_object_is_made_as_it_is_to_be_in_the_end_and_a_refusal_is_that_of_the_one_who_asked() {
     for refused in [false, true] {
         let world = World::new().await;

@@ -426,7 +426,11 @@ impl Life {
             return None;
         }
         let (offset, whole) = (usize::try_from(seen.offset).ok()?, usize::try_from(seen.len).ok()?);
-        if !could.iter().any(|bytes| part(bytes, offset, whole).len() == seen.data.len()) {
+        let may_end = |unknown: &Unknown| {
+            unknown.lsn <= seen.window.1 && unknown.at + unknown.bytes.len() == offset + seen.data.len()
+        };
+        let ends_there = could.iter().any(|bytes| part(bytes, offset, whole).len() == seen.data.len());
+        if !ends_there && !unknown.iter().any(may_end) {
             return Some(format!("C1: a READ of {} at {offset} gave {} bytes", seen.at.node, seen.data.len()));
         }
         for (number, block) in seen.data.chunks(512).enumerate() {
