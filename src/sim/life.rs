@@ -427,7 +427,8 @@ impl Life {
         }
         let (offset, whole) = (usize::try_from(seen.offset).ok()?, usize::try_from(seen.len).ok()?);
         let may_end = |unknown: &Unknown| {
-            unknown.lsn <= seen.window.1 && unknown.at + unknown.bytes.len() == offset + seen.data.len()
+            let (end, read) = (unknown.at + unknown.bytes.len(), offset + seen.data.len());
+            unknown.lsn <= seen.window.1 && (end == read || (end > read && seen.data.len() == whole))
         };
         let ends_there = could.iter().any(|bytes| part(bytes, offset, whole).len() == seen.data.len());
         if !ends_there && !unknown.iter().any(may_end) {
