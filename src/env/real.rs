@@ -56,6 +56,18 @@ pub fn aside_detached(work: impl FnOnce() + Send + 'static) {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
+/// A lock file. A child that this process is just starting has it open, too, until it becomes its own program: closing
+/// would leave the lock to it for that moment.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            tracing::debug!(%error, "a lock is given up by closing its file");
+        }
+    }
+}
+
 impl Disk for RealDisk {
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         if dir.exists() {
@@ -99,7 +111,7 @@ impl Disk for RealDisk {
         }
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Lock::Held(Box::new(file)))
+        Ok(Lock::Held(Box::new(Locked(file))))
     }
 
     /// Refused are those where a preallocated page can still fail, or where a flush means little.
@@ -180,5 +192,21 @@ impl DiskFile for RealFile {
 
     fn map_for_writing(&self) -> io::Result<Option<MmapRaw>> {
         Ok(Some(MmapOptions::new().map_raw(&self.0)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_given_up_is_free_although_a_child_that_is_being_started_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let file = File::create(&path).unwrap();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let _child_s = file.try_clone().unwrap();
+        drop(Locked(file));
+        assert!(matches!(RealDisk.lock(&path).unwrap(), Lock::Held(_)));
     }
 }
