@@ -3,7 +3,9 @@
 use super::virtuals::TREE;
 use super::*;
 use journal_format::event::Adopt;
+use journal_format::ids::Kind;
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// Limit for what would hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -51,8 +53,6 @@ async fn others_have_their_turn_between_the_pages_of_a_large_directorys_first_li
     assert_eq!(w.names(dir).await.len(), there + 1);
     w.assert_at_rest().await;
 }
-use journal_format::ids::Kind;
-use std::time::Duration;
 
 const TOP: NodeRef = NodeRef { junction: TREE, node: virtuals::ROOT };
 
