@@ -5,6 +5,7 @@ use super::dispatch::system_error;
 use super::inbox::{Ended, Inbox, Places, Todo, Work, pace};
 use super::limits::Limits;
 use super::locks::Ends;
+use super::outgoing::Procedure;
 use super::seats::Seat;
 use super::{Shared, count};
 use crate::wire::rpc::denied;
@@ -144,15 +145,15 @@ async fn run(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, w
     let (frame, last) = match todo {
         Todo::Deny(xid, denial) => (denied(xid, denial).finish(), false),
         Todo::Call(header, args) => {
-            let (xid, program, procedure) = (header.xid, header.program, header.procedure);
+            let (xid, procedure) = (header.xid, Procedure::of(&header));
             let begun = Instant::now();
             let answer = caught(shared.answer(ends, header, args)).await;
-            shared.timing.observe(peer, program, procedure, begun.elapsed());
+            shared.timing.observe(peer, procedure, begun.elapsed());
             match answer {
                 Some(frame) => (frame, false),
                 None => {
                     count(&shared.stats.panics);
-                    error!(%peer, xid, procedure, "the handler of a call panicked; connection closed");
+                    error!(%peer, xid, ?procedure, "the handler of a call panicked; connection closed");
                     (system_error(xid).finish(), true)
                 }
             }

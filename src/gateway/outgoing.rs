@@ -37,6 +37,13 @@ pub struct Procedure {
     pub number: u32,
 }
 
+impl Procedure {
+    #[must_use]
+    pub const fn of(call: &CallHeader) -> Self {
+        Self { program: call.program, version: call.version, number: call.procedure }
+    }
+}
+
 static XID: AtomicU32 = AtomicU32::new(1);
 
 /// One call, and the results of its reply.

@@ -1,9 +1,10 @@
-//! How long calls take, by procedure; and a line in the log for those that take very long.
+//! How long calls take, by procedure of each program that is served; and a line in the log for those that take very long.
 //!
 //! A call's time begins when it is run and ends when its reply is made: waiting for a slot, and for the client to take
-//! the reply, are not in it. **Bounds**: a fixed table; of slow calls one line a second, which counts the others.
+//! the reply, are not in it. A lock that is waited for is not either: its call is answered at once. **Bounds**: a fixed table; of slow calls one line a second, which counts the others.
 
-use crate::wire::nfs3;
+use super::outgoing::Procedure;
+use crate::wire::{mount, nfs3, nlm4, nsm};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,30 +22,83 @@ const STEPS: u32 = 4;
 const DOUBLINGS: u32 = 26;
 const BUCKETS: usize = (STEPS * DOUBLINGS) as usize + 1;
 
-/// NFSv3's procedures, by number.
-pub const PROCEDURES: [&str; 22] = [
-    "NULL",
-    "GETATTR",
-    "SETATTR",
-    "LOOKUP",
-    "ACCESS",
-    "READLINK",
-    "READ",
-    "WRITE",
-    "CREATE",
-    "MKDIR",
-    "SYMLINK",
-    "MKNOD",
-    "REMOVE",
-    "RMDIR",
-    "RENAME",
-    "LINK",
-    "READDIR",
-    "READDIRPLUS",
-    "FSSTAT",
-    "FSINFO",
-    "PATHCONF",
-    "COMMIT",
+/// A program's procedures, by number; those without a name are none of its.
+struct Program {
+    number: u32,
+    version: u32,
+    procedures: &'static [&'static str],
+}
+
+/// All that is served.
+static PROGRAMS: [Program; 4] = [
+    Program {
+        number: nfs3::PROGRAM,
+        version: nfs3::VERSION,
+        procedures: &[
+            "NULL",
+            "GETATTR",
+            "SETATTR",
+            "LOOKUP",
+            "ACCESS",
+            "READLINK",
+            "READ",
+            "WRITE",
+            "CREATE",
+            "MKDIR",
+            "SYMLINK",
+            "MKNOD",
+            "REMOVE",
+            "RMDIR",
+            "RENAME",
+            "LINK",
+            "READDIR",
+            "READDIRPLUS",
+            "FSSTAT",
+            "FSINFO",
+            "PATHCONF",
+            "COMMIT",
+        ],
+    },
+    Program {
+        number: mount::PROGRAM,
+        version: mount::VERSION,
+        procedures: &["MOUNT NULL", "MOUNT MNT", "MOUNT DUMP", "MOUNT UMNT", "MOUNT UMNTALL", "MOUNT EXPORT"],
+    },
+    Program {
+        number: nlm4::PROGRAM,
+        version: nlm4::VERSION,
+        procedures: &[
+            "NLM NULL",
+            "NLM TEST",
+            "NLM LOCK",
+            "NLM CANCEL",
+            "NLM UNLOCK",
+            "NLM GRANTED",
+            "NLM TEST_MSG",
+            "NLM LOCK_MSG",
+            "NLM CANCEL_MSG",
+            "NLM UNLOCK_MSG",
+            "NLM GRANTED_MSG",
+            "NLM TEST_RES",
+            "NLM LOCK_RES",
+            "NLM CANCEL_RES",
+            "NLM UNLOCK_RES",
+            "NLM GRANTED_RES",
+            "",
+            "",
+            "",
+            "",
+            "NLM SHARE",
+            "NLM UNSHARE",
+            "NLM NM_LOCK",
+            "NLM FREE_ALL",
+        ],
+    },
+    Program {
+        number: nsm::PROGRAM,
+        version: nsm::VERSION,
+        procedures: &["NSM NULL", "", "", "", "", "", "NSM NOTIFY"],
+    },
 ];
 
 /// Times of one procedure's calls.
@@ -115,10 +169,17 @@ impl Histogram {
 }
 
 /// Of all procedures.
-#[derive(Default)]
 pub struct Timing {
-    procedures: [Histogram; PROCEDURES.len()],
+    /// As in [`PROGRAMS`].
+    programs: [Box<[Histogram]>; PROGRAMS.len()],
     slow: Mutex<SlowLog>,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let of = |program: &Program| program.procedures.iter().map(|_| Histogram::default()).collect();
+        Self { programs: PROGRAMS.each_ref().map(of), slow: Mutex::default() }
+    }
 }
 
 #[derive(Default)]
@@ -128,15 +189,20 @@ struct SlowLog {
 }
 
 impl Timing {
-    /// A call has been answered.
-    pub(super) fn observe(&self, peer: SocketAddr, program: u32, procedure: u32, took: Duration) {
-        let at = usize::try_from(procedure).unwrap_or(usize::MAX);
-        let (true, Some(histogram)) = (program == nfs3::PROGRAM, self.procedures.get(at)) else { return };
+    /// A call has been answered. What is not served is not counted.
+    pub(super) fn observe(&self, peer: SocketAddr, of: Procedure, took: Duration) {
+        let mut programs = PROGRAMS.iter().zip(&self.programs);
+        let served = |program: &Program| (program.number, program.version) == (of.program, of.version);
+        let Some((program, histograms)) = programs.find(|(program, _)| served(program)) else { return };
+        let at = usize::try_from(of.number).unwrap_or(usize::MAX);
+        let (Some(name), Some(histogram)) = (program.procedures.get(at), histograms.get(at)) else { return };
+        if name.is_empty() {
+            return;
+        }
         histogram.observe(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         if took >= SLOW_FROM
             && let Some(unsaid) = self.slow.lock().may_say()
         {
-            let name = PROCEDURES[at];
             tracing::warn!(%peer, ?took, unsaid, "a slow {name}");
         }
     }
@@ -144,7 +210,9 @@ impl Timing {
     /// Of every procedure that was called.
     #[must_use]
     pub fn figures(&self) -> Vec<Figures> {
-        let all = self.procedures.iter().zip(PROCEDURES).map(|(histogram, name)| histogram.figures(name));
+        let all = PROGRAMS.iter().zip(&self.programs).flat_map(|(program, histograms)| {
+            program.procedures.iter().zip(histograms).map(|(name, histogram)| histogram.figures(name))
+        });
         all.filter(|figures| figures.calls > 0).collect()
     }
 }
@@ -165,6 +233,14 @@ impl SlowLog {
 mod tests {
     use super::*;
 
+    fn peer() -> SocketAddr {
+        "127.0.0.1:700".parse().unwrap()
+    }
+
+    fn nfs(number: u32) -> Procedure {
+        Procedure { program: nfs3::PROGRAM, version: nfs3::VERSION, number }
+    }
+
     #[test]
     fn buckets_follow_each_other_without_a_gap() {
         for us in (0..10_000).chain([1 << 20, (1 << 26) - 1]) {
@@ -179,17 +255,46 @@ mod tests {
     #[test]
     fn figures_are_within_a_bucket_of_the_truth() {
         let timing = Timing::default();
-        let peer = "127.0.0.1:700".parse().unwrap();
         for us in 1..=1000 {
-            timing.observe(peer, nfs3::PROGRAM, 7, Duration::from_micros(us));
+            timing.observe(peer(), nfs(7), Duration::from_micros(us));
         }
-        // Neither another program's calls nor a procedure that there is not.
-        timing.observe(peer, 100_005, 7, Duration::from_secs(9));
-        timing.observe(peer, nfs3::PROGRAM, 22, Duration::from_secs(9));
         let [write] = &timing.figures()[..] else { panic!("{:?}", timing.figures()) };
         assert_eq!((write.name, write.calls, write.longest_us), ("WRITE", 1000, 1000));
         assert!((500..=640).contains(&write.median_us), "{write:?}");
         assert!((990..=1000).contains(&write.p99_us), "{write:?}");
+    }
+
+    #[test]
+    fn each_procedure_that_is_served_is_counted_under_a_name_of_its_own_and_nothing_else_is() {
+        let timing = Timing::default();
+        for program in [nfs3::PROGRAM, mount::PROGRAM, nlm4::PROGRAM, nsm::PROGRAM, 100_000] {
+            for version in 0..6 {
+                for number in (0..30).chain([u32::MAX]) {
+                    timing.observe(peer(), Procedure { program, version, number }, Duration::from_micros(1));
+                }
+            }
+        }
+        let nothing = || crate::wire::xdr::Reader::new(bytes::Bytes::new());
+        let served = |there: &dyn Fn(u32) -> bool| (0..30).filter(|number| there(*number)).count();
+        let served = served(&|number| nfs3::Args::decode(number, &mut nothing()).is_some())
+            + served(&|number| mount::Args::decode(number, &mut nothing()).is_some())
+            + served(&|number| nlm4::Args::decode(number, &mut nothing()).is_some())
+            + served(&|number| nsm::Args::decode(number, &mut nothing()).is_some());
+        let figures = timing.figures();
+        assert!(figures.iter().all(|figures| figures.calls == 1), "{figures:?}");
+        let names: std::collections::BTreeSet<_> = figures.iter().map(|figures| figures.name).collect();
+        assert_eq!((figures.len(), names.len()), (served, served), "{names:?}");
+    }
+
+    #[test]
+    fn a_slow_call_for_a_lock_is_told() {
+        let timing = Timing::default();
+        let lock = Procedure { program: nlm4::PROGRAM, version: nlm4::VERSION, number: nlm4::procedure::LOCK };
+        timing.observe(peer(), lock, SLOW_FROM / 2);
+        assert!(timing.slow.lock().said.is_none());
+        timing.observe(peer(), lock, SLOW_FROM);
+        assert!(timing.slow.lock().said.is_some());
+        assert_eq!((timing.figures()[0].name, timing.figures()[0].longest_us), ("NLM LOCK", 1_000_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 use super::Shared;
 use super::locks::Ends;
+use super::outgoing::Procedure;
 use crate::wire::nsm;
 use crate::wire::rpc::parse_call;
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::time::Instant;
 
 /// Longest datagram that is looked at, in bytes: a name, a credential, and what is around them.
 const DATAGRAM_MAX: usize = 2048;
@@ -43,7 +45,9 @@ async fn answer(shared: &Arc<Shared>, peer: SocketAddr, datagram: Bytes) -> Opti
     if header.program != nsm::PROGRAM && header.procedure != 0 {
         return None;
     }
+    let (procedure, begun) = (Procedure::of(&header), Instant::now());
     let frame = shared.answer(Ends { peer, local: None }, header, args).await;
+    shared.timing.observe(peer, procedure, begun.elapsed());
     // Without the mark of a record.
     Some(Bytes::from(frame.to_vec()).slice(4..))
 }

@@ -268,6 +268,24 @@ async fn a_host_that_has_restarted_holds_nothing_any_more_and_others_of_its_addr
     assert_eq!(c.lock(lock(&fh, "c", 1, 6, 1), false).await, Stat::Denied);
 }
 
+#[tokio::test]
+async fn calls_of_all_that_is_served_are_counted() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let mut a = world.client().await;
+    let mounted = a.mount(&crate::wire::mount::Args::Mnt(crate::wire::mount::Text(Bytes::from_static(b"/")))).await;
+    assert!(!mounted.rest().is_empty());
+    for at in 0..3 {
+        assert_eq!(a.lock(lock(&fh, "a", 1, at, 1), false).await, Stat::Granted);
+    }
+    assert_eq!(a.unlock(lock(&fh, "a", 1, 0, 0)).await, Stat::Granted);
+    let counted = || world.shared.timing.figures().into_iter().map(|of| (of.name, of.calls)).collect::<Vec<_>>();
+    assert_eq!(counted(), [("MOUNT MNT", 1), ("NLM LOCK", 3), ("NLM UNLOCK", 1)]);
+    notify(&world, "a", 9).await;
+    // As often as it was sent until it was answered.
+    assert!(matches!(counted()[..], [_, _, _, ("NSM NOTIFY", 1..)]), "{:?}", counted());
+}
+
 /// A procedure's result as if it was called from `peer`.
 async fn from<T: Wire>(world: &World, peer: &str, procedure: u32, args: &impl Wire) -> T {
     let mut w = Writer::default();
