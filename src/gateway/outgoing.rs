@@ -92,6 +92,12 @@ async fn reply(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bytes::Bytes
     }
 }
 
+/// A connection can be made from this address.
+pub fn is_ours(addr: IpAddr) -> bool {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    socket.and_then(|socket| socket.bind((addr, 0).into())).is_ok()
+}
+
 /// Connect, from the address that the peer knows us by where that can be had.
 pub async fn connect(local: Option<IpAddr>, to: SocketAddr) -> Result<TcpStream, CallError> {
     let not = |why: String| CallError::NotSent(format!("{to}: {why}"));

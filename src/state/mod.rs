@@ -41,7 +41,7 @@ pub use wanted::{Replayer, Wanted, wanted, wanted_replayer};
 use journal_format::event::{AccessRule, Event, FilerFound, Host, JobKind, JobState};
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The fold of every event before `lsn`. A snapshot is its JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +57,8 @@ pub struct State {
     pub tree: BTreeMap<NodeId, VirtualDir>,
     pub jobs: BTreeMap<JobId, Job>,
     pub policies: BTreeMap<PolicyId, Policy>,
-    /// Client hosts that may hold locks.
-    pub hosts: BTreeSet<Host>,
+    /// Client hosts that may hold locks, and where they asked for them.
+    pub hosts: BTreeMap<Host, hosts::KnownAt>,
     /// How often locks were lost, as hosts are told: odd, and grows.
     pub locks_number: u32,
     /// Next free numbers.
@@ -319,7 +319,7 @@ impl Default for State {
             tree: BTreeMap::from([(ROOT_DIR, root)]),
             jobs: BTreeMap::new(),
             policies: BTreeMap::new(),
-            hosts: BTreeSet::new(),
+            hosts: BTreeMap::new(),
             locks_number: 1,
             next: Next::default(),
         }

@@ -4,6 +4,7 @@
 //! order below, so the same State is the same bytes on every machine (I7). `version` changes whenever a field does; the
 //! reader of an older version stays.
 
+use super::hosts::KnownAt;
 use super::jobs::{self, HasEnded};
 use super::{
     Child, Filer, Job, JobError, Junction, LocationState, Next, OutOfSync, Policy, Progress, ROOT_DIR, Role, State,
@@ -59,6 +60,8 @@ struct Doc {
 struct HostDoc {
     addr: IpAddr,
     name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    at: Vec<IpAddr>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -455,13 +458,18 @@ fn read_policy(p: PolicyDoc) -> Option<(PolicyId, Policy)> {
     Some((PolicyId(p.id), Policy { name: p.name, rules }))
 }
 
-fn host_doc(host: &Host) -> HostDoc {
-    HostDoc { addr: IpAddr::from(host.addr), name: text::hex(&host.name) }
+fn host_doc((host, at): (&Host, &KnownAt)) -> HostDoc {
+    let at = at.iter().map(|at| IpAddr::from(*at)).collect();
+    HostDoc { addr: IpAddr::from(host.addr), name: text::hex(&host.name), at }
 }
 
-fn read_host(h: &HostDoc) -> Option<Host> {
-    let IpAddr::V6(addr) = h.addr else { return None };
-    Some(Host { addr: addr.octets(), name: text::unhex(&h.name)? })
+fn read_host(h: &HostDoc) -> Option<(Host, KnownAt)> {
+    let octets = |addr: &IpAddr| match addr {
+        IpAddr::V6(addr) => Some(addr.octets()),
+        IpAddr::V4(_) => None,
+    };
+    let host = Host { addr: octets(&h.addr)?, name: text::unhex(&h.name)? };
+    Some((host, h.at.iter().map(octets).collect::<Option<_>>()?))
 }
 
 fn read_dir(d: &DirDoc) -> Option<(NodeId, VirtualDir)> {

@@ -3,8 +3,8 @@
 
 use crate::line::{Line, Style};
 use journal_format::event::{
-    AccessRule, Adopted, Caller, CopyFailed, Event, FilerFound, HostForgotten, HostMonitored, ListedEntry,
-    LocationSpec, PartDone, Range, RangeDone, Replaced, What,
+    AccessRule, Adopted, Caller, CopyFailed, Event, FilerFound, Host, ListedEntry, LocationSpec, PartDone, Range,
+    RangeDone, Replaced, What,
 };
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId, Lsn, NodeId, PolicyId, Time};
 use serde_json::Value;
@@ -225,7 +225,7 @@ impl Show for Caller {
     fn show(&self, to: &mut Line) {
         to.open(b'{');
         to.key("addr");
-        to.string(&Ipv6Addr::from(self.addr).to_canonical().to_string());
+        to.string(&address(self.addr));
         to.field("port", &self.port);
         to.field("xid", &Hex(&self.xid.to_be_bytes()));
         to.field("call_sum", &Hex(&self.call_sum.to_be_bytes()));
@@ -282,6 +282,15 @@ macro_rules! fields {
     ($to:ident, $event:expr; $($field:ident),*) => {{ $($to.field(stringify!($field), &$event.$field);)* }};
 }
 
+fn address(addr: [u8; 16]) -> String {
+    Ipv6Addr::from(addr).to_canonical().to_string()
+}
+
+fn host(to: &mut Line, of: &Host) {
+    to.field("addr", &address(of.addr));
+    to.field("name", &of.name);
+}
+
 /// The fields of an event, by name, in the order of its struct.
 pub fn fields(event: &Event, to: &mut Line) {
     match event {
@@ -317,10 +326,11 @@ pub fn fields(event: &Event, to: &mut Line) {
             to.field("rules", &e.rules);
         }
         Event::PolicyRemoved(e) => fields!(to, e; policy),
-        Event::HostMonitored(HostMonitored { host }) | Event::HostForgotten(HostForgotten { host }) => {
-            to.field("addr", &Ipv6Addr::from(host.addr).to_canonical().to_string());
-            to.field("name", &host.name);
+        Event::HostMonitored(e) => {
+            host(to, &e.host);
+            to.field("at", &e.at.map(address));
         }
+        Event::HostForgotten(e) => host(to, &e.host),
         Event::LocksLost(e) => fields!(to, e; number),
         Event::JunctionSwitched(e) => fields!(to, e; junction, job, from, to, epoch),
         Event::JobCreated(e) => {

@@ -5,9 +5,9 @@
 
 use super::{
     Adopt, CopyDone, CopyRange, Cursor, Durable, Event, Failed, FilerAdded, FilerRemoved, Host, HostForgotten,
-    HostMonitored, InSync, JobCreated, JobStateChanged, JournalCreated, JunctionAdded, JunctionModified,
-    JunctionRemoved, JunctionSwitched, Link, ListBegin, Listed, LocksLost, Made, Make, OutOfSync, Partial,
-    PolicyRemoved, PolicySet, Remove, Rename, SetAttr, Write,
+    HostMonitored, HostMonitored1, InSync, JobCreated, JobStateChanged, JournalCreated, JunctionAdded,
+    JunctionModified, JunctionRemoved, JunctionSwitched, Link, ListBegin, Listed, LocksLost, Made, Make, OutOfSync,
+    Partial, PolicyRemoved, PolicySet, Remove, Rename, SetAttr, Write,
 };
 use crate::ids::Identity;
 use rkyv::rancor;
@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// A known kind in a version this one does not know.
     #[error(
-        "{name} record of version {version}: tain {} reads only version {known} of it; the journal was written by a newer one",
+        "{name} record of version {version}: tain {} reads it up to version {known}; the journal was written by a newer one",
         env!("CARGO_PKG_VERSION")
     )]
     NewerVersion {
@@ -75,8 +75,9 @@ pub struct Row {
     pub name: &'static str,
 }
 
+/// `kind, newest version => name`, and behind it `/ version => name` of each older one that is still read.
 macro_rules! table {
-    ($($kind:literal, $version:literal => $name:ident,)*) => {
+    ($($kind:literal, $version:literal => $name:ident $(/ $old:literal => $older:ident)*,)*) => {
         /// Every kind of record that carries an event.
         pub const KINDS: &[Row] = &[$(Row { kind: $kind, version: $version, name: stringify!($name) },)*];
 
@@ -100,7 +101,10 @@ macro_rules! table {
             match (kind, version) {
                 $(($kind, $version) => rkyv::from_bytes::<$name, rancor::Error>(bytes)
                     .map(Event::$name)
-                    .map_err(|_| Error::Archive { name: stringify!($name) }),)*
+                    .map_err(|_| Error::Archive { name: stringify!($name) }),
+                $(($kind, $old) => rkyv::from_bytes::<$older, rancor::Error>(bytes)
+                    .map(|event| Event::$name(event.into()))
+                    .map_err(|_| Error::Archive { name: stringify!($older) }),)*)*
                 _ => Err(unknown(kind, version)),
             }
         }
@@ -126,7 +130,7 @@ table! {
     67, 1 => JunctionModified,
     72, 1 => PolicySet,
     73, 1 => PolicyRemoved,
-    76, 1 => HostMonitored,
+    76, 2 => HostMonitored / 1 => HostMonitored1,
     77, 1 => HostForgotten,
     78, 1 => LocksLost,
     80, 1 => JobCreated,
@@ -210,7 +214,7 @@ fn check_bounds(event: &Event) -> Result<(), Error> {
         Event::Made(e) => e.objects.iter().try_for_each(|(_, id)| identity(id)),
         Event::JunctionAdded(e) => identity(&e.location.root),
         Event::JobCreated(e) => identity(&e.destination.root),
-        Event::HostMonitored(HostMonitored { host }) | Event::HostForgotten(HostForgotten { host }) => {
+        Event::HostMonitored(HostMonitored { host, .. }) | Event::HostForgotten(HostForgotten { host }) => {
             bound(host.name.len() <= Host::NAME_MAX, "a host's name that is too long")
         }
         Event::PolicySet(e) => bound(e.rules.len() <= PolicySet::RULES_MAX, "too many rules"),
@@ -244,6 +248,9 @@ mod tests {
     use super::*;
     use crate::event::samples;
     use crate::ids::{JobId, LocationId};
+
+    /// What version 1 wrote of the host 192.0.2.7 that calls itself "client".
+    const HOST_MONITORED_1: &[u8] = b"client\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\x00\x02\x07\xe8\xff\xff\xff\x06\0\0\0";
 
     #[test]
     fn kind_numbers_and_names_are_used_once_and_not_by_fillers() {
@@ -293,6 +300,16 @@ mod tests {
     fn unknown_kinds_and_newer_versions_say_so() {
         assert_eq!(decode(999, 1, &[]), Err(Error::UnknownKind { kind: 999, version: 1 }));
         assert_eq!(decode(16, 2, &[]), Err(Error::NewerVersion { name: "Write", version: 2, known: 1 }));
+    }
+
+    #[test]
+    fn a_monitored_host_of_version_1_is_one_that_asked_nobody_knows_where() {
+        let archive = HOST_MONITORED_1;
+        let host = Host { addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 7], name: b"client".to_vec() };
+        let event = Event::HostMonitored(HostMonitored { host, at: None });
+        assert_eq!(decode(76, 1, archive), Ok(event));
+        assert_eq!(decode(76, 1, &archive[1..]), Err(Error::Archive { name: "HostMonitored1" }));
+        assert!(matches!(decode(76, 3, archive), Err(Error::NewerVersion { known: 2, .. })));
     }
 
     #[test]

@@ -22,6 +22,22 @@ impl Host {
 pub struct HostMonitored {
     /// Which.
     pub host: Host,
+    /// The service's own address at which it asked for locks, as [`Host::addr`]: one of those by which it knows the
+    /// service. A host that asks at several is in a record for each.
+    pub at: Option<[u8; 16]>,
+}
+
+/// Version 1 of [`HostMonitored`]: where the host asked was not known.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct HostMonitored1 {
+    /// Which.
+    pub host: Host,
+}
+
+impl From<HostMonitored1> for HostMonitored {
+    fn from(HostMonitored1 { host }: HostMonitored1) -> Self {
+        Self { host, at: None }
+    }
 }
 
 /// A host has held no lock for a while, or was told and has claimed none.

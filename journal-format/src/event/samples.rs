@@ -171,7 +171,10 @@ fn facts() -> Vec<Event> {
             suspended: true,
         }),
         Event::PolicyRemoved(PolicyRemoved { policy: PolicyId(1) }),
-        Event::HostMonitored(HostMonitored { host: Host { addr: caller().addr, name: b"client".to_vec() } }),
+        Event::HostMonitored(HostMonitored {
+            host: Host { addr: caller().addr, name: b"client".to_vec() },
+            at: Some([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        }),
         Event::LocksLost(LocksLost { number: 3 }),
         Event::HostForgotten(HostForgotten { host: Host { addr: caller().addr, name: b"client".to_vec() } }),
         Event::JunctionSwitched(JunctionSwitched {

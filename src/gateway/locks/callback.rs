@@ -5,6 +5,7 @@ use super::super::Shared;
 use super::super::outgoing::{self, CallError, Procedure};
 use super::{Ends, Note};
 use crate::locks::Grant;
+use crate::state::hosts::KnownAt;
 use crate::wire::nlm4::{self, Res, Short, Stat};
 use crate::wire::nsm::{self, Change};
 use crate::wire::xdr::Writer;
@@ -183,30 +184,43 @@ impl Shared {
         });
     }
 
-    /// Tell a host that its locks are lost, until it has heard or the grace is over.
-    pub(super) async fn notify(self: Arc<Self>, host: Host, number: u32, until: Instant) {
+    /// Tell a host that its locks are lost, from each address by which it knows the service, until it has heard or the
+    /// grace is over. A client compares the caller's address with that of its mount (nfs-utils does so).
+    pub(super) async fn notify(self: Arc<Self>, host: Host, at: KnownAt, number: u32, until: Instant) {
         let addr = IpAddr::from(host.addr).to_canonical();
         let name = host.name.escape_ascii().to_string();
+        let mut left: Vec<Option<IpAddr>> = at.into_iter().map(|at| Some(IpAddr::from(at).to_canonical())).collect();
+        if left.is_empty() {
+            left.push(None);
+        }
         loop {
-            let told = self.locks.callbacks.in_turn(addr, self.notify_call(addr, number)).await;
-            match told {
-                Ok(()) => return tracing::info!(%addr, name, "a host was told that its locks are lost"),
-                Err(error) if Instant::now() + AGAIN >= until => {
+            let mut failed = None;
+            for at in std::mem::take(&mut left) {
+                if let Err(error) = self.locks.callbacks.in_turn(addr, self.notify_call(at, addr, number)).await {
+                    failed = Some(error);
+                    left.push(at);
+                }
+            }
+            match failed {
+                None => return tracing::info!(%addr, name, "a host was told that its locks are lost"),
+                Some(error) if Instant::now() + AGAIN >= until => {
                     return tracing::warn!(%addr, name, %error, "a host could not be told that its locks are lost");
                 }
-                Err(error) => tracing::debug!(%addr, name, %error, "a host could not be told; trying again"),
+                Some(error) => tracing::debug!(%addr, name, %error, "a host could not be told; trying again"),
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    async fn notify_call(&self, addr: IpAddr, number: u32) -> Result<(), CallError> {
+    async fn notify_call(&self, at: Option<IpAddr>, addr: IpAddr, number: u32) -> Result<(), CallError> {
+        // An address that this machine has not any more (or not yet) would reach nobody: then from any.
+        let from = at.filter(|at| outgoing::is_ours(*at));
         let portmapper = self.limits.portmapper_of(SocketAddr::new(addr, 0));
-        let at = outgoing::port_of(None, portmapper, nsm::PROGRAM, nsm::VERSION).await?;
+        let at = outgoing::port_of(from, portmapper, nsm::PROGRAM, nsm::VERSION).await?;
         if self.locks.is_own(at, None) {
             return Err(CallError::NotSent("its portmapper names this service".into()));
         }
-        let mut stream = outgoing::connect(None, at).await?;
+        let mut stream = outgoing::connect(from, at).await?;
         let to = Procedure { program: nsm::PROGRAM, version: nsm::VERSION, number: nsm::NOTIFY };
         let own = rustix::system::uname().nodename().to_bytes().to_vec();
         let change = Change { name: Short(own.into()), state: number };

@@ -4,7 +4,7 @@ use super::super::Shared;
 use super::super::drc::mapped;
 use super::Ends;
 use crate::locks::HostId;
-use crate::state::hosts::HOSTS_MAX;
+use crate::state::hosts::{HOSTS_MAX, says_nothing_new};
 use crate::wire::nlm4::{Short, Stat};
 use journal_format::event::{Event, Host, HostMonitored};
 use std::net::SocketAddr;
@@ -43,35 +43,37 @@ impl Shared {
     /// The caller's number; with `monitored`, it is in the journal when this returns.
     pub(super) async fn lock_host(
         self: &Arc<Self>,
-        peer: SocketAddr,
+        ends: Ends,
         name: &Short,
         state: u32,
         monitored: bool,
     ) -> Result<HostId, Stat> {
-        let host = host(peer, name);
-        let (id, done) = self.locks.hosts.lock().touch(&host).ok_or(Stat::NoLocks)?;
+        let (host, at) = (host(ends.peer, name), ends.local.map(|local| mapped(local.ip())));
+        let (id, done) = self.locks.hosts.lock().touch(&host, at).ok_or(Stat::NoLocks)?;
         self.restarted_if_newer(&host, state);
-        if monitored && !done { self.monitor(&host).await } else { Ok(id) }
+        if monitored && !done { self.monitor(&host, at).await } else { Ok(id) }
     }
 
     /// Hosts are recorded and forgotten one at a time. That State has a host does not say that its record is durable:
     /// whoever has the turn, and finds it there, knows that whoever recorded it has waited for that.
-    async fn monitor(&self, host: &Host) -> Result<HostId, Stat> {
+    async fn monitor(&self, host: &Host, at: Option<[u8; 16]>) -> Result<HostId, Stat> {
         let _turn = self.locks.monitoring.lock().await;
         let state = self.backend.state();
-        let (there, room) = (state.hosts.contains(host), state.hosts.len() < HOSTS_MAX);
+        let (known, room) = (state.hosts.get(host), state.hosts.len() < HOSTS_MAX);
+        let (new, nothing_new) = (known.is_none(), known.is_some_and(|known| says_nothing_new(known, at)));
         drop(state);
-        if !there && !room {
+        if new && !room {
             return Err(Stat::NoLocks);
         }
-        if !there {
-            let event = Event::HostMonitored(HostMonitored { host: host.clone() });
+        if !nothing_new {
+            let event = Event::HostMonitored(HostMonitored { host: host.clone(), at });
             self.backend.record(event).await.map_err(|_| Stat::Grace)?;
         }
+        let durable = self.backend.state().hosts.get(host).cloned().unwrap_or_default();
         // It may have been forgotten while this waited for its turn: then it has another number.
         let mut hosts = self.locks.hosts.lock();
-        let (id, _) = hosts.touch(host).ok_or(Stat::NoLocks)?;
-        hosts.monitored(host);
+        let (id, _) = hosts.touch(host, at).ok_or(Stat::NoLocks)?;
+        hosts.monitored(host, durable);
         Ok(id)
     }
 

@@ -11,13 +11,16 @@
 //! * Locks are in memory. What a restart must know is who may hold some: a host is in the journal before its first lock is
 //!   granted ([`hosts`]).
 //! * A host is (address, name): several may come from one address. What it says of itself touches nobody else's locks.
+//! * It knows the service by the addresses at which it asked for locks: these are in its record, too, and from each it is
+//!   told of a restart (from any, where that is this machine's no more).
 //! * Calls of one owner about one file run in the order in which they came ([`turns`]).
 //! * No call waits for another's lock, and none for a client: callbacks are tasks aside, few for each address
 //!   ([`callback`]). An offer that could not be sent is taken back after [`Limits::lock_offer`]; one that was sent and not
 //!   answered stays: the client may believe that it has the lock.
 //!
-//! Bounds: those of the table; [`HOSTS_PER_ADDR`] names of an address; [`callback::CALLBACKS_MAX`] callbacks, few
-//! of them for one address, beyond which clients find out when they ask again.
+//! Bounds: those of the table; [`HOSTS_PER_ADDR`] names of an address, and of our addresses for each
+//! [`KNOWN_AT_MAX`](crate::state::hosts::KNOWN_AT_MAX); [`callback::CALLBACKS_MAX`] callbacks, few of them for one
+//! address, beyond which clients find out when they ask again.
 
 pub(super) mod callback;
 mod hosts;
@@ -28,7 +31,7 @@ mod turns;
 use super::access::{Decision, decide};
 use super::{Limits, Shared};
 use crate::locks::{Grant, HostId, Table};
-use crate::state::hosts::{HOSTS_MAX, next_number};
+use crate::state::hosts::{HOSTS_MAX, KnownAt, next_number, says_nothing_new};
 use crate::wire::nlm4::TestArgs;
 use callback::Callbacks;
 use journal_format::event::{Event, Host, HostForgotten, LocksLost};
@@ -65,8 +68,14 @@ struct Known {
     used: Instant,
     /// Its number when it last told one; 0: it has told none.
     state: u32,
-    /// Its record is durable.
-    monitored: bool,
+    /// Its record is durable, and says so of these addresses of the service.
+    monitored: Option<KnownAt>,
+}
+
+impl Known {
+    fn is_monitored(&self, at: Option<[u8; 16]>) -> bool {
+        self.monitored.as_ref().is_some_and(|known| says_nothing_new(known, at))
+    }
 }
 
 #[derive(Default)]
@@ -76,11 +85,12 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// The host's number; it has one from now on; and whether its record is durable. `None`: there are too many.
-    fn touch(&mut self, host: &Host) -> Option<(HostId, bool)> {
+    /// The host's number; it has one from now on; and whether its record, which has `at`, is durable. `None`: there are
+    /// too many.
+    fn touch(&mut self, host: &Host, at: Option<[u8; 16]>) -> Option<(HostId, bool)> {
         if let Some(known) = self.known.get_mut(host) {
             known.used = Instant::now();
-            return Some((known.id, known.monitored));
+            return Some((known.id, known.is_monitored(at)));
         }
         let of_addr = self.known.keys().filter(|known| known.addr == host.addr).count();
         if of_addr >= HOSTS_PER_ADDR || self.known.len() >= HOSTS_MAX {
@@ -88,13 +98,13 @@ impl Hosts {
         }
         self.last += 1;
         let id = HostId { number: self.last, addr: host.addr };
-        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0, monitored: false });
+        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0, monitored: None });
         Some((id, false))
     }
 
-    fn monitored(&mut self, host: &Host) {
+    fn monitored(&mut self, host: &Host, at: KnownAt) {
         if let Some(known) = self.known.get_mut(host) {
-            known.monitored = true;
+            known.monitored = Some(at);
         }
     }
 }
@@ -188,16 +198,16 @@ impl Shared {
             // A journal that takes nothing has stopped the service; one that is full will not when there is room.
             tracing::error!(?status, "it could not be recorded that locks were lost: their hosts may not claim them");
         }
-        for host in &hosts {
+        for (host, at) in &hosts {
             let mut known = self.locks.hosts.lock();
-            known.touch(host);
-            known.monitored(host);
+            known.touch(host, None);
+            known.monitored(host, at.clone());
         }
         let until = Instant::now() + self.limits.lock_grace;
         self.locks.grace_until.get_or_init(|| until);
         tracing::info!(hosts = hosts.len(), grace = ?self.limits.lock_grace, number, "hosts that held locks may claim them");
-        for host in hosts {
-            tokio::spawn(self.clone().notify(host, number, until));
+        for (host, at) in hosts {
+            tokio::spawn(self.clone().notify(host, at, number, until));
         }
     }
 
@@ -272,7 +282,7 @@ impl Shared {
             idle
         };
         for host in idle {
-            if self.backend.state().hosts.contains(&host)
+            if self.backend.state().hosts.contains_key(&host)
                 && let Err(status) = self.backend.record(Event::HostForgotten(HostForgotten { host })).await
             {
                 tracing::warn!(

@@ -231,7 +231,7 @@ impl Caller<'_> {
         let range = Range::new(a.lock.offset, a.lock.len).ok_or(Stat::FBig)?;
         self.in_time(a.reclaim)?;
         self.may(&call, node, a.reclaim).await?;
-        let host = self.shared.lock_host(self.ends.peer, &a.lock.caller, a.state, monitored).await?;
+        let host = self.shared.lock_host(self.ends, &a.lock.caller, a.state, monitored).await?;
         let owner = owner(host, a.lock.svid, &a.lock.oh);
         let (exclusive, wait) = (a.exclusive, (a.block && !a.reclaim).then(|| self.note(a)));
         let request = Request { junction: node.junction, node: node.node, owner, range, exclusive, wait };
@@ -294,7 +294,7 @@ impl Caller<'_> {
         let _turn = self.turn(&a.share.caller, 0, &a.share.oh, node).await;
         self.in_time(a.reclaim)?;
         self.may(&call, node, a.reclaim).await?;
-        let host = self.shared.lock_host(self.ends.peer, &a.share.caller, 0, true).await?;
+        let host = self.shared.lock_host(self.ends, &a.share.caller, 0, true).await?;
         let owner = owner(host, 0, &a.share.oh);
         let share = Share { owner, mode: a.share.mode, access: a.share.access };
         let mut table = self.shared.locks.table.lock();
