@@ -1,7 +1,8 @@
-//! How much memory the service takes while it moves very many files (I11).
+//! How much memory the service takes (I11): while it moves very many files, and under many clients that want much.
 #![allow(clippy::disallowed_methods, reason = "tests outside the service time what they see")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod clients;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -22,6 +23,18 @@ fn field(status: &str, key: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+fn status(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
+}
+
+fn anonymous(status: &str) -> u64 {
+    field(status, "RssAnon:") + field(status, "RssShmem:")
+}
+
+fn anonymous_kib(pid: u32) -> u64 {
+    anonymous(&status(pid))
+}
+
 struct Peak {
     anonymous_kib: u64,
     hwm_kib: u64,
@@ -32,8 +45,8 @@ struct Peak {
 fn watch(pid: u32, stop: &AtomicBool) -> Peak {
     let mut peak = Peak { anonymous_kib: 0, hwm_kib: 0, samples: 0 };
     while !stop.load(Ordering::Acquire) {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        peak.anonymous_kib = peak.anonymous_kib.max(field(&status, "RssAnon:") + field(&status, "RssShmem:"));
+        let status = status(pid);
+        peak.anonymous_kib = peak.anonymous_kib.max(anonymous(&status));
         peak.hwm_kib = peak.hwm_kib.max(field(&status, "VmHWM:"));
         peak.samples += 1;
         std::thread::sleep(Duration::from_millis(5));
