@@ -133,6 +133,7 @@ impl Fenced {
 /// What a filer can do that has not been reached: nothing is asked of it before its root is.
 const NOTHING: Capabilities = Capabilities {
     hard_links: false,
+    nameless: false,
     special_files: false,
     holes: false,
     xattrs: false,
@@ -176,6 +177,7 @@ forward! {
     punch(obj: &Object, offset: u64, len: u64) -> ();
     set(obj: &Object, changes: Changes) -> ();
     make(dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Object;
+    make_nameless(dir: &Object, attrs: MakeAttrs) -> Object;
     link(obj: &Object, dir: &Object, name: &[u8]) -> ();
     rename(from: &Object, name: &[u8], to: &Object, new: &[u8]) -> ();
     rename_free(from: &Object, name: &[u8], to: &Object, new: &[u8]) -> ();

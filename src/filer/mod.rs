@@ -122,6 +122,8 @@ pub struct FsStat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     pub hard_links: bool,
+    /// [`CoreFiler::make_nameless`] works.
+    pub nameless: bool,
     /// Character and block devices; fifos and sockets need no privilege.
     pub special_files: bool,
     pub holes: bool,
@@ -198,7 +200,11 @@ pub trait CoreFiler: Send + Sync + 'static {
     /// whatever the umask or set-gid directories would say.
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object>;
 
-    /// A further name, which must be free.
+    /// Make a regular file that has no name, to be in `dir` one day: [`link`](Self::link) gives it its first. It is gone
+    /// when nobody holds it before that. Asked for where [`Capabilities::nameless`] says so.
+    async fn make_nameless(&self, dir: &Object, attrs: MakeAttrs) -> Result<Object>;
+
+    /// A further name, or the first of one without, which must be free.
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()>;
 
     /// Rename as POSIX does, over what is there if it may be.

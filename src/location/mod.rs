@@ -10,6 +10,7 @@ pub mod carry_out;
 pub mod copy;
 pub mod digest;
 pub mod dirty;
+mod keys;
 mod look;
 mod newborn;
 pub mod projection;

@@ -7,8 +7,9 @@
 //! * A node whose name in the round is its own from beginning to end ([`Round::is_plain`]) is made there. No later
 //!   round touches that name before the `Made` is durable (see the replayer). A client's own CREATE is of this kind,
 //!   too: whoever comes after it under that name waits for its locks, and its `Made` was appended under them.
-//! * Every other one, and each that redo makes, is made in the pen under its node id, which no name can be mistaken
-//!   for; it leaves the pen when its `Made` is durable.
+//! * Every other one, and each that redo makes, is made apart, and gets its name when its `Made` is durable: a file without
+//!   any name, where the filer can do that (a crash leaves nothing of it then); else in the pen, under its node id,
+//!   which no name can be mistaken for.
 //!
 //! | an object tain does not know stands            | it is                                                          |
 //! | ---------------------------------------------- | -------------------------------------------------------------- |
@@ -19,7 +20,7 @@
 //! | anywhere else, or it is of another kind         | foreign: it is left alone, and what needs its name is refused |
 //!
 //! A node that has an identity is never looked for under a name of the tree: when its object is gone (a power cut took
-//! it), it is made again, in the pen, where the next crash may leave it without its new `Made`. All bytes of a new file
+//! it), it is made again, apart: the next crash may come before its new `Made`. All bytes of a new file
 //! come again from the round, so one that is recognised starts at size 0.
 
 use super::copy::{is_acl, put_xattrs};
@@ -41,6 +42,13 @@ const DEFAULT: &[u8] = AclKind::Default.xattr().as_bytes();
 /// Names of a directory that are looked at to tell whose it is.
 const HELD_MAX: usize = 1000;
 
+/// Where an object is made: under a name, or without one.
+#[derive(Clone, Copy)]
+pub(super) struct Spot<'a> {
+    pub dir: &'a Object,
+    pub name: Option<&'a [u8]>,
+}
+
 impl Site<'_> {
     /// Which node an object that stands under a touched name is.
     pub(super) async fn recognise(&self, key: &Key, object: &Object) -> Result<Option<NodeId>> {
@@ -57,7 +65,7 @@ impl Site<'_> {
                 self.location.filer.set(object, Changes { size: Some(0), ..Changes::default() }).await?;
             }
             self.attributes(node, object).await?;
-            self.note_made(node, object)?;
+            self.note_made(node, object, true)?;
             return Ok(Some(node));
         }
         tracing::warn!(location = %self.location.id, dir = %key.0, name = %String::from_utf8_lossy(&key.1),
@@ -137,10 +145,13 @@ impl Site<'_> {
         self.location.filer.set(object, changes).await
     }
 
-    fn note_made(&self, node: NodeId, object: &Object) -> Result<()> {
+    /// What has no name yet is held for the round, and for no longer.
+    fn note_made(&self, node: NodeId, object: &Object, has_name: bool) -> Result<()> {
         let changes = self.location.objects.put(node, &object.id).map_err(index_error)?;
         self.location.objects.store.write(changes);
-        self.location.remember(node, object);
+        if has_name {
+            self.location.remember(node, object);
+        }
         let mut state = self.state.lock();
         state.complete.insert(node);
         state.made.push((node, object.id.clone()));
@@ -174,29 +185,29 @@ impl Site<'_> {
         self.or_report(node, key, done).await.map(drop)
     }
 
-    /// Step 2, of these nodes: in the pen, what a name alone would not tell for sure; recorded before anything leaves it.
-    pub(super) async fn make_aside(
+    /// Step 2, of these nodes: apart, what a name alone would not tell for sure; recorded before any of it gets its name.
+    pub(super) async fn make_apart(
         &self,
         nodes: &[NodeId],
         wanted: &BTreeMap<NodeId, Vec<Key>>,
         parked: &mut BTreeSet<NodeId>,
     ) -> Result<()> {
         let Some(recorder) = self.recorder else { return Ok(()) };
-        let mut aside = Vec::new();
+        let mut apart = Vec::new();
         for node in nodes {
             let keys = &wanted[node];
             let plain = !self.round.ask_filer && keys.first().is_none_or(|key| self.round.is_plain(*node, key));
             let new = self.round.makes.contains_key(node) && !parked.contains(node);
             if new && !plain && !self.state.lock().broken.contains(node) && self.locate(*node).await?.is_none() {
-                aside.push((*node, keys.first()));
+                apart.push((*node, keys.first()));
             }
         }
-        if aside.is_empty() {
+        if apart.is_empty() {
             return Ok(());
         }
         let pen = self.pen().await?;
-        for part in aside.chunks(PART) {
-            let makes: Vec<_> = part.iter().map(|(node, key)| self.make_in_pen(*node, *key, &pen)).collect();
+        for part in apart.chunks(PART) {
+            let makes: Vec<_> = part.iter().map(|(node, key)| self.make_one_apart(*node, *key, &pen)).collect();
             parked.extend(side_by_side(makes).await?.into_iter().flatten());
             self.record(recorder).await?;
         }
@@ -208,9 +219,20 @@ impl Site<'_> {
         if made.is_empty() { Ok(()) } else { recorder.made(self.location.id, &made).await }
     }
 
-    async fn make_in_pen(&self, node: NodeId, key: Option<&Key>, pen: &Object) -> Result<Option<NodeId>> {
+    /// Returns the node if it is in the pen now; without a name it is held for the round.
+    async fn make_one_apart(&self, node: NodeId, key: Option<&Key>, pen: &Object) -> Result<Option<NodeId>> {
+        let is_file = self.round.makes.get(&node).is_some_and(|(kind, _)| *kind == Kind::File);
+        let dir = match key {
+            Some((dir, _)) if is_file && self.location.filer.capabilities().nameless => self.dir_there(*dir).await?,
+            _ => None,
+        };
         let name = pen_name(node);
-        let done = match self.make(node, pen, &name).await {
+        let spot = dir.as_ref().map_or(Spot { dir: pen, name: Some(&name) }, |dir| Spot { dir, name: None });
+        let done = match self.make(node, spot).await {
+            Ok(Some(object)) if spot.name.is_none() => {
+                self.state.lock().held.insert(node, object);
+                return Ok(None);
+            }
             Ok(Some(_)) => {
                 self.state.lock().there.insert((PEN, name), node);
                 return Ok(Some(node));
@@ -226,7 +248,7 @@ impl Site<'_> {
     }
 
     /// A new object; `None` when its source is gone.
-    pub(super) async fn make(&self, node: NodeId, dir: &Object, name: &[u8]) -> Result<Option<Object>> {
+    pub(super) async fn make(&self, node: NodeId, spot: Spot<'_>) -> Result<Option<Object>> {
         let filer = &self.location.filer;
         let Some((kind, origin)) = self.round.makes.get(&node) else {
             if self.source.is_some_and(|source| source.is_gone(node)) {
@@ -240,7 +262,7 @@ impl Site<'_> {
         };
         let (what, attrs, later) = match origin {
             Origin::Event(e) => {
-                if let Some(object) = self.make_whole(node, e, dir, name).await? {
+                if let Some(object) = self.make_whole(node, e, spot).await? {
                     return Ok(Some(object));
                 }
                 let size = Some(e.size).filter(|size| *size > 0);
@@ -270,17 +292,17 @@ impl Site<'_> {
         // Until its ACL is there the mode decides alone, and the group bits are an ACL's mask: wider than its groups'.
         let shut = xattrs.iter().any(|(name, _)| is_acl(name));
         let first = MakeAttrs { mode: if shut { attrs.mode & !0o077 } else { attrs.mode }, ..attrs };
-        let object = self.make_with(dir, name, &what, first, later).await?;
+        let object = self.make_with(spot, &what, first, later).await?;
         let finish = async {
             put_xattrs(filer.as_ref(), &object, &xattrs).await?;
             let mode = Changes { mode: Some(attrs.mode), ..Changes::default() };
             if shut { filer.set(&object, mode).await } else { Ok(()) }
         };
         if let Err(error) = finish.await {
-            return Err(self.unmake(dir, name, *kind, error).await);
+            return Err(self.unmake(spot, *kind, error).await);
         }
         debug_assert!(what.kind() == *kind || matches!(what, What::File));
-        self.note_made(node, &object)?;
+        self.note_made(node, &object, spot.name.is_some())?;
         Ok(Some(object))
     }
 
@@ -359,21 +381,17 @@ impl Site<'_> {
     }
 
     /// All of it or nothing, but for an error that may pass.
-    async fn make_with(
-        &self,
-        dir: &Object,
-        name: &[u8],
-        what: &What,
-        attrs: MakeAttrs,
-        later: Changes,
-    ) -> Result<Object> {
+    async fn make_with(&self, spot: Spot<'_>, what: &What, attrs: MakeAttrs, later: Changes) -> Result<Object> {
         let filer = &self.location.filer;
-        let object = filer.make(dir, name, what, attrs).await?;
+        let object = match spot.name {
+            Some(name) => filer.make(spot.dir, name, what, attrs).await?,
+            None => filer.make_nameless(spot.dir, attrs).await?,
+        };
         crash_point!("RECONCILE_MADE");
         if later != Changes::default()
             && let Err(error) = filer.set(&object, later).await
         {
-            return Err(self.unmake(dir, name, what.kind(), error).await);
+            return Err(self.unmake(spot, what.kind(), error).await);
         }
         Ok(object)
     }
@@ -381,7 +399,7 @@ impl Site<'_> {
     /// Redo of a primary: as the object is to be in the end, where the round does nothing but that to it; it need not be
     /// found again then. `None` where there is more to do; and where the filer refuses it for good, because that must
     /// be the refusal of the one operation that asked for what it refuses.
-    async fn make_whole(&self, node: NodeId, made: &Make, dir: &Object, name: &[u8]) -> Result<Option<Object>> {
+    async fn make_whole(&self, node: NodeId, made: &Make, spot: Spot<'_>) -> Result<Option<Object>> {
         if !self.round.ask_filer || self.source.is_some() {
             return Ok(None);
         }
@@ -399,11 +417,11 @@ impl Site<'_> {
         if later.size.is_some() && attrs.mode & 0o6000 != 0 {
             return Ok(None); // a size that is set later may clear these bits
         }
-        let object = match self.make_with(dir, name, &made.what, attrs, later).await {
+        let object = match self.make_with(spot, &made.what, attrs, later).await {
             Err(error) if reconcile::is_final(error.kind) => return Ok(None),
             other => other?,
         };
-        self.note_made(node, &object)?;
+        self.note_made(node, &object, spot.name.is_some())?;
         self.state.lock().whole.insert(node, end.mtime);
         Ok(Some(object))
     }
@@ -416,12 +434,13 @@ impl Site<'_> {
     }
 
     /// A creation has all its effect or none.
-    async fn unmake(&self, dir: &Object, name: &[u8], kind: Kind, error: Error) -> Error {
-        if !reconcile::is_final(error.kind) {
-            return error; // the next try finds it, and sets what is missing
-        }
+    async fn unmake(&self, spot: Spot<'_>, kind: Kind, error: Error) -> Error {
+        let Some(name) = spot.name.filter(|_| reconcile::is_final(error.kind)) else {
+            return error; // the next try finds it, and sets what is missing; without a name it is gone
+        };
         let filer = &self.location.filer;
-        let gone = if kind == Kind::Dir { filer.rmdir(dir, name).await } else { filer.remove(dir, name).await };
+        let gone =
+            if kind == Kind::Dir { filer.rmdir(spot.dir, name).await } else { filer.remove(spot.dir, name).await };
         if let Err(left) = gone {
             tracing::warn!(location = %self.location.id, error = %left, "an object that could not be finished stays");
         }

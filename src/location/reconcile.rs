@@ -3,8 +3,8 @@
 //! 1. *Take away*: every touched name whose present holder does not belong there. An object that has another place to
 //!    go is parked in the pen under its node id; one that is gone is removed (directories through the pen, at the end,
 //!    and never when they are not empty). In redo a last name is never taken of an object that lives on.
-//! 2. *Make*: new objects ([`newborn`](super::newborn)), in place or, where that could be mistaken later, in the pen.
-//! 3. *Place*: directories top-down, then everything else side by side: out of the pen, by a further link, or new.
+//! 2. *Make*: new objects ([`newborn`](super::newborn)), in place or, where that could be mistaken later, apart.
+//! 3. *Place*: directories top-down, then everything else side by side: out of the pen, by a link, or new.
 //! 4. *Complete*: what was made before, and is known, gets the attributes of its creation again (redo only).
 //! 5. *Clear*: what is gone leaves the pen.
 //!
@@ -12,6 +12,7 @@
 //! who is there, so any state between "nothing done" and "all done" is led to the same end.
 
 use super::copy::Source;
+use super::newborn::Spot;
 use super::projection::{PEN, pen_name};
 use super::round::{Key, Round};
 use super::{Location, Recorder, View, index_error};
@@ -275,14 +276,16 @@ impl<'a> Site<'a> {
         for node in wanted.keys() {
             if self.kind(*node).await? == Some(Kind::Dir) { &mut dirs } else { &mut others }.push(*node);
         }
-        self.make_aside(&dirs, wanted, parked).await?;
+        self.make_apart(&dirs, wanted, parked).await?;
         for node in dirs {
             self.place_dir(node, wanted, parked, 0).await?;
         }
         for part in others.chunks(AT_HAND) {
-            self.make_aside(part, wanted, parked).await?;
+            self.make_apart(part, wanted, parked).await?;
             let place = |node: &NodeId| self.place_one(*node, &wanted[node], parked.contains(node));
             side_by_side(apart(part, wanted).iter().map(place).collect()).await?;
+            let mut state = self.state.lock();
+            part.iter().for_each(|node| drop(state.held.remove(node)));
         }
         Ok(())
     }
@@ -339,7 +342,7 @@ impl<'a> Site<'a> {
         }
         let filer = &self.location.filer;
         if *parked {
-            filer.rename(&self.pen().await?, &pen_name(node), &dir, name).await?;
+            filer.rename_free(&self.pen().await?, &pen_name(node), &dir, name).await?;
             self.state.lock().there.remove(&(PEN, pen_name(node)));
             crash_point!("RECONCILE_OUT_OF_PEN");
             self.state.lock().there.insert(key.clone(), node);
@@ -353,7 +356,7 @@ impl<'a> Site<'a> {
                 other => other?,
             }
         } else {
-            *object = self.make(node, &dir, name).await?;
+            *object = self.make(node, Spot { dir: &dir, name: Some(name) }).await?;
             if object.is_none() {
                 self.state.lock().void.insert(node);
                 return Ok(false);

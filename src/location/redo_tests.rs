@@ -4,8 +4,8 @@
 
 use super::redo::{Redo, Redone};
 use super::{Location, View};
-use crate::filer::memory::{Fault, Memory};
-use crate::filer::{Changes, CoreFiler, ErrorKind, MakeAttrs, Object};
+use crate::filer::memory::{self, Fault, Memory};
+use crate::filer::{Capabilities, Changes, CoreFiler, ErrorKind, MakeAttrs, Object};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::store::Store;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod acls;
+mod tries;
 
 const J: JunctionId = JunctionId(1);
 const L: LocationId = LocationId(1);
@@ -46,6 +47,10 @@ async fn open(dir: &tempfile::TempDir, filer: &Memory, life: u32) -> (Location, 
 
 impl World {
     async fn new() -> Self {
+        Self::on(Memory::default()).await
+    }
+
+    async fn on(filer: Memory) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             dir: dir.path().join("journal"),
@@ -56,7 +61,6 @@ impl World {
             disk: Arc::new(crate::env::RealDisk),
         };
         let journal = Journal::open(options).unwrap();
-        let filer = Memory::default();
         let (location, live) = open(&dir, &filer, 0).await;
         let root = filer.root().await.unwrap();
         let added = JunctionAdded {
@@ -202,7 +206,8 @@ impl World {
     }
 
     fn fail(&self, op: &'static str, kind: ErrorKind) {
-        self.filer.set_fault(Some(Box::new(move |called| (called == op).then_some(Fault::Before(kind)))));
+        let fails = move |called: &str| called == op || (op == "make" && called == "make_nameless");
+        self.filer.set_fault(Some(Box::new(move |called| fails(called).then_some(Fault::Before(kind)))));
     }
 
     /// The live index as it would be had the operations that failed never been asked for.
@@ -269,8 +274,20 @@ fn over(node: u64) -> Option<Replaced> {
 }
 
 /// Two files with text.
+/// Where new files can be made without a name, and where all go through the pen.
+fn both_kinds() -> [Memory; 2] {
+    let can = memory::Options::default().capabilities;
+    [true, false].map(|nameless| {
+        Memory::new(memory::Options { capabilities: Capabilities { nameless, ..can }, ..memory::Options::default() })
+    })
+}
+
 async fn with_two_files() -> World {
-    let mut world = World::new().await;
+    with_two_files_on(Memory::default()).await
+}
+
+async fn with_two_files_on(filer: Memory) -> World {
+    let mut world = World::on(filer).await;
     world.make(ROOT, "a", 1, What::File).await;
     world.write(1, 0, b"one").await;
     world.make(ROOT, "v", 2, What::File).await;
@@ -360,29 +377,11 @@ async fn what_redo_made_again_is_known_by_its_place_in_the_pen_when_its_identity
 
 /// It was made and the next call failed: the second try knew it already, moved it on, and nobody ever recorded it.
 #[tokio::test]
-async fn what_was_made_in_a_try_that_failed_is_known_in_the_next_life() {
-    let mut world = World::new().await;
-    world.make(ROOT, "a", 1, What::File).await;
-    world.rename(1, Kind::File, "a", "b", None).await;
-    world.make(ROOT, "c", 2, What::File).await;
-    let made = AtomicU64::new(0);
-    world.filer.set_fault(Some(Box::new(move |called| {
-        let second = called == "make" && made.fetch_add(1, Ordering::Relaxed) > 0;
-        second.then_some(Fault::Before(ErrorKind::Down))
-    })));
-    assert!(world.redo().await.is_err());
-    world.filer.set_fault(None);
-    assert_eq!(world.redo_all().await, 0);
-    world.again().await;
-    assert_eq!(world.redo_all().await, 0);
-    assert_eq!(world.tree().await, tree(&[("b", ""), ("c", "")]));
-}
-
-#[tokio::test]
 async fn an_io_error_or_a_full_filer_holds_the_location_and_what_was_answered_is_written_later() {
     for kind in [ErrorKind::Io, ErrorKind::NoSpace, ErrorKind::Quota, ErrorKind::ReadOnly, ErrorKind::Down] {
-        for call in ["write", "rename", "make", "set", "remove"] {
-            let world = with_two_files().await;
+        let calls = ["write", "rename", "make", "set", "remove"];
+        for (call, filer) in calls.into_iter().flat_map(|call| both_kinds().map(|filer| (call, filer))) {
+            let world = with_two_files_on(filer).await;
             world.write(1, 0, b"ONE").await;
             world.rename(1, Kind::File, "a", "b", None).await;
             world.make(ROOT, "new", 3, What::File).await;
@@ -401,8 +400,9 @@ async fn an_io_error_or_a_full_filer_holds_the_location_and_what_was_answered_is
 #[tokio::test]
 async fn an_operation_in_doubt_that_is_refused_for_good_failed_and_neither_filer_nor_index_shows_it() {
     let untouched = tree(&[("a", "one"), ("v", "victim")]);
-    for case in ["write", "set", "make", "remove", "rename", "rename over", "rename over, late", "link"] {
-        let world = with_two_files().await;
+    let cases = ["write", "set", "make", "remove", "rename", "rename over", "rename over, late", "link"];
+    for (case, filer) in cases.into_iter().flat_map(|case| both_kinds().map(|filer| (case, filer))) {
+        let world = with_two_files_on(filer).await;
         let op = match case {
             "write" => world.write(1, 0, b"ONE").await,
             "set" => {

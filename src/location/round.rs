@@ -3,11 +3,12 @@
 //! A round is the *net* of its events for names (who is there before, who should be there after), and a list in LSN
 //! order per node for data. Bound: the caller stops folding at [`Round::is_full`].
 
+use super::keys::Keys;
 use crate::filer::Changes;
 use bytes::Bytes;
 use journal_format::event::{Make, PartDone, Range, SetAttr};
 use journal_format::ids::{Kind, Lsn, NodeId, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names and data operations in a round.
 pub const OPS_MAX: usize = 8192;
@@ -114,8 +115,8 @@ pub struct Round {
     /// Directories that a client made and that ended in the round: where they were made. What was made in them hands
     /// on, or has, what they had.
     ended_dirs: BTreeMap<NodeId, NodeId>,
-    /// By node: where its object may be. (One set: most nodes have one or two places, and there may be very many.)
-    places: BTreeSet<(NodeId, Key)>,
+    /// Where a node's object may be.
+    places: HashMap<NodeId, Keys>,
     /// Redo of a primary: the operation of each entry of `data`. Who was refused?
     pub ops_of: BTreeMap<NodeId, Vec<Lsn>>,
     /// Do not believe what was before: ask the filer (redo, retry).
@@ -178,30 +179,30 @@ impl Round {
     }
 
     fn put(&mut self, dir: NodeId, name: &[u8], node: NodeId, op: Option<Lsn>) {
-        let place = (node, (dir, name.to_vec()));
-        let touched = self.names.entry(place.1.clone()).or_default();
+        let key = (dir, name.to_vec());
+        let touched = self.names.entry(key.clone()).or_default();
         touched.op = op.or(touched.op);
-        let first = self.places.range(places_from(node)..).next().filter(|(of, _)| *of == node);
+        let places = self.places.get(&node);
         // A new place need not be looked for, and one that has been is mostly the last: a name may have had very many.
-        let has_been = first.is_some_and(|first| *first == place || self.places.contains(&place));
+        let has_been = places.is_some_and(|places| places.contains(&key));
         if has_been && touched.placed.iter().rev().any(|placed| *placed == node) {
             return;
         }
         push(&mut touched.placed, node);
-        if first.is_none() && (self.makes.contains_key(&node) || self.gone.contains_key(&node)) {
+        if places.is_none() && (self.makes.contains_key(&node) || self.gone.contains_key(&node)) {
             push(&mut touched.born, node);
         }
-        self.places.insert(place);
+        self.places.entry(node).or_default().insert(key);
     }
 
     /// `node` may be there, whether the round touches that name or not.
     pub fn add_place(&mut self, node: NodeId, key: Key) {
-        self.places.insert((node, key));
+        self.places.entry(node).or_default().insert(key);
     }
 
     /// Where the node may be, by the round.
     pub fn places_of(&self, node: NodeId) -> impl Iterator<Item = &Key> {
-        self.places.range(places_from(node)..).take_while(move |(of, _)| *of == node).map(|(_, key)| key)
+        self.places.get(&node).into_iter().flat_map(Keys::iter)
     }
 
     /// The round touches, or may look at, a name of the node.
@@ -315,11 +316,6 @@ impl Round {
             self.listed_files += 1;
         }
     }
-}
-
-/// Before all places of the node.
-fn places_from(node: NodeId) -> (NodeId, Key) {
-    (node, (NodeId(0), Vec::new()))
 }
 
 /// Most lists here have one entry, and there may be a million of them: room for the first alone.

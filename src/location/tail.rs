@@ -3,27 +3,26 @@
 //! Bound: the names that operations have touched since the index's last commit, as the round of the same redo.
 
 use super::View;
+use super::keys::Keys;
+use super::round::Key;
 use crate::index::live::Live;
 use crate::index::store::Result;
 use journal_format::event::Event;
 use journal_format::ids::{Kind, NodeId};
-use std::collections::BTreeSet;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::HashMap;
 use std::sync::Arc;
-
-type Key = (NodeId, Vec<u8>);
 
 /// The live index, and over it what each touched name leads to in the end. The index may be ahead and hold some of it.
 pub struct Tail {
     live: Arc<Live>,
-    entries: BTreeMap<Key, Option<(NodeId, Kind)>>,
-    names: BTreeSet<(NodeId, Key)>,
+    entries: HashMap<Key, Option<(NodeId, Kind)>>,
+    names: HashMap<NodeId, Keys>,
 }
 
 impl Tail {
     #[must_use]
     pub fn new(live: Arc<Live>) -> Self {
-        Self { live, entries: BTreeMap::new(), names: BTreeSet::new() }
+        Self { live, entries: HashMap::new(), names: HashMap::new() }
     }
 
     /// What is not an operation on names changes nothing here.
@@ -44,18 +43,14 @@ impl Tail {
     fn put(&mut self, dir: NodeId, name: &[u8], to: Option<(NodeId, Kind)>) {
         let key = (dir, name.to_vec());
         if let Some((node, _)) = to {
-            self.names.insert((node, key.clone()));
+            self.names.entry(node).or_default().insert(key.clone());
         }
-        match self.entries.entry(key) {
-            Entry::Vacant(free) => drop(free.insert(to)),
-            Entry::Occupied(mut held) => {
-                let before = held.insert(to);
-                if let Some((node, _)) = before
-                    && to.is_none_or(|(now, _)| now != node)
-                {
-                    self.names.remove(&(node, held.key().clone()));
-                }
-            }
+        let before = self.entries.insert(key, to).flatten();
+        if let Some((node, _)) = before
+            && to.is_none_or(|(now, _)| now != node)
+            && let Some(names) = self.names.get_mut(&node)
+        {
+            names.remove(&(dir, name.to_vec()));
         }
     }
 }
@@ -69,9 +64,8 @@ impl View for Tail {
     }
 
     fn names(&self, node: NodeId, limit: usize) -> Result<Vec<Key>> {
-        let from = (node, (NodeId(0), Vec::new()));
-        let ours = self.names.range(from..).take_while(|(of, _)| *of == node);
-        let mut names: Vec<Key> = ours.take(limit).map(|(_, key)| key.clone()).collect();
+        let ours = self.names.get(&node).into_iter().flat_map(Keys::iter);
+        let mut names: Vec<Key> = ours.take(limit).cloned().collect();
         for key in View::names(&self.live, node, limit)? {
             if names.len() < limit && !self.entries.contains_key(&key) {
                 names.push(key);

@@ -86,8 +86,12 @@ impl Fate {
     }
 }
 
+/// Calls that change something.
+const MUTATING: [&str; 11] =
+    ["write", "punch", "set", "make", "make_nameless", "link", "rename", "remove", "rmdir", "sync", "set_xattr"];
+
 pub(super) fn mutates(op: &str) -> bool {
-    matches!(op, "write" | "punch" | "set" | "make" | "link" | "rename" | "remove" | "rmdir" | "sync" | "set_xattr")
+    MUTATING.contains(&op)
 }
 
 impl Inner {

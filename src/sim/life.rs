@@ -217,7 +217,10 @@ impl Life {
     /// # Errors
     /// A command that is refused.
     pub async fn set_up(&self, place: &Place) -> Result<(), String> {
-        self.add_filer(place).await?;
+        // Known already, where an earlier life's disk failed it in here.
+        if !self.core.ledger.state().filers.values().any(|filer| filer.name == place.name) {
+            self.add_filer(place).await?;
+        }
         let root = place.memory.tree().first().cloned().ok_or("there is no root")?;
         let command = Command::AddJunction {
             path: junction_path(),

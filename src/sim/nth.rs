@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 ///
 /// Not here: `punch`, which is called only where a copy is tried again over what was a file's and is a hole now; its errors
 /// are told in `location/copy.rs`.
-pub const OPS: [&str; 24] = [
+pub const OPS: [&str; 25] = [
     "root",
     "by_identity",
     "lookup",
@@ -39,6 +39,7 @@ pub const OPS: [&str; 24] = [
     "write",
     "set",
     "make",
+    "make_nameless",
     "link",
     "rename",
     "remove",

@@ -63,6 +63,7 @@ pub fn run(seed: u64) -> Outcome {
     let mut filers = Options::default();
     // Not drawn: so a seed goes on to mean the world that it meant before.
     filers.capabilities.open_by_identity = seed % 4 != 3;
+    filers.capabilities.nameless = seed % 3 != 2;
     let ground = Ground::new(filers, SimDisk::new(rng.draw()), shared.clone());
     let mut world = World::new(ground, Model::new(Vec::new()), rng);
     let lives = world.rng.between(1, 5);
@@ -116,7 +117,10 @@ impl World {
         if !life.is_set_up() {
             self.ground.weather(Weather::Fair);
             let place = self.ground.places.lock()[0].clone();
-            life.set_up(&place).await?;
+            match life.set_up(&place).await {
+                Err(_) if self.ground.disk.is_off() => return self.end(life, End::PowerCut, false).await,
+                done => done?,
+            }
         }
         self.ground.redoing(true);
         if last {
@@ -181,25 +185,42 @@ impl World {
         }
     }
 
-    async fn end(&mut self, mut life: Life, end: End, failed: bool) -> Result<(), String> {
+    async fn end(&mut self, life: Life, end: End, failed: bool) -> Result<(), String> {
         let journal = life.core.ledger.journal.clone();
         if end == End::Stopped {
-            self.ground.weather(Weather::Fair);
-            life.stop_clients().await;
-            life.settled().await?;
-            self.ground.shared.scribe.lock().read(&journal)?;
-            count(&mut self.fired, "stop");
-            let stopped = life.stop().await;
-            self.ground.disk.kill();
-            return stopped;
+            let stopped = self.stop(life).await;
+            // Its disk may have failed it by then, as it was to do at some change.
+            let failed = tokio::time::timeout(Duration::ZERO, journal.failed()).await.is_ok();
+            if stopped.is_ok() || !(failed || self.ground.disk.is_off()) {
+                self.ground.disk.kill();
+                return stopped;
+            }
+            self.dies(if self.ground.disk.is_off() { End::PowerCut } else { End::Killed }, failed);
+            return Ok(());
         }
         if !self.ground.disk.is_off() && !failed {
             self.ground.shared.scribe.lock().read(&journal)?;
         }
+        // Before anything of the life is dropped.
+        self.dies(end, failed);
+        drop(life);
+        Ok(())
+    }
+
+    async fn stop(&mut self, mut life: Life) -> Result<(), String> {
+        self.ground.weather(Weather::Fair);
+        life.stop_clients().await;
+        life.settled().await?;
+        self.ground.shared.scribe.lock().read(&life.core.ledger.journal)?;
+        count(&mut self.fired, "stop");
+        life.stop().await
+    }
+
+    /// All at one instant.
+    fn dies(&mut self, end: End, failed: bool) {
         if failed {
             count(&mut self.fired, "journal failed");
         }
-        // All at one instant, before anything of the life is dropped.
         if end == End::PowerCut {
             self.cut_power();
         } else {
@@ -210,7 +231,6 @@ impl World {
                 place.memory.kill();
             }
         }
-        Ok(())
     }
 
     fn cut_power(&mut self) {

@@ -12,6 +12,8 @@ pub(super) async fn run(make: &impl Fn() -> Ground) {
         a_rename_between_directories_keeps_the_identity,
         a_rename_over_another_name_of_the_same_object_changes_nothing,
         a_hard_link_is_another_name_of_the_same_object,
+        a_file_without_a_name_gets_its_first_or_is_gone,
+        a_file_that_was_made_without_a_name_is_like_any_other,
         a_directory_gets_no_second_name,
         a_symlink_is_read_and_never_followed,
         names_of_255_arbitrary_bytes_are_kept,
@@ -152,6 +154,58 @@ async fn a_hard_link_is_another_name_of_the_same_object(ground: &Ground) {
     let f1 = f.lookup(&sub, b"f").await.unwrap();
     f.write(&f1, 0, Bytes::from_static(b"still here")).await.unwrap();
     assert_eq!(f.stat(&f1).await.unwrap().size, 10);
+}
+
+async fn a_file_without_a_name_gets_its_first_or_is_gone(ground: &Ground) {
+    let (f, root) = (&ground.filer, root(ground).await);
+    if !f.capabilities().nameless {
+        return;
+    }
+    let sub = dir(ground, &root, b"sub").await;
+    file(ground, &sub, b"taken").await;
+    let kept = f.make_nameless(&sub, attrs(0o640)).await.unwrap();
+    let left = f.make_nameless(&sub, attrs(0o640)).await.unwrap();
+    assert_eq!((kept.kind, f.stat(&kept).await.unwrap().nlink), (Kind::File, 0));
+    assert_eq!(names(ground, &sub, 10).await, [b"taken".to_vec()]);
+    assert_eq!(kind(f.link(&kept, &sub, b"taken").await), ErrorKind::Exists);
+    f.link(&kept, &sub, b"kept").await.unwrap();
+    assert_eq!(id_of(ground, &sub, b"kept").await, kept.id);
+    assert_eq!(f.stat(&kept).await.unwrap().nlink, 1);
+    if f.capabilities().open_by_identity {
+        assert_eq!(f.by_identity(&kept.id).await.unwrap().unwrap().id, kept.id);
+        let id = left.id.clone();
+        assert_eq!(kind(f.by_identity(&id).await), ErrorKind::Stale);
+        drop(left);
+        assert_eq!(kind(f.by_identity(&id).await), ErrorKind::Stale);
+    }
+    assert_eq!(kind(f.make_nameless(&kept, attrs(0o640)).await), ErrorKind::NotDir);
+}
+
+async fn a_file_that_was_made_without_a_name_is_like_any_other(ground: &Ground) {
+    let (f, root) = (&ground.filer, root(ground).await);
+    if !f.capabilities().nameless {
+        return;
+    }
+    // A set-gid directory would hand its group on.
+    f.set(&root, Changes { mode: Some(0o2777), ..Changes::default() }).await.unwrap();
+    for mode in [0o777, 0o000, 0o6751, 0o1666, 0o444, 0o600] {
+        let mut wanted = attrs(mode);
+        for owner in [None, Some((1234, 4321))].into_iter().filter(|owner| owner.is_none() || f.capabilities().chown) {
+            (wanted.uid, wanted.gid) = owner.unwrap_or((wanted.uid, wanted.gid));
+            let name = format!("{mode:o}-{}", wanted.uid);
+            let made = f.make_nameless(&root, wanted).await.unwrap();
+            f.write(&made, 0, Bytes::from_static(b"early")).await.unwrap();
+            f.set(&made, Changes { mode: Some(mode), mtime: Some(Time(7_000_000_000)), ..Changes::default() })
+                .await
+                .unwrap();
+            f.link(&made, &root, name.as_bytes()).await.unwrap();
+            let met = f.lookup(&root, name.as_bytes()).await.unwrap();
+            let seen = f.stat(&met).await.unwrap();
+            assert_eq!((seen.mode, seen.uid, seen.gid, seen.nlink), (mode, wanted.uid, wanted.gid, 1), "{name}");
+            assert_eq!(seen.mtime, Time(7_000_000_000));
+            assert_eq!(f.read(&met, 0, 9).await.unwrap(), &b"early"[..]);
+        }
+    }
 }
 
 async fn a_directory_gets_no_second_name(ground: &Ground) {

@@ -32,6 +32,8 @@ pub(super) struct Inode {
     next_cookie: u64,
     /// A directory's parent.
     parent: Ino,
+    /// It was made without a name, and has had none yet.
+    pub nameless: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +76,14 @@ impl Inode {
             order: BTreeMap::new(),
             next_cookie: 1,
             parent,
+            nameless: false,
         }
+    }
+
+    pub fn nameless(mut self) -> Self {
+        self.stat.nlink = 0;
+        self.nameless = true;
+        self
     }
 
     /// With what `dir` hands on, if it is to have that.
@@ -132,7 +141,7 @@ impl Image {
         }
     }
 
-    fn dir(&self, ino: Ino) -> Result<&Inode> {
+    pub fn dir(&self, ino: Ino) -> Result<&Inode> {
         let inode = self.get(ino)?;
         if inode.stat.kind != Kind::Dir {
             return refuse(ErrorKind::NotDir, "use a directory");
@@ -244,18 +253,19 @@ impl Image {
 
     pub fn link(&mut self, ino: Ino, dir: Ino, name: &[u8], now: Time) -> Result<()> {
         let inode = self.get(ino)?;
-        let (kind, nlink) = (inode.stat.kind, inode.stat.nlink);
+        let (kind, may_have_names) = (inode.stat.kind, inode.stat.nlink > 0 || inode.nameless);
         check_name(name)?;
         if kind == Kind::Dir {
             return refuse(ErrorKind::IsDir, "link");
         }
-        if nlink == 0 {
+        if !may_have_names {
             return refuse(ErrorKind::NotFound, "link");
         }
         self.free_name(dir, name)?;
         let inode = self.get_mut(ino)?;
         inode.stat.nlink += 1;
         inode.stat.ctime = now;
+        inode.nameless = false;
         self.add_name(dir, name, ino, now)
     }
 

@@ -56,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         let capabilities = Capabilities {
             hard_links: true,
+            nameless: true,
             special_files: true,
             holes: true,
             xattrs: true,
@@ -454,16 +455,37 @@ impl CoreFiler for Memory {
         made.await
     }
 
+    async fn make_nameless(&self, dir: &Object, attrs: MakeAttrs) -> Result<Object> {
+        let dir = ino(dir)?;
+        let made = self.called("make_nameless", |world| {
+            self.owns(Some(attrs.uid), Some(attrs.gid))?;
+            let (ino, now) = (world.number(), world.tick());
+            let inode = Inode::new(&What::File, attrs, now, dir).inheriting(world.live.dir(dir)?, attrs);
+            world.live.insert(ino, inode.nameless());
+            Ok(ino)
+        });
+        made.await
+    }
+
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {
         let (ino, dir) = (ino(obj)?, ino(dir)?);
         let linked = self.call("link", |world| {
             visible(world, dir, name, ErrorKind::Access)?;
-            if !self.capabilities().hard_links {
+            let first = world.live.get(ino)?.nameless;
+            if !first && !self.capabilities().hard_links {
                 return refuse(ErrorKind::TooManyLinks, "link");
             }
             let now = world.tick();
             world.live.link(ino, dir, name, now)?;
-            world.log.push(Change::Link { ino, dir, name: name.to_vec(), now });
+            if first {
+                // What was done to it before was done to nothing that could last.
+                let mut inode = Box::new(world.live.get(ino)?.clone());
+                let size = std::mem::take(&mut inode.content).size;
+                world.log.push(Change::Make { dir, name: name.to_vec(), ino, inode });
+                world.log.push_bytes(&world.live, ino, 0, size);
+            } else {
+                world.log.push(Change::Link { ino, dir, name: name.to_vec(), now });
+            }
             Ok(())
         });
         linked.await

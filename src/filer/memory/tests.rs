@@ -22,6 +22,7 @@ async fn it_passes_the_contract() {
 async fn it_passes_the_contract_without_any_capability() {
     let capabilities = Capabilities {
         hard_links: false,
+        nameless: false,
         special_files: false,
         holes: false,
         xattrs: false,
@@ -52,6 +53,27 @@ async fn a_crash_leaves_what_was_synced_and_nothing_else() {
     assert_eq!(f.list(&root, 0, 10).await.unwrap().names, [b"kept".to_vec(), b"removed".to_vec()]);
     let next = f.make(&root, b"lost", &What::File, ATTRS).await.unwrap();
     assert_ne!(next.id, lost.id, "a number is never used twice");
+}
+
+#[tokio::test]
+async fn a_file_without_a_name_lasts_when_its_first_name_does() {
+    let f = Memory::default();
+    let root = f.root().await.unwrap();
+    let named = f.make_nameless(&root, ATTRS).await.unwrap();
+    f.write(&named, 0, Bytes::from_static(b"early")).await.unwrap();
+    f.sync().await.unwrap();
+    f.link(&named, &root, b"named").await.unwrap();
+    f.sync().await.unwrap();
+    let lost = f.make_nameless(&root, ATTRS).await.unwrap();
+    f.link(&lost, &root, b"lost").await.unwrap();
+    let without = f.make_nameless(&root, ATTRS).await.unwrap();
+    f.crash();
+    assert_eq!(f.read(&named, 0, 9).await.unwrap(), &b"early"[..]);
+    assert_eq!(f.stat(&lost).await.unwrap_err().kind, ErrorKind::Stale);
+    assert_eq!(f.stat(&without).await.unwrap_err().kind, ErrorKind::Stale);
+    let killed = f.make_nameless(&root, ATTRS).await.unwrap();
+    f.kill();
+    assert_eq!(f.link(&killed, &root, b"late").await.unwrap_err().kind, ErrorKind::Stale);
 }
 
 #[tokio::test]

@@ -80,6 +80,7 @@ pub async fn open(
         let root = probe::is_root();
         let capabilities = Capabilities {
             hard_links: true,
+            nameless: probe::makes_nameless(&tree),
             special_files: root,
             holes: true,
             xattrs: probe::takes_xattrs(&tree),
@@ -222,6 +223,11 @@ impl CoreFiler for Posix {
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object> {
         let (dir, name, what) = (node(dir)?, name.to_vec(), what.clone());
         self.run(move |tree| names::make(tree, &dir, &name, &what, attrs).map(object)).await
+    }
+
+    async fn make_nameless(&self, dir: &Object, attrs: MakeAttrs) -> Result<Object> {
+        let dir = node(dir)?;
+        self.run(move |tree| names::make_nameless(tree, &dir, attrs).map(object)).await
     }
 
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {

@@ -4,15 +4,15 @@ use super::attrs::{chown, drop_inherited_acls, set_mode};
 use super::errno::fail;
 use super::identity;
 use super::node::{File, Node};
-use super::tree::{PATH, Tree, beneath, create, proc_path};
+use super::tree::{PATH, Tree, beneath, create, create_nameless, proc_path};
 use crate::filer::hidden::is_hidden;
 use crate::filer::{Error, ErrorKind, MakeAttrs, Page, Result};
 use journal_format::event::What;
 use journal_format::ids::Kind;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev,
-    mkdirat, mknodat, renameat, renameat_with, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, RawDir, RenameFlags, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev, mkdirat,
+    mknodat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
@@ -79,7 +79,11 @@ pub(super) fn make(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: Mak
 /// refusal does not prove that nothing is there.
 pub(super) fn make_any(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {
     let file = tree.lent(&[dir], || place(dir, name, what)).map_err(fail("make"))?;
-    finish(tree, dir, name, what.kind(), attrs, file).map_err(|error| {
+    let reached = reach(tree, dir, name, what.kind(), file.as_ref());
+    if matches!(&reached, Err(error) if error.kind == ErrorKind::Busy) {
+        return Err(reached.err().unwrap_or_else(replaced)); // what has the name now is not ours to take away
+    }
+    finish(tree, reached, attrs, file).map_err(|error| {
         let flags = if what.kind() == Kind::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         match tree.lent(&[dir], || unlinkat(&dir.path, name, flags)) {
             Ok(()) | Err(Errno::NOENT) => error,
@@ -106,31 +110,58 @@ fn place(dir: &Node, name: &[u8], what: &What) -> rustix::io::Result<Option<Owne
     }
 }
 
+/// What was just made, by its name: that is cheaper than the way from its descriptor through `/proc`.
+fn reach(tree: &Tree, dir: &Node, name: &[u8], kind: Kind, file: Option<&OwnedFd>) -> Result<(OwnedFd, Statx)> {
+    let path = match tree.lent(&[dir], || beneath(&dir.path, name, PATH)) {
+        Err(Errno::NOENT) => return Err(replaced()),
+        other => other.map_err(fail("open what was made"))?,
+    };
+    let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
+    let same = match file {
+        Some(fd) => is_same(&identity::stat_fd(fd).map_err(fail("stat"))?, &seen),
+        None => identity::kind(&seen)? == kind,
+    };
+    if same { Ok((path, seen)) } else { Err(replaced()) }
+}
+
+fn is_same(a: &Statx, b: &Statx) -> bool {
+    (a.stx_ino, a.stx_dev_major, a.stx_dev_minor) == (b.stx_ino, b.stx_dev_major, b.stx_dev_minor)
+}
+
+fn replaced() -> Error {
+    Error::new(ErrorKind::Busy, "make", "somebody else moved or replaced it")
+}
+
 fn finish(
     tree: &Tree,
-    dir: &Node,
-    name: &[u8],
-    kind: Kind,
+    reached: Result<(OwnedFd, Statx)>,
     attrs: MakeAttrs,
     file: Option<OwnedFd>,
 ) -> Result<Arc<Node>> {
-    let path = match &file {
-        Some(fd) => beneath_proc(fd),
-        None => tree.lent(&[dir], || beneath(&dir.path, name, PATH)),
-    };
-    let path = path.map_err(fail("open what was made"))?;
-    let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
+    let (path, seen) = reached?;
     let file = file.map(|fd| File { fd: Arc::new(fd), writable: true });
     let fd = file.as_ref().map(|file| file.fd.clone());
     let node = tree.node_seen(path, &seen, file)?;
-    if node.kind != kind {
-        return Err(Error::new(ErrorKind::Busy, "make", "somebody else replaced it"));
-    }
     let attributed = attribute(tree, &node, fd.as_deref(), &seen, attrs);
     if attributed.is_err() {
         tree.nodes.forget(&node.id);
     }
     attributed.map(|()| node)
+}
+
+/// It is not among the objects that are kept: nobody but who holds it could find it, and it is held for a moment. So
+/// the descriptor that names it may be the same as that of its data.
+pub(super) fn make_nameless(tree: &Tree, dir: &Node, attrs: MakeAttrs) -> Result<Arc<Node>> {
+    must_be_dir(dir)?;
+    let mode = Mode::from_raw_mode(attrs.mode & 0o777);
+    let fd = tree.retried(|| tree.lent(&[dir], || create_nameless(&dir.path, mode))).map_err(fail("make"))?;
+    let seen = identity::stat_fd(&fd).map_err(fail("stat"))?;
+    let id = identity::identity(tree.root().form, &fd, &seen)?;
+    let path = fd.try_clone().map_err(|error| fail("make")(Errno::from_io_error(&error).unwrap_or(Errno::MFILE)))?;
+    let file = Arc::new(fd);
+    let node = Node::new(id, Kind::File, seen.stx_ino, path, Some(File { fd: file.clone(), writable: true }));
+    attribute(tree, &node, Some(&file), &seen, attrs)?;
+    Ok(node)
 }
 
 /// What was just made, and looks as `seen`, gets exactly `attrs`. By its descriptor where it has one: that is cheaper
@@ -143,7 +174,10 @@ fn attribute(tree: &Tree, node: &Node, file: Option<&OwnedFd>, seen: &Statx, att
     if !(attrs.inherits || tree.at_once && file.is_some_and(has_no_xattrs)) {
         drop_inherited_acls(&node.path, node.kind)?;
     }
+    let owner_kept = (seen.stx_uid, seen.stx_gid) == (attrs.uid, attrs.gid);
     match file {
+        // A new owner may take set-id bits.
+        Some(_) if owner_kept && u32::from(seen.stx_mode) & 0o7777 == attrs.mode & 0o7777 => Ok(()),
         Some(fd) => fchmod(fd, Mode::from_raw_mode(attrs.mode & 0o7777)).map_err(fail("set the mode")),
         None => set_mode(node, attrs.mode),
     }
@@ -154,19 +188,18 @@ fn has_no_xattrs(fd: &OwnedFd) -> bool {
     flistxattr(fd, &mut [0; 1 << 10]) == Ok(0)
 }
 
-/// An `O_PATH` descriptor of an open file.
-fn beneath_proc(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, proc_path(fd), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-}
-
 pub(super) fn link(tree: &Tree, node: &Node, dir: &Node, name: &[u8]) -> Result<()> {
     tree.check(dir, name, ErrorKind::Access)?;
     must_be_dir(dir)?;
     if node.kind == Kind::Dir {
         return Err(Error::new(ErrorKind::IsDir, "link", "a directory has one name"));
     }
-    let path = proc_path(&node.path);
-    tree.lent(&[dir], || linkat(CWD, path.as_str(), &dir.path, name, AtFlags::SYMLINK_FOLLOW)).map_err(fail("link"))
+    let link = || match linkat(&node.path, c"", &dir.path, name, AtFlags::EMPTY_PATH) {
+        // Who may not do that (it takes CAP_DAC_READ_SEARCH) goes through `/proc`.
+        Err(Errno::NOENT) => linkat(CWD, proc_path(&node.path), &dir.path, name, AtFlags::SYMLINK_FOLLOW),
+        other => other,
+    };
+    tree.lent(&[dir], link).map_err(fail("link"))
 }
 
 pub(super) fn rename(tree: &Tree, from: &Node, name: &[u8], to: &Node, new: &[u8]) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::attrs::chown;
 use super::errno::fail;
 use super::identity::{self, Form};
-use super::tree::{Tree, beneath, create, proc_path};
+use super::tree::{Tree, beneath, create, create_nameless, proc_path};
 use crate::filer::{AclKind, Error, ErrorKind, Probe, Result};
 use fanotify_fid::handle::open_by_handle_at;
 use journal_format::event::FilerFound;
@@ -36,6 +36,11 @@ pub(super) fn has_acls(tree: &Tree) -> bool {
     let path = proc_path(&tree.root().dir);
     let asked = rustix::fs::getxattr(path.as_str(), AclKind::Access.xattr(), &mut none[..]);
     !matches!(asked, Err(Errno::OPNOTSUPP))
+}
+
+/// Where it cannot be told now (a full disk) it is not relied on.
+pub(super) fn makes_nameless(tree: &Tree) -> bool {
+    create_nameless(&tree.root().node.path, Mode::RUSR | Mode::WUSR).is_ok()
 }
 
 /// Reading an attribute that is not there tells file systems that have them from those that have none.

@@ -228,7 +228,7 @@ impl Tree {
         self.retried(|| self.lent(&[dir], open)).map_err(fail("open a directory"))
     }
 
-    fn retried<T>(&self, op: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    pub fn retried<T>(&self, op: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         match op() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.nodes.clear();
@@ -396,6 +396,11 @@ pub(super) fn beneath(dir: impl AsFd, name: &[u8], flags: OFlags) -> rustix::io:
 pub(super) fn create(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2(dir, name, flags, Mode::RUSR | Mode::WUSR, BENEATH)
+}
+
+/// A regular file without a name, which may still get one.
+pub(super) fn create_nameless(dir: impl AsFd, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    openat2(dir, c".", OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, mode, BENEATH)
 }
 
 /// The object behind an `O_PATH` descriptor, for calls that take a path alone. It is the object itself, whatever it is

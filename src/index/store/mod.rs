@@ -25,14 +25,16 @@
 //! journal holds all of it behind the last commit, and the next start folds it again. The file is guarded by `redb`'s
 //! checksums and a format number of ours; a newer format is an error, never a guess.
 
+mod below;
 mod overlay;
 #[cfg(test)]
 pub(super) mod tests;
 
+use below::Below;
 use journal_format::ids::Lsn;
 use overlay::{Overlay, Slot, prefix_end, scan_start};
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,7 +67,6 @@ pub type Key = Vec<u8>;
 /// `None` removes the key.
 pub type Change = (Key, Option<Vec<u8>>);
 
-type Reader = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type DbResult<T> = std::result::Result<T, redb::Error>;
 
 pub struct Store {
@@ -94,7 +95,7 @@ struct Inner {
 struct View {
     active: Overlay,
     flushing: Option<Arc<Overlay>>,
-    reader: Arc<Reader>,
+    below: Arc<Below>,
 }
 
 impl View {
@@ -161,10 +162,10 @@ impl Store {
             let what = format!("format {format}; this version knows {FORMAT}");
             return Err(Error::Corrupt { path: name, what });
         }
-        let reader = Arc::new(open_reader(&db).map_err(failed)?);
+        let below = Arc::new(Below::open(&db).map_err(failed)?);
         let inner = Inner {
             path: name,
-            view: RwLock::new(View { active: Overlay::default(), flushing: None, reader }),
+            view: RwLock::new(View { active: Overlay::default(), flushing: None, below }),
             db,
             lsn: AtomicU64::new(lsn),
             exact: AtomicBool::new(exact),
@@ -188,18 +189,15 @@ impl Store {
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.inner.alive()?;
-        let reader = {
+        let below = {
             let view = self.inner.view.read();
             if let Some(slot) = view.lookup(key) {
                 return Ok(slot.clone());
             }
-            view.reader.clone()
+            view.below.clone()
         };
         // The disk is read without the lock: a reader that waits for it must not hold up writers.
-        match reader.get(key) {
-            Ok(found) => Ok(found.map(|guard| guard.value().to_vec())),
-            Err(error) => Err(self.inner.db_error(error.into())),
-        }
+        below.get(key).map_err(|error| self.inner.db_error(error))
     }
 
     /// Up to `limit` pairs whose key starts with `prefix` and is `> after` (`>= prefix` when `None`), ascending.
@@ -214,13 +212,13 @@ impl Store {
             let start = scan_start(prefix, from.as_deref().or(after));
             let wanted = limit - out.len();
             let max = wanted.saturating_add(scan_slack(wanted));
-            let (changes, reader) = {
+            let (changes, below) = {
                 let view = self.inner.view.read();
-                (view.changes(prefix, start, max), view.reader.clone())
+                (view.changes(prefix, start, max), view.below.clone())
             };
             // With `max` changes there may be more behind the last one: the database is believed up to it only.
             let horizon = if changes.len() == max { changes.last().map(|(key, _)| key.clone()) } else { None };
-            merge(&reader, prefix, start, horizon.as_deref(), changes, limit, &mut out)
+            merge(&below, prefix, start, horizon.as_deref(), changes, limit, &mut out)
                 .map_err(|error| self.inner.db_error(error))?;
             match horizon {
                 Some(key) => from = Some(key),
@@ -380,9 +378,9 @@ impl Inner {
         }
         crash_point!("STORE_BEFORE_COMMIT");
         match self.move_down(&frozen, lsn) {
-            Ok(reader) => {
+            Ok(below) => {
                 let mut view = self.view.write();
-                view.reader = Arc::new(reader);
+                view.below = Arc::new(below);
                 view.flushing = None;
             }
             Err(error) => {
@@ -400,7 +398,7 @@ impl Inner {
         Ok(())
     }
 
-    fn move_down(&self, overlay: &Overlay, lsn: Option<Lsn>) -> DbResult<Reader> {
+    fn move_down(&self, overlay: &Overlay, lsn: Option<Lsn>) -> DbResult<Below> {
         let mut txn = self.db.begin_write()?;
         if lsn.is_some() {
             txn.set_durability(Durability::Immediate)?;
@@ -422,7 +420,7 @@ impl Inner {
             txn.open_table(META)?.insert(META_LSN, lsn.0)?;
         }
         txn.commit()?;
-        open_reader(&self.db)
+        Below::open(&self.db)
     }
 }
 
@@ -468,14 +466,10 @@ fn prepare(db: &Database) -> DbResult<(u64, u64)> {
     Ok((FORMAT, 0))
 }
 
-fn open_reader(db: &Database) -> DbResult<Reader> {
-    Ok(db.begin_read()?.open_table(MAP)?)
-}
-
 /// Append to `out`, up to `limit` in all: what the database holds from `start` to `horizon` (or the prefix's end), with
 /// `changes` over it.
 fn merge(
-    reader: &Reader,
+    below: &Below,
     prefix: &[u8],
     start: Bound<&[u8]>,
     horizon: Option<&[u8]>,
@@ -495,7 +489,7 @@ fn merge(
         return Ok(());
     }
     let mut changes = changes.into_iter().peekable();
-    for pair in reader.range::<&[u8]>((start, end))? {
+    for pair in below.range(start, end)? {
         let (key, value) = pair?;
         let key = key.value();
         while let Some(change) = changes.next_if(|(changed, _)| changed.as_slice() < key) {

@@ -96,6 +96,9 @@ impl CoreFiler for Gated {
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object> {
         self.pass().await.make(dir, name, what, attrs).await
     }
+    async fn make_nameless(&self, dir: &Object, attrs: MakeAttrs) -> Result<Object> {
+        self.pass().await.make_nameless(dir, attrs).await
+    }
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {
         self.pass().await.link(obj, dir, name).await
     }

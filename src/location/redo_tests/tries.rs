@@ -1,0 +1,43 @@
+//! Files that a try made which did not come to its end.
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_made_in_a_try_that_failed_is_known_in_the_next_life() {
+    for filer in both_kinds() {
+        made_in_a_try_that_failed(World::on(filer).await).await;
+    }
+}
+
+async fn made_in_a_try_that_failed(mut world: World) {
+    world.make(ROOT, "a", 1, What::File).await;
+    world.rename(1, Kind::File, "a", "b", None).await;
+    world.make(ROOT, "c", 2, What::File).await;
+    let made = AtomicU64::new(0);
+    world.filer.set_fault(Some(Box::new(move |called| {
+        let second = called.starts_with("make") && made.fetch_add(1, Ordering::Relaxed) > 0;
+        second.then_some(Fault::Before(ErrorKind::Down))
+    })));
+    assert!(world.redo().await.is_err());
+    world.filer.set_fault(None);
+    assert_eq!(world.redo_all().await, 0);
+    world.again().await;
+    assert_eq!(world.redo_all().await, 0);
+    assert_eq!(world.tree().await, tree(&[("b", ""), ("c", "")]));
+}
+
+#[tokio::test]
+async fn a_file_whose_making_was_recorded_and_that_never_got_its_name_is_made_again() {
+    let mut world = World::new().await;
+    world.make(ROOT, "a", 1, What::File).await;
+    world.write(1, 0, b"one").await;
+    world.fail("link", ErrorKind::Down);
+    assert!(world.redo().await.is_err());
+    world.filer.set_fault(None);
+    let first = world.location.objects.identity(NodeId(1)).unwrap().unwrap();
+    world.filer.kill();
+    world.again().await;
+    assert_eq!(world.redo_all().await, 0);
+    assert_eq!(world.tree().await, tree(&[("a", "one")]));
+    assert_ne!(world.location.objects.identity(NodeId(1)).unwrap().unwrap(), first);
+}
