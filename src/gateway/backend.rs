@@ -49,15 +49,14 @@ pub trait Backend: Send + Sync + 'static {
         dir: NodeRef,
         name: &[u8],
     ) -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>;
-    /// Up to about `max` entries behind `cookie`.
+    /// Entries behind `cookie`, no more than there is room for if each has attributes.
     async fn readdir(
         &self,
         call: &Call,
         dir: NodeRef,
         cookie: u64,
         verifier: u64,
-        max: usize,
-        plus: bool,
+        room: Room,
     ) -> Result<Listing, Refused<Option<Attr>>>;
     async fn fsstat(&self, call: &Call, node: NodeRef) -> Answer<Space>;
     async fn attr_opt(&self, node: NodeRef) -> Option<Attr>;
@@ -115,7 +114,7 @@ forward! {
     rename(call: &Call, from: NodeRef, name: &[u8], to: NodeRef, new: &[u8]) -> Result<(Wcc, Wcc), Refused<(Wcc, Wcc)>>;
     link(call: &Call, node: NodeRef, dir: NodeRef, name: &[u8])
         -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>;
-    readdir(call: &Call, dir: NodeRef, cookie: u64, verifier: u64, max: usize, plus: bool)
+    readdir(call: &Call, dir: NodeRef, cookie: u64, verifier: u64, room: Room)
         -> Result<Listing, Refused<Option<Attr>>>;
     fsstat(call: &Call, node: NodeRef) -> Answer<Space>;
     attr_opt(node: NodeRef) -> Option<Attr>;

@@ -36,6 +36,8 @@ pub struct Double {
     pub changes: AtomicU64,
     pub reads: AtomicU64,
     pub last_call: Mutex<Option<Call>>,
+    /// What the last listing was asked to fit into.
+    pub last_room: Mutex<Option<Room>>,
     /// What is said of every call that changes something.
     pub late: Mutex<Option<Known>>,
     pub state: Mutex<Arc<State>>,
@@ -58,6 +60,7 @@ impl Default for Double {
             changes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             last_call: Mutex::new(None),
+            last_room: Mutex::new(None),
             late: Mutex::new(None),
             state: Mutex::new(Arc::new(super::access::tests::state(&[]))),
             asking: RwLock::default(),
@@ -279,9 +282,11 @@ impl Backend for Double {
         dir: NodeRef,
         cookie: u64,
         _verifier: u64,
-        max: usize,
-        plus: bool,
+        room: Room,
     ) -> Result<Listing, Refused<Option<Attr>>> {
+        *self.last_room.lock() = Some(room);
+        // More than there is room for: the gateway has bounds of its own.
+        let (max, plus) = (room.bytes, room.plus.is_some());
         let attr = self.attr(dir).map_err(refused)?;
         let children = self.nodes.lock()[&dir.node.0].children.clone();
         let dots = [(b".".to_vec(), dir.node.0), (b"..".to_vec(), dir.node.0)];

@@ -4,25 +4,23 @@
 use super::convert::{bare, post};
 use super::nfs::Session;
 use super::status::nfsstat;
-use crate::volume::types::{DirEntry, Listing, NodeRef, READDIR_MAX, Status};
+use crate::volume::types::{DirEntry, Listing, NodeRef, READDIR_MAX, Room, Status};
 use crate::wire::nfs3::{
-    Entry, EntryPlus, Name, ReaddirArgs, ReaddirOk, ReaddirPlusArgs, ReaddirPlusOk, ReaddirPlusRes, ReaddirRes, Res,
-    entry_len, listing_len, plus_len,
+    Entry, EntryPlus, LISTING_MAX, Name, PLUS_MAX, ReaddirArgs, ReaddirOk, ReaddirPlusArgs, ReaddirPlusOk,
+    ReaddirPlusRes, ReaddirRes, Res, entry_len, listing_len, plus_len,
 };
 use nfsserve::nfs::post_op_attr;
 
 const VERIFIER: u64 = 0;
 
 /// What is left of the bytes that the client has room for.
-struct Room {
-    left: usize,
-}
+struct Left(usize);
 
-impl Room {
+impl Left {
     fn take(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
+        match self.0.checked_sub(bytes) {
             Some(left) => {
-                self.left = left;
+                self.0 = left;
                 true
             }
             None => false,
@@ -34,8 +32,13 @@ fn limit(count: u32) -> usize {
     count.min(READDIR_MAX) as usize
 }
 
-async fn list(session: &Session<'_>, cookie: u64, verifier: u64, max: usize, plus: bool) -> Res<Listing, post_op_attr> {
-    let listing = session.shared.backend.readdir(&session.call, session.node, cookie, verifier, max, plus).await;
+/// What entries may take of a reply that takes `count`.
+fn of_entries(count: u32) -> usize {
+    limit(count).saturating_sub(LISTING_MAX)
+}
+
+async fn list(session: &Session<'_>, cookie: u64, verifier: u64, room: Room) -> Res<Listing, post_op_attr> {
+    let listing = session.shared.backend.readdir(&session.call, session.node, cookie, verifier, room).await;
     listing.map_err(|r| (nfsstat(r.status), post(r.with.as_ref())))
 }
 
@@ -55,8 +58,9 @@ fn fit<T>(
 }
 
 pub(super) async fn plain(session: &Session<'_>, a: &ReaddirArgs) -> ReaddirRes {
-    let mut room = Room { left: limit(a.count) };
-    let listing = list(session, a.cookie, a.verifier, room.left, false).await?;
+    let mut room = Left(limit(a.count));
+    let asked = Room::plain(of_entries(a.count));
+    let listing = list(session, a.cookie, a.verifier, asked).await?;
     let dir = post(listing.dir.as_ref());
     if !room.take(listing_len(&dir)) {
         return Err(bare(Status::TooSmall));
@@ -70,10 +74,10 @@ pub(super) async fn plain(session: &Session<'_>, a: &ReaddirArgs) -> ReaddirRes 
 
 /// `maxcount` bounds the whole result, `dircount` what names, fileids and cookies take of it.
 pub(super) async fn plus(session: &Session<'_>, a: &ReaddirPlusArgs) -> ReaddirPlusRes {
-    let mut room = Room { left: limit(a.maxcount) };
-    let mut names = Room { left: limit(a.dircount) };
-    // The volume counts bytes roughly; what is one entry too many here comes again with the next cookie.
-    let listing = list(session, a.cookie, a.verifier, room.left, true).await?;
+    let mut room = Left(limit(a.maxcount));
+    let mut names = Left(limit(a.dircount));
+    let asked = Room::plus(of_entries(a.maxcount), names.0, PLUS_MAX);
+    let listing = list(session, a.cookie, a.verifier, asked).await?;
     let dir = post(listing.dir.as_ref());
     if !room.take(listing_len(&dir)) {
         return Err(bare(Status::TooSmall));

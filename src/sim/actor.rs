@@ -3,7 +3,7 @@
 use super::rng::Rng;
 use super::scribe::{Answer, Scribe, Told};
 use crate::core::Core;
-use crate::volume::{Call, CreateHow, NewNode, NodeRef, SetAttrs, SetTime, Status};
+use crate::volume::{Call, CreateHow, NewNode, NodeRef, Room, SetAttrs, SetTime, Status};
 use bytes::Bytes;
 use journal_format::event::What;
 use journal_format::ids::{JunctionId, Lsn, Time};
@@ -261,7 +261,7 @@ impl Actor {
     async fn look(&mut self, call: &Call) {
         let (dir, name) = (self.dir(), self.name());
         if self.rng.percent(30) {
-            let listing = self.core.volume.readdir(call, dir, 0, 0, 1 << 16, true).await;
+            let listing = self.core.volume.readdir(call, dir, 0, 0, Room::plus(1 << 16, 1 << 16, 160)).await;
             match listing {
                 Ok(listing) => self.shared.note(&format!("list {} {} {}", call.xid, dir.node, listing.entries.len())),
                 Err(refused) => self.told_of(call.xid, dir, refused.status),

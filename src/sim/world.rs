@@ -13,7 +13,7 @@ use crate::env::simulated::{Faults, Nth, SimDisk};
 use crate::filer::memory::{Found, Memory, Options, named};
 use crate::filer::{Changes, CoreFiler, MakeAttrs, Object};
 use crate::location::steplog;
-use crate::volume::{Call, NodeRef, Status};
+use crate::volume::{Call, NodeRef, Room, Status};
 use bytes::Bytes;
 use journal_format::event::{Event, PartDone, What};
 use journal_format::ids::NodeId;
@@ -485,7 +485,7 @@ impl World {
             }
         }
         if node.kind == journal_format::ids::Kind::Dir {
-            let listing = volume.readdir(call, at, 0, 0, 1 << 20, false).await;
+            let listing = volume.readdir(call, at, 0, 0, Room::plain(1 << 20)).await;
             let listing = listing.map_err(|r| format!("C1: {text} is not listed: {:?}", r.status))?;
             let names: BTreeSet<Vec<u8>> = listing.entries.into_iter().skip(2).map(|entry| entry.name).collect();
             if !names.iter().eq(node.entries.keys()) {

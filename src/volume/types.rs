@@ -141,6 +141,34 @@ pub struct Listing {
     pub dir: Option<Attr>,
 }
 
+/// What the entries of a listing may take of its reply, in bytes of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub bytes: usize,
+    /// READDIRPLUS: nodes and attributes are asked for.
+    pub plus: Option<RoomPlus>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomPlus {
+    /// What names, fileids and cookies may take of it.
+    pub names: usize,
+    /// What attributes and handle of an entry take beside its name, fileid and cookie.
+    pub entry: usize,
+}
+
+impl Room {
+    #[must_use]
+    pub const fn plain(bytes: usize) -> Self {
+        Self { bytes, plus: None }
+    }
+
+    #[must_use]
+    pub const fn plus(bytes: usize, names: usize, entry: usize) -> Self {
+        Self { bytes, plus: Some(RoomPlus { names, entry }) }
+    }
+}
+
 /// FSSTAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -180,7 +208,7 @@ pub struct NewNode {
    remove(&self, call, dir, name) / rmdir(..) -> Result<Wcc, Refused<Wcc>>
    rename(&self, call, from, name, to, new) -> Result<(Wcc, Wcc), Refused<(Wcc, Wcc)>>
    link(&self, call, node, dir, name) -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>
-   readdir(&self, call, dir, cookie: u64, verifier: u64, max: usize, plus: bool) -> Result<Listing, Refused<Option<Attr>>>
+   readdir(&self, call, dir, cookie: u64, verifier: u64, room: Room) -> Result<Listing, Refused<Option<Attr>>>
    fsstat(&self, call, node) -> Answer<Space>
    attr_opt(&self, node) -> Option<Attr>                              post_op_attr for FSINFO, PATHCONF, COMMIT, EXPORT…
    commit(&self, call, node) -> Result<Wcc, Refused<Wcc>>

@@ -8,7 +8,7 @@
 //! not shift when junctions come and go.
 
 use super::Volume;
-use super::types::{Attr, DirEntry, Found, Listing, NodeRef, Refused, Status, Wcc};
+use super::types::{Attr, DirEntry, Found, Listing, NodeRef, Refused, Room, Status, Wcc};
 use crate::state::{Child, State, VirtualDir};
 use journal_format::ids::{JunctionId, Kind, NodeId};
 
@@ -94,13 +94,7 @@ impl Volume {
         found.await.map_err(|status| Refused::new(status, Some(dir_attr)))
     }
 
-    pub(super) async fn virtual_readdir(
-        &self,
-        dir: NodeId,
-        after: u64,
-        max: usize,
-        plus: bool,
-    ) -> Result<Listing, Status> {
+    pub(super) async fn virtual_readdir(&self, dir: NodeId, after: u64, room: Room) -> Result<Listing, Status> {
         let state = self.ledger.state();
         let found = state.tree.get(&dir).ok_or(Status::Stale)?;
         let own = NodeRef { junction: TREE, node: dir };
@@ -111,9 +105,10 @@ impl Volume {
             children.filter_map(|(name, child)| Some((cookie(*child), name.clone(), leads_to(&state, *child)?))),
         );
         all.sort();
-        let mut listing = super::ops::readdir::Filling::new(max, plus);
+        let mut listing = super::ops::readdir::Filling::new(room);
         for (cookie, name, node) in all.into_iter().filter(|(cookie, _, _)| *cookie > after) {
-            let entry = DirEntry { name, fileid: fileid_in_tree(node), cookie, node: plus.then_some(node), attr: None };
+            let entry =
+                DirEntry { name, fileid: fileid_in_tree(node), cookie, node: room.plus.map(|_| node), attr: None };
             if !listing.push(entry) {
                 break;
             }

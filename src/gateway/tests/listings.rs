@@ -1,4 +1,5 @@
 use super::*;
+use crate::volume::types::Room;
 use crate::wire::nfs3::*;
 use crate::wire::xdr::Writer;
 use nfsserve::nfs::nfsstat3;
@@ -87,6 +88,24 @@ async fn room_for_not_even_one_entry_is_too_small_to_the_byte() {
         let page: ReaddirPlusRes = client.nfs(&Args::ReaddirPlus(args)).await;
         assert_eq!(page.is_ok(), ok, "{dircount} {maxcount}: {page:?}");
     }
+}
+
+#[tokio::test]
+async fn the_volume_is_asked_for_what_both_bounds_have_room_for() {
+    let world = world().await;
+    let mut client = world.client().await;
+    let asked = || world.double.last_room.lock().unwrap();
+    // What a listing takes without entries: 104; what READDIRPLUS adds to each entry: 132.
+    for (dircount, maxcount, room) in
+        [(512, 65536, Room::plus(65432, 512, 132)), (u32::MAX, 500, Room::plus(396, 1 << 20, 132))]
+    {
+        let args = ReaddirPlusArgs { dir: world.root(), cookie: 0, verifier: 0, dircount, maxcount };
+        let _: ReaddirPlusRes = client.nfs(&Args::ReaddirPlus(args)).await;
+        assert_eq!(asked(), room);
+    }
+    let args = ReaddirArgs { dir: world.root(), cookie: 0, verifier: 0, count: 4096 };
+    let _: ReaddirRes = client.nfs(&Args::Readdir(args)).await;
+    assert_eq!(asked(), Room::plain(3992));
 }
 
 #[tokio::test]

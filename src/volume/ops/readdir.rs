@@ -9,16 +9,14 @@ use crate::location::Location;
 use crate::semantics::permission::{READ, check};
 use crate::volume::Volume;
 use crate::volume::resolve::{self, Seen};
-use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Status};
+use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Room, RoomPlus, Status};
 use crate::volume::virtuals::TREE;
 use journal_format::ids::Kind;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Bytes of an entry in a READDIR reply beside its padded name: follows, fileid, name length, cookie.
+/// Bytes of an entry in a reply beside its padded name: follows, fileid, name length, cookie.
 pub const ENTRY_BYTES: usize = 4 + 8 + 4 + 8;
-/// More of them in a READDIRPLUS reply: attributes, and a handle of at most 64 bytes.
-pub const ENTRY_PLUS_BYTES: usize = ENTRY_BYTES + (4 + 84) + (4 + 4 + 64);
 /// `.` and `..`.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
@@ -30,20 +28,19 @@ const BATCH: usize = 512;
 /// Fills a reply up to its size.
 pub(in crate::volume) struct Filling {
     entries: Vec<DirEntry>,
-    left: usize,
-    plus: bool,
+    left: Room,
     full: bool,
 }
 
 impl Filling {
-    pub fn new(max: usize, plus: bool) -> Self {
-        Self { entries: Vec::new(), left: max.min(READDIR_MAX as usize), plus, full: false }
+    pub fn new(room: Room) -> Self {
+        let left = Room { bytes: room.bytes.min(READDIR_MAX as usize), ..room };
+        Self { entries: Vec::new(), left, full: false }
     }
 
     /// False when it does not fit any more.
     pub fn push(&mut self, entry: DirEntry) -> bool {
-        let fixed = if self.plus { ENTRY_PLUS_BYTES } else { ENTRY_BYTES };
-        match self.left.checked_sub(fixed + entry.name.len().next_multiple_of(4)) {
+        match self.left.without(ENTRY_BYTES + entry.name.len().next_multiple_of(4)) {
             Some(left) => {
                 self.left = left;
                 self.entries.push(entry);
@@ -65,21 +62,31 @@ impl Filling {
     }
 }
 
+impl Room {
+    /// Without one more entry, which takes so many bytes for its name, fileid and cookie; `None`: it has none for it.
+    fn without(self, name: usize) -> Option<Self> {
+        let Some(plus) = self.plus else {
+            return self.bytes.checked_sub(name).map(Self::plain);
+        };
+        let bytes = self.bytes.checked_sub(name + plus.entry)?;
+        Some(Self { bytes, plus: Some(RoomPlus { names: plus.names.checked_sub(name)?, ..plus }) })
+    }
+}
+
 impl Volume {
-    /// Entries behind `cookie`, as many as fit into `max` bytes of reply (see [`ENTRY_BYTES`], [`ENTRY_PLUS_BYTES`]).
+    /// Entries behind `cookie`, as many as there is room for. Attributes are asked for of these, and of no other.
     pub async fn readdir(
         &self,
         call: &Call,
         dir: NodeRef,
         cookie: u64,
         _verifier: u64,
-        max: usize,
-        plus: bool,
+        room: Room,
     ) -> Result<Listing, Refused<Option<Attr>>> {
         let listing = if dir.junction == TREE {
-            self.virtual_readdir(dir.node, cookie, max, plus).await
+            self.virtual_readdir(dir.node, cookie, room).await
         } else {
-            self.readdir_inner(call, dir, cookie, max, plus).await
+            self.readdir_inner(call, dir, cookie, room).await
         };
         match listing {
             Ok(listing) => Ok(listing),
@@ -87,14 +94,7 @@ impl Volume {
         }
     }
 
-    async fn readdir_inner(
-        &self,
-        call: &Call,
-        dir: NodeRef,
-        cookie: u64,
-        max: usize,
-        plus: bool,
-    ) -> Result<Listing, Status> {
+    async fn readdir_inner(&self, call: &Call, dir: NodeRef, cookie: u64, room: Room) -> Result<Listing, Status> {
         let (location, seen) = self.look(dir).await?;
         if seen.rec.kind != Kind::Dir {
             return Err(Status::NotDir);
@@ -102,10 +102,10 @@ impl Volume {
         let seen = self.judge(&location, call, seen).await?;
         check(&call.cred(), &seen.owned(), READ)?;
         self.complete(dir.junction, dir.node).await?;
-        let mut filling = Filling::new(max, plus);
+        let mut filling = Filling::new(room);
         self.fill(&mut filling, dir, cookie)?;
         let (mut entries, eof) = filling.end()?;
-        if plus {
+        if room.plus.is_some() {
             self.add_attrs_at_once(&location, &seen, &mut entries).await;
             self.add_attrs(&location, dir, &mut entries).await;
         }
@@ -113,7 +113,7 @@ impl Volume {
     }
 
     fn fill(&self, filling: &mut Filling, dir: NodeRef, cookie: u64) -> Result<(), Status> {
-        let plus = filling.plus;
+        let plus = filling.left.plus.is_some();
         let made = |name: &[u8], cookie, node: NodeRef| DirEntry {
             name: name.to_vec(),
             fileid: node.node.0,
@@ -210,9 +210,13 @@ mod tests {
         DirEntry { name: name.as_bytes().to_vec(), fileid: 1, cookie: 16, node: None, attr: None }
     }
 
+    fn plain(bytes: usize) -> Filling {
+        Filling::new(Room::plain(bytes))
+    }
+
     #[test]
     fn a_reply_is_filled_up_to_its_size_and_says_that_it_is_not_the_end() {
-        let mut filling = Filling::new(2 * (ENTRY_BYTES + 4), false);
+        let mut filling = plain(2 * (ENTRY_BYTES + 4));
         assert!(filling.push(entry("a")));
         assert!(filling.push(entry("abcd")));
         assert!(!filling.push(entry("c")));
@@ -222,18 +226,38 @@ mod tests {
 
     #[test]
     fn names_are_counted_padded() {
-        let mut filling = Filling::new(ENTRY_BYTES + 4, false);
+        let mut filling = plain(ENTRY_BYTES + 4);
         assert!(!filling.push(entry("abcde")));
-        let mut filling = Filling::new(ENTRY_BYTES + 8, false);
+        let mut filling = plain(ENTRY_BYTES + 8);
         assert!(filling.push(entry("abcde")));
         assert!(filling.end().is_ok_and(|(_, eof)| eof));
     }
 
     #[test]
     fn a_buffer_that_takes_not_even_one_entry_is_too_small_but_an_empty_listing_is_not() {
-        let mut filling = Filling::new(10, false);
+        let mut filling = plain(10);
         assert!(!filling.push(entry("a")));
         assert_eq!(filling.end().err(), Some(Status::TooSmall));
-        assert_eq!(Filling::new(10, false).end(), Ok((Vec::new(), true)));
+        assert_eq!(plain(10).end(), Ok((Vec::new(), true)));
+    }
+
+    #[test]
+    fn what_names_take_and_what_all_takes_are_bounds_of_their_own() {
+        // Each entry takes 28 bytes for its name, fileid and cookie, and 100 more.
+        let entries = |bytes, names| {
+            let mut filling = Filling::new(Room::plus(bytes, names, 100));
+            (0..10).take_while(|_| filling.push(entry("abcd"))).count()
+        };
+        for (bytes, names, fit) in [
+            (1280, 280, 10),
+            (1279, 280, 9),
+            (1280, 279, 9),
+            (1280, 28, 1),
+            (128, 280, 1),
+            (127, 280, 0),
+            (1280, 27, 0),
+        ] {
+            assert_eq!(entries(bytes, names), fit, "{bytes} {names}");
+        }
     }
 }

@@ -173,7 +173,7 @@ async fn a_directory_without_permission_gives_and_takes_no_name() {
     assert_eq!(w.volume.create(&user(), dir, b"f", denied).await.unwrap_err().status, Status::Access);
     w.volume.setattr(&root(), dir, mode(0o700), None).await.unwrap();
     assert_eq!(w.volume.lookup(&user(), dir, b"f").await.unwrap_err().status, Status::Access);
-    let listing = w.volume.readdir(&user(), dir, 0, 0, 4096, false).await;
+    let listing = w.volume.readdir(&user(), dir, 0, 0, Room::plain(4096)).await;
     assert_eq!(listing.unwrap_err().status, Status::Access);
 }
 
@@ -266,7 +266,7 @@ async fn a_large_directory_is_adopted_in_pages_and_listed_whole_without_doubles(
     let mut cookie = 0;
     let mut all = Vec::new();
     loop {
-        let listing = w.volume.readdir(&user(), ROOT_REF, cookie, 0, 8192, true).await.unwrap();
+        let listing = w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plus(8192, 8192, 160)).await.unwrap();
         cookie = listing.entries.last().unwrap().cookie;
         for entry in &listing.entries {
             assert_eq!(entry.attr.map(|a| a.fileid), Some(entry.fileid));
@@ -294,18 +294,45 @@ async fn a_listing_that_goes_on_while_names_change_neither_skips_nor_doubles_wha
     }
     // Room for `.`, `..`, a and b.
     let max = 4 * (ops::readdir::ENTRY_BYTES + 4);
-    let first = w.volume.readdir(&user(), ROOT_REF, 0, 0, max, false).await.unwrap();
+    let first = w.volume.readdir(&user(), ROOT_REF, 0, 0, Room::plain(max)).await.unwrap();
     assert_eq!((first.entries.len(), first.eof), (4, false));
     w.volume.remove(&user(), ROOT_REF, b"a").await.unwrap();
     w.volume.remove(&user(), ROOT_REF, b"c").await.unwrap();
     w.create(&user(), "e").await;
     let cookie = first.entries[3].cookie;
-    let second = w.volume.readdir(&user(), ROOT_REF, cookie, 0, max, false).await.unwrap();
+    let second = w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plain(max)).await.unwrap();
     let names: Vec<_> = second.entries.iter().map(|e| e.name.as_slice()).collect();
     assert_eq!(names, [b"d", b"e"]);
     assert!(second.eof);
-    let small = w.volume.readdir(&user(), ROOT_REF, 0, 0, 8, false).await;
+    let small = w.volume.readdir(&user(), ROOT_REF, 0, 0, Room::plain(8)).await;
     assert_eq!(small.unwrap_err().status, Status::TooSmall);
+}
+
+#[tokio::test]
+async fn attributes_are_asked_for_of_the_entries_that_are_given_and_of_no_other() {
+    let w = world().await;
+    for i in 0..60 {
+        w.create(&user(), &format!("f{i:02}")).await;
+    }
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let hook = move |called: &'static str| {
+        if called == "stat" {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        None
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let entry = ops::readdir::ENTRY_BYTES + 4;
+    // Room for the attributes of all, and for the names of five more than `.` and `..`; and the other way round.
+    for room in [Room::plus(1 << 20, 7 * entry, 132), Room::plus(7 * (entry + 132), 1 << 20, 132)] {
+        asked.store(0, Ordering::SeqCst);
+        let listing = w.volume.readdir(&user(), ROOT_REF, 0, 0, room).await.unwrap();
+        assert_eq!((listing.entries.len(), listing.eof), (7, false));
+        assert!(listing.entries.iter().all(|entry| entry.attr.is_some()));
+        let asked = asked.load(Ordering::SeqCst);
+        assert!((5..20).contains(&asked), "{asked} for 7 entries and their directory");
+    }
 }
 
 #[tokio::test]

@@ -70,13 +70,13 @@ async fn lookup_crosses_into_a_junction_and_back() {
 #[tokio::test]
 async fn the_tree_is_listed_with_the_junctions_own_attributes() {
     let w = world().await;
-    let listing = w.volume.readdir(&user(), TOP, 0, 0, 4096, true).await.unwrap();
+    let listing = w.volume.readdir(&user(), TOP, 0, 0, Room::plus(4096, 4096, 160)).await.unwrap();
     let names: Vec<_> = listing.entries.iter().map(|e| e.name.as_slice()).collect();
     assert_eq!(names, [b".".as_slice(), b"..", b"data"]);
     assert!(listing.eof);
     let data = &listing.entries[2];
     assert_eq!((data.node, data.attr.unwrap().mode), (Some(ROOT_REF), 0o777));
-    let rest = w.volume.readdir(&user(), TOP, listing.entries[1].cookie, 0, 4096, false).await.unwrap();
+    let rest = w.volume.readdir(&user(), TOP, listing.entries[1].cookie, 0, Room::plain(4096)).await.unwrap();
     assert_eq!(rest.entries.len(), 1);
 }
 

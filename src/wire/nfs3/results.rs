@@ -1,7 +1,7 @@
 //! Results: `Result<success, (nfsstat3, what a failure carries)>` per procedure.
 
 use super::args::{Data, Name, Stable};
-use crate::wire::handle::Fh;
+use crate::wire::handle::{Fh, HANDLE_LEN};
 use crate::wire::mount::get_list;
 use crate::wire::xdr::{Reader, Result, Wire, Writer, message, padded};
 use nfsserve::nfs::{fattr3, fsinfo3, nfsstat3, post_op_attr, wcc_data};
@@ -98,19 +98,28 @@ macro_rules! listing {
 listing!(ReaddirOk);
 listing!(ReaddirPlusOk);
 
+/// Encoded length of a post_op_attr that has attributes.
+const ATTR_LEN: usize = 4 + 84;
+/// Verifier, the end of the list, eof.
+const LISTING_FIXED: usize = 8 + 4 + 4;
+/// The most that [`listing_len`] can be.
+pub const LISTING_MAX: usize = ATTR_LEN + LISTING_FIXED;
+/// The most that [`plus_len`] can be for a handle of ours.
+pub const PLUS_MAX: usize = ATTR_LEN + 4 + 4 + padded(HANDLE_LEN);
+
 /// Encoded length of a post_op_attr.
 #[must_use]
 pub const fn attr_len(attr: &post_op_attr) -> usize {
     match attr {
         post_op_attr::Void => 4,
-        post_op_attr::attributes(_) => 4 + 84,
+        post_op_attr::attributes(_) => ATTR_LEN,
     }
 }
 
 /// Encoded length of a listing without entries: attributes, verifier, the end of the list, eof.
 #[must_use]
 pub const fn listing_len(dir: &post_op_attr) -> usize {
-    attr_len(dir) + 8 + 4 + 4
+    attr_len(dir) + LISTING_FIXED
 }
 
 /// Encoded length of an entry, with the word that says that it follows.
@@ -192,6 +201,7 @@ mod tests {
             let bare = EntryPlus { attr: void, handle: None, ..plus.clone() };
             let listing = ReaddirPlusOk { dir: void, verifier: 0, entries: vec![plus, bare], eof: false };
             let expected = plus_len(&attr, Some(len + 1)) + plus_len(&void, None);
+            assert_eq!((listing_len(&attr), plus_len(&attr, Some(HANDLE_LEN))), (LISTING_MAX, PLUS_MAX));
             assert_eq!(wire(&listing).len(), listing_len(&void) + 2 * entry_len(len) + expected);
             round(listing);
         }
