@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub const BATCH_MAX: u64 = 4 << 20;
 /// Bytes that are copied and summed in one step.
 const AT_ONCE: usize = 16 << 10;
-const BLOCK_LEN: usize = 4096;
+pub const BLOCK_LEN: usize = 4096;
 const BATCH_LEN: usize = 4 << 20;
 const _: () = assert!(BATCH_LEN as u64 == BATCH_MAX && BLOCK_LEN as u64 == BLOCK);
 
