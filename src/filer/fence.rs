@@ -155,6 +155,9 @@ macro_rules! forward {
             fn stat_at_once(&self, obj: &Object) -> Option<Stat> {
                 self.pass_at_once()?.stat_at_once(obj)
             }
+            fn nameless_max(&self) -> usize {
+                self.inner.read().as_ref().map_or(0, |inner| inner.nameless_max())
+            }
             fn answers_at_once(&self) -> bool {
                 self.pass_at_once().is_some_and(|inner| inner.answers_at_once())
             }

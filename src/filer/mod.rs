@@ -204,6 +204,11 @@ pub trait CoreFiler: Send + Sync + 'static {
     /// when nobody holds it before that. Asked for where [`Capabilities::nameless`] says so.
     async fn make_nameless(&self, dir: &Object, attrs: MakeAttrs) -> Result<Object>;
 
+    /// How many of these one caller may hold at a time: each takes descriptors that cannot be closed meanwhile.
+    fn nameless_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// A further name, or the first of one without, which must be free.
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()>;
 

@@ -280,7 +280,8 @@ impl<'a> Site<'a> {
         for node in dirs {
             self.place_dir(node, wanted, parked, 0).await?;
         }
-        for part in others.chunks(AT_HAND) {
+        let at_hand = AT_HAND.min(self.location.filer.nameless_max()).max(1);
+        for part in others.chunks(at_hand) {
             self.make_apart(part, wanted, parked).await?;
             let place = |node: &NodeId| self.place_one(*node, &wanted[node], parked.contains(node));
             side_by_side(apart(part, wanted).iter().map(place).collect()).await?;

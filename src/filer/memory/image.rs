@@ -169,6 +169,11 @@ impl Image {
         }
     }
 
+    /// Files that have had no name yet.
+    pub fn nameless(&self) -> usize {
+        self.nodes.values().filter(|inode| inode.nameless).count()
+    }
+
     pub fn counts(&self) -> (u64, u64) {
         (self.nodes.len() as u64, self.nodes.values().map(|inode| inode.content.used()).sum())
     }

@@ -48,6 +48,8 @@ pub struct Options {
     pub gid: u32,
     /// Bytes that it holds at first; `u64::MAX` is no limit.
     pub space: u64,
+    /// Files without a name that may be held at a time.
+    pub nameless_max: usize,
     /// Number of its root, from which the others go up: filers of one world must not have an identity in common.
     pub first: u64,
 }
@@ -64,7 +66,7 @@ impl Default for Options {
             open_by_identity: true,
             chown: true,
         };
-        Self { capabilities, uid: 0, gid: 0, space: u64::MAX, first: 1 }
+        Self { capabilities, uid: 0, gid: 0, space: u64::MAX, nameless_max: 64, first: 1 }
     }
 }
 
@@ -459,12 +461,19 @@ impl CoreFiler for Memory {
         let dir = ino(dir)?;
         let made = self.called("make_nameless", |world| {
             self.owns(Some(attrs.uid), Some(attrs.gid))?;
+            if world.live.nameless() >= self.shared.options.nameless_max {
+                return refuse(ErrorKind::Busy, "make_nameless");
+            }
             let (ino, now) = (world.number(), world.tick());
             let inode = Inode::new(&What::File, attrs, now, dir).inheriting(world.live.dir(dir)?, attrs);
             world.live.insert(ino, inode.nameless());
             Ok(ino)
         });
         made.await
+    }
+
+    fn nameless_max(&self) -> usize {
+        self.shared.options.nameless_max
     }
 
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {

@@ -230,6 +230,10 @@ impl CoreFiler for Posix {
         self.run(move |tree| names::make_nameless(tree, &dir, attrs).map(object)).await
     }
 
+    fn nameless_max(&self) -> usize {
+        self.tree.nodes.nameless_max()
+    }
+
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {
         let (node, dir, name) = (node(obj)?, node(dir)?, name.to_vec());
         self.run(move |tree| names::link(tree, &node, &dir, &name)).await

@@ -96,6 +96,11 @@ impl Nodes {
         Self { limits, known: Mutex::default(), open: Mutex::default() }
     }
 
+    /// Objects with two descriptors each that a caller may hold: as many descriptors as objects are kept.
+    pub fn nameless_max(&self) -> usize {
+        self.limits.nodes_max / 2
+    }
+
     pub fn get(&self, id: &Identity) -> Option<Arc<Node>> {
         let node = self.known.lock().by_id.get(id).cloned()?;
         node.used.store(true, Ordering::Relaxed);

@@ -41,3 +41,16 @@ async fn a_file_whose_making_was_recorded_and_that_never_got_its_name_is_made_ag
     assert_eq!(world.tree().await, tree(&[("a", "one")]));
     assert_ne!(world.location.objects.identity(NodeId(1)).unwrap().unwrap(), first);
 }
+
+#[tokio::test]
+async fn no_more_files_without_a_name_are_held_than_the_filer_has_room_for() {
+    let options = memory::Options { nameless_max: 7, ..memory::Options::default() };
+    let world = World::on(Memory::new(options)).await;
+    let names: Vec<String> = (0..100).map(|n| format!("f{n}")).collect();
+    for (node, name) in (1000..).zip(&names) {
+        world.make(ROOT, name, node, What::File).await;
+    }
+    assert_eq!(world.redo_all().await, 0);
+    let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(world.tree().await, tree(&all));
+}
