@@ -16,9 +16,9 @@ use tain::demo::service::Service;
 use tain::demo::source::Spec;
 use tempfile::TempDir;
 
-/// The binary under test.
+/// The binary under test: the one that was built with the tests, or another build of it (`TAIN_BIN`, an absolute path).
 pub fn exe() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_tain"))
+    std::env::var_os("TAIN_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tain")), PathBuf::from)
 }
 
 tokio::task_local! {
