@@ -163,12 +163,10 @@ impl<'a> Site<'a> {
         wanted: &mut BTreeMap<NodeId, Vec<Key>>,
     ) -> Result<BTreeSet<NodeId>> {
         let there: Vec<(Key, NodeId)> = self.state.lock().there.iter().map(|(k, n)| (k.clone(), *n)).collect();
-        let mut parked: BTreeSet<NodeId> = BTreeSet::new();
-        for ((dir, _), node) in &there {
-            if *dir == PEN && wanted.contains_key(node) {
-                parked.insert(*node);
-            }
-        }
+        // Whoever is in the pen is not moved there from another of its names: that rename would do nothing, not even take the
+        // name away.
+        let in_pen = there.iter().filter(|((dir, _), _)| *dir == PEN);
+        let mut parked: BTreeSet<NodeId> = in_pen.map(|(_, node)| *node).collect();
         for (key, node) in there {
             if key.0 == PEN || after.get(&key).copied().flatten() == Some(node) {
                 continue;

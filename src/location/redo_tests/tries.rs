@@ -1,6 +1,7 @@
 //! Files that a try made which did not come to its end.
 
 use super::*;
+use crate::location::projection::pen_name;
 
 #[tokio::test]
 async fn what_was_made_in_a_try_that_failed_is_known_in_the_next_life() {
@@ -53,4 +54,20 @@ async fn no_more_files_without_a_name_are_held_than_the_filer_has_room_for() {
     assert_eq!(world.redo_all().await, 0);
     let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
     assert_eq!(world.tree().await, tree(&all));
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_and_lies_in_the_pen_already_keeps_no_name_in_the_tree() {
+    let mut world = World::new().await;
+    world.make(ROOT, "a", 1, What::File).await;
+    world.link(1, "b").await;
+    world.settle().await;
+    world.remove(1, "a", false).await;
+    world.remove(1, "b", true).await;
+    // A redo had parked it from the one name when the power went, and what it did to the other was lost.
+    let (root, pen) = (world.filer.root().await.unwrap(), world.filer.pen().await.unwrap());
+    world.filer.rename(&root, b"a", &pen, &pen_name(NodeId(1))).await.unwrap();
+    assert_eq!(world.redo_all().await, 0);
+    assert_eq!(world.tree().await, tree(&[]));
+    assert!(world.filer.list(&pen, 0, 9).await.unwrap().names.is_empty());
 }
