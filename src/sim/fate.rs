@@ -86,6 +86,9 @@ impl Fate {
     }
 }
 
+/// Fired where attributes were refused for good.
+pub(super) const SET_REFUSED: &str = "set refused";
+
 /// Calls that change something.
 const MUTATING: [&str; 11] =
     ["write", "punch", "set", "make", "make_nameless", "link", "rename", "remove", "rmdir", "sync", "set_xattr"];
@@ -148,6 +151,9 @@ impl Inner {
         if !self.redoing && self.rng.percent(30) {
             let kind = *self.rng.pick(&DEFINITE)?;
             count(&mut self.fired, "refused");
+            if op == "set" {
+                count(&mut self.fired, SET_REFUSED);
+            }
             return Some(Fault::Before(kind));
         }
         let kind = *self.rng.pick(&TRANSIENT)?;

@@ -37,4 +37,9 @@ pub const FOUND: &[(u64, &str)] = &[
         "the judge's own: a WRITE that got an I/O error after its effect ends as `Partial` of no bytes, its client is told \
          the error, and its bytes are there: both is right, on both sides the same",
     ),
+    (
+        477,
+        "a file with two names, both removed, that a redo had parked from the one when the power went kept the other: the \
+         next redo moved it onto itself",
+    ),
 ];

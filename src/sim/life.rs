@@ -51,6 +51,7 @@ pub struct Place {
 /// Both sides of a switch at its instant.
 pub struct Switch {
     pub lsn: Lsn,
+    pub from: LocationId,
     pub old: Vec<Found>,
     pub new: Vec<Found>,
 }
@@ -106,6 +107,16 @@ impl Ground {
         self.places.lock().iter().find(|place| place.name == *name).map(|place| place.memory.clone())
     }
 
+    /// Whether its filer may lack modification times: one that it refuses is only asked for again at the next checkpoint,
+    /// and a primary may be left before that.
+    #[must_use]
+    pub fn may_lack_times(&self, location: LocationId) -> bool {
+        let at = self.at.lock();
+        let Some(name) = at.locations.get(&location) else { return false };
+        let refused = |place: &Place| place.fate.fired().contains_key(super::fate::SET_REFUSED);
+        self.places.lock().iter().any(|place| place.name == *name && refused(place))
+    }
+
     /// What an event says about where things are; at a switch both sides are looked at.
     pub fn told(&self, lsn: Lsn, event: &Event) {
         let put = |location: LocationId, filer: FilerId| {
@@ -122,7 +133,7 @@ impl Ground {
                 if let (Some(old), Some(new)) = (self.memory_of(e.from), self.memory_of(e.to)) {
                     let mut switches = self.switches.lock();
                     if switches.iter().all(|switch| switch.lsn != lsn) {
-                        switches.push(Switch { lsn, old: old.tree(), new: new.tree() });
+                        switches.push(Switch { lsn, from: e.from, old: old.tree(), new: new.tree() });
                     }
                 }
             }

@@ -360,7 +360,8 @@ impl World {
                     primary_by_events = Some(e.to);
                     let then = scribe.fold(&self.base, rec.lsn)?;
                     let left = self.ground.memory_of(e.from).ok_or("the left side is on no filer")?;
-                    let said = differences(&then, &left.tree(), !self.untimed);
+                    let times = !self.untimed && !self.ground.may_lack_times(e.from);
+                    let said = differences(&then, &left.tree(), times);
                     if !said.is_empty() {
                         return Err(format!("the side left at {}: {}", rec.lsn, said.join("; ")));
                     }
@@ -370,7 +371,8 @@ impl World {
         }
         for switch in self.ground.switches.lock().iter() {
             let then = scribe.fold(&self.base, switch.lsn)?;
-            for (which, tree, times) in [("old", &switch.old, !self.untimed), ("new", &switch.new, true)] {
+            let old_times = !self.untimed && !self.ground.may_lack_times(switch.from);
+            for (which, tree, times) in [("old", &switch.old, old_times), ("new", &switch.new, true)] {
                 let said = differences(&then, tree, times);
                 if !said.is_empty() {
                     return Err(format!("I2: the {which} side at the switch at {}: {}", switch.lsn, said.join("; ")));
