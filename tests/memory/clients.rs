@@ -31,12 +31,13 @@ const SMALL: u32 = 600;
 /// For what hangs.
 const LONG: Duration = Duration::from_secs(300);
 
-/// What the service may take: its budgets for requests, for replies, and for replies that it remembers; and as much again
-/// for its connections, the journal's batches, and what the allocator keeps of what was given back (10 s).
+/// What the service may take: its budgets for requests, for replies, and for replies that it remembers; and twice as
+/// much for its connections, the journal's batches, and what the allocator keeps of what was given back (for 10 s: with
+/// budgets that are filled by the one kind of call after the other, nearly as much as they are).
 fn limit_kib() -> u64 {
     let limits = Limits::default();
     let budgets = limits.request_bytes_all as usize + limits.reply_bytes_all as usize + drc::BYTES_MAX;
-    2 * (budgets as u64 >> 10)
+    3 * (budgets as u64 >> 10)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
