@@ -79,10 +79,10 @@ pub(super) fn make(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: Mak
 /// refusal does not prove that nothing is there.
 pub(super) fn make_any(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {
     let file = tree.lent(&[dir], || place(dir, name, what)).map_err(fail("make"))?;
-    let reached = reach(tree, dir, name, what.kind(), file.as_ref());
-    if matches!(&reached, Err(error) if error.kind == ErrorKind::Busy) {
-        return Err(reached.err().unwrap_or_else(replaced)); // what has the name now is not ours to take away
-    }
+    let Some(reached) = reach(tree, dir, name, what.kind(), file.as_ref()).transpose() else {
+        // What has the name now is not ours to take away.
+        return Err(Error::new(ErrorKind::Busy, "make", "somebody else moved or replaced it"));
+    };
     finish(tree, reached, attrs, file).map_err(|error| {
         let flags = if what.kind() == Kind::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         match tree.lent(&[dir], || unlinkat(&dir.path, name, flags)) {
@@ -110,10 +110,11 @@ fn place(dir: &Node, name: &[u8], what: &What) -> rustix::io::Result<Option<Owne
     }
 }
 
-/// What was just made, by its name: that is cheaper than the way from its descriptor through `/proc`.
-fn reach(tree: &Tree, dir: &Node, name: &[u8], kind: Kind, file: Option<&OwnedFd>) -> Result<(OwnedFd, Statx)> {
-    let path = match tree.lent(&[dir], || beneath(&dir.path, name, PATH)) {
-        Err(Errno::NOENT) => return Err(replaced()),
+/// What was just made, by its name: that is cheaper than the way from its descriptor through `/proc`. `None`: nothing, or
+/// something else, has its name by now.
+fn reach(tree: &Tree, dir: &Node, name: &[u8], kind: Kind, file: Option<&OwnedFd>) -> Result<Option<(OwnedFd, Statx)>> {
+    let path = match tree.retried(|| tree.lent(&[dir], || beneath(&dir.path, name, PATH))) {
+        Err(Errno::NOENT) => return Ok(None),
         other => other.map_err(fail("open what was made"))?,
     };
     let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
@@ -121,15 +122,11 @@ fn reach(tree: &Tree, dir: &Node, name: &[u8], kind: Kind, file: Option<&OwnedFd
         Some(fd) => is_same(&identity::stat_fd(fd).map_err(fail("stat"))?, &seen),
         None => identity::kind(&seen)? == kind,
     };
-    if same { Ok((path, seen)) } else { Err(replaced()) }
+    Ok(same.then_some((path, seen)))
 }
 
 fn is_same(a: &Statx, b: &Statx) -> bool {
     (a.stx_ino, a.stx_dev_major, a.stx_dev_minor) == (b.stx_ino, b.stx_dev_major, b.stx_dev_minor)
-}
-
-fn replaced() -> Error {
-    Error::new(ErrorKind::Busy, "make", "somebody else moved or replaced it")
 }
 
 fn finish(
