@@ -7,10 +7,11 @@
 //! journal to that of the file that is flushed, and to that of the faster bare way, in the same round; latency to that of
 //! the file that is flushed.
 //!
-//! "writing" is the part of the time in which a write was under way: what is missing to 100 % is the journal's own.
+//! "writing" is the part of the time in which a write was under way; "between" is what lies between the writes of two
+//! batches, the journal's and its callers' own.
 //!
 //! `TAIN_BENCH_DIR` chooses the disk (default: `target/`), `TAIN_BENCH_ROUNDS` the rounds (default 5),
-//! `TAIN_BENCH_APPEND` one writer out of `direct`, `buffered`, `map` (default: all).
+//! `TAIN_BENCH_APPEND` one writer out of `direct`, `buffered`, `map`, `TAIN_BENCH_CASE` one case, as `4x16` (default: all).
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -165,13 +166,14 @@ fn main() {
     let dir = std::env::var_os("TAIN_BENCH_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let rounds: usize = std::env::var("TAIN_BENCH_ROUNDS").map_or(5, |n| n.parse().unwrap());
     let only = std::env::var("TAIN_BENCH_APPEND").ok();
+    let only_case = std::env::var("TAIN_BENCH_CASE").ok();
     let dir = tempfile::tempdir_in(dir).unwrap();
     let path = dir.path().join("bare");
     std::fs::write(&path, vec![0; usize::try_from(BARE).unwrap()]).unwrap();
     std::fs::File::open(&path).unwrap().sync_all().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!(
-        "append    case        records/s   MB/s  a batch  writing   latency |   bare direct   bare flushed | to flushed  to the faster  latency to flushed"
+        "append    case        records/s   MB/s  a batch  writing  between   latency |   bare direct   bare flushed | to flushed  to the faster  latency to flushed"
     );
     for (name, mode) in [("direct", AppendMode::Direct), ("buffered", AppendMode::Buffered), ("map", AppendMode::Map)] {
         if only.as_ref().is_some_and(|only| only != name) {
@@ -180,8 +182,12 @@ fn main() {
         let journal = runtime.block_on(async { open(dir.path().join(name), mode) });
         runtime.block_on(warm(&journal));
         for case in &CASES {
+            let name_of_case = format!("{}x{}", case.bytes >> 10, case.callers);
+            if only_case.as_ref().is_some_and(|only| *only != name_of_case) {
+                continue;
+            }
             let (mut rates, mut sizes, mut shares, mut latencies) = (vec![], vec![], vec![], vec![]);
-            let (mut directs, mut buffereds, mut latency_ratios) = (vec![], vec![], vec![]);
+            let (mut directs, mut buffereds, mut latency_ratios, mut gaps) = (vec![], vec![], vec![], vec![]);
             let (mut to_flushed, mut to_faster) = (vec![], vec![]);
             for round in 0..rounds {
                 let ours = runtime.block_on(appends(&journal, case));
@@ -200,16 +206,18 @@ fn main() {
                 buffereds.push(rate(buffered.0));
                 sizes.push(ours.batch_bytes);
                 shares.push(ours.writing.as_secs_f64() / took);
+                gaps.push((ours.took - ours.writing).as_secs_f64() * 1e6 / ours.batches as f64);
                 latencies.push(ours.latency);
             }
             let rate = median(rates);
             println!(
-                "{name:9} {:>3} KiB x{:<3} {rate:>10.0} {:>6.0} {:>6} KiB    {:>3.0} % {:>6} us | {:>13.0} {:>14.0} | {:>10.2}  {:>13.2}  {:>18.2}",
+                "{name:9} {:>3} KiB x{:<3} {rate:>10.0} {:>6.0} {:>6} KiB    {:>3.0} % {:>5.1} us {:>6} us | {:>13.0} {:>14.0} | {:>10.2}  {:>13.2}  {:>18.2}",
                 case.bytes >> 10,
                 case.callers,
                 rate * case.bytes as f64 / 1e6,
                 median(sizes) >> 10,
                 median(shares) * 100.0,
+                median(gaps),
                 median(latencies).as_micros(),
                 median(directs),
                 median(buffereds),

@@ -86,6 +86,8 @@ pub struct Shared {
     pub waiters: Waiters,
     pub ringers_bell: Notify,
     pub durable: Arc<AtomicU64>,
+    /// Records that were given a place so far; changed under `open`, and read without it by a writer that looks for more.
+    pub placed: AtomicU64,
     pub counters: Counters,
     /// First in, first out among those who found no place: for client operations, and for the reserve.
     gates: [tokio::sync::Mutex<()>; 3],
@@ -205,6 +207,7 @@ impl Shared {
             waiters: Waiters::new(),
             ringers_bell: Notify::new(),
             durable: Arc::new(AtomicU64::new(durable.0)),
+            placed: AtomicU64::new(0),
             counters: Counters::default(),
             gates: Default::default(),
             waiting: Default::default(),
@@ -411,6 +414,7 @@ impl Shared {
         open.last_time = time;
         let lsn = open.batch.next_lsn();
         placed.part = Some(open.batch.reserve(incoming.layout, incoming.row, time));
+        self.placed.fetch_add(1, Ordering::Release);
         let appended = Appended { lsn, end: lsn.plus(length), time };
         let at = at.take().expect("a record is placed once");
         let r = at(appended);

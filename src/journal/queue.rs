@@ -40,14 +40,15 @@ impl Waiters {
         reached.into_iter().for_each(Waker::wake);
     }
 
-    /// The durable LSN has moved: ring the bell, or wake those who are reached, if there are any.
-    pub fn tell(&self, durable: impl FnOnce() -> u64, ring: impl FnOnce()) {
+    /// The durable LSN has moved: wake those who are reached, if there are any. Who has something better to do (`busy`)
+    /// rings the bell for that, where somebody hears it.
+    pub fn tell(&self, durable: impl FnOnce() -> u64, busy: impl FnOnce() -> bool, ring: impl FnOnce()) {
         fence(Ordering::SeqCst);
         let reached = durable();
         if self.queue.lock().front().is_none_or(|waiting| waiting.end > reached) {
             return;
         }
-        if self.ringer.load(Ordering::Acquire) {
+        if busy() && self.ringer.load(Ordering::Acquire) {
             ring();
         } else {
             self.wake(reached);

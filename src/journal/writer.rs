@@ -52,10 +52,11 @@ enum Turn {
 }
 
 /// Those who were just woken are about to append again. To be woken from sleep takes a thread about as long as half a
-/// write: for a moment it looks itself, and leaves the processor to everybody who has use for it.
-fn look(shared: &Shared) {
+/// write: for a moment it looks itself, and leaves the processor to everybody who has use for it. `placed`: records that
+/// had come when there was nothing to do.
+fn look(shared: &Shared, placed: u64) {
     let begin = Instant::now();
-    while begin.elapsed() < LOOK && !shared.open.lock().has_work() {
+    while shared.placed.load(Ordering::Acquire) == placed && begin.elapsed() < LOOK {
         std::thread::yield_now();
     }
 }
@@ -95,9 +96,10 @@ impl Writer {
                     }
                 }
                 Ok(Next::Wait(open, _)) if !looked => {
+                    let placed = shared.placed.load(Ordering::Relaxed);
                     drop((open, writer));
                     looked = true;
-                    look(shared);
+                    look(shared, placed);
                 }
                 Ok(Next::Wait(mut open, time)) => {
                     batches = writer.batches;

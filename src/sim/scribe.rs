@@ -67,6 +67,12 @@ impl Scribe {
         self.recs.last().map_or(Lsn(0), |rec| rec.end)
     }
 
+    /// Whether a client has begun something that changes a tree.
+    #[must_use]
+    pub fn operations_since(&self, from: Lsn) -> bool {
+        self.recs.iter().rev().take_while(|rec| rec.lsn >= from).any(|rec| caller(&rec.event).is_some())
+    }
+
     /// Take down what has become durable.
     ///
     /// # Errors

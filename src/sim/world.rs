@@ -16,7 +16,7 @@ use crate::location::steplog;
 use crate::volume::{Call, NodeRef, Room, Status};
 use bytes::Bytes;
 use journal_format::event::{Event, PartDone, What};
-use journal_format::ids::NodeId;
+use journal_format::ids::{Lsn, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -435,11 +435,30 @@ impl World {
         reads.iter().find_map(wrong).map_or(Ok(()), Err)
     }
 
-    /// Everything by the volume, as a client sees it: I6, and that what is there can be read.
+    /// Everything by the volume, as a client sees it: I6, and that what is there can be read. An operation goes on when
+    /// its client has gone, and may come to its turn only now: then it is looked at once more, as it is with that.
     pub async fn look_through(&self, life: &Life) -> Result<(), String> {
+        loop {
+            let upto = self.read_to_end(life)?;
+            let Err(said) = self.look_once(life).await else { return Ok(()) };
+            life.settled().await?;
+            let end = self.read_to_end(life)?;
+            let changed = self.ground.shared.scribe.lock().operations_since(upto);
+            if !changed {
+                return Err(format!("{said} (as of {upto}, read to {end})"));
+            }
+        }
+    }
+
+    fn read_to_end(&self, life: &Life) -> Result<Lsn, String> {
+        let mut scribe = self.ground.shared.scribe.lock();
+        scribe.read(&life.core.ledger.journal)?;
+        Ok(scribe.upto())
+    }
+
+    async fn look_once(&self, life: &Life) -> Result<(), String> {
         let model = {
-            let mut scribe = self.ground.shared.scribe.lock();
-            scribe.read(&life.core.ledger.journal)?;
+            let scribe = self.ground.shared.scribe.lock();
             scribe.fold(&self.base, scribe.upto())?
         };
         let call = Call {

@@ -4,7 +4,8 @@
 //! is. *Not known*: the filer could not be reached, or did not answer in time. After such a call even a definite error
 //! proves nothing (a REMOVE that took effect answers "no such name" when it is repeated), so then the outcome is judged
 //! by identity: who is there under the name decides, and the call is repeated only if its effect is absent. An I/O error
-//! of a call on names is judged the same way.
+//! of a call on names is judged the same way, and one of a change of attributes by what they are then: it may come after
+//! the effect, and what is recorded must be what is there.
 //!
 //! | operation | its effect is there when                                                              |
 //! | --------- | ------------------------------------------------------------------------------------- |
@@ -12,7 +13,8 @@
 //! | remove    | the name leads nowhere, or to another object                                           |
 //! | rename    | the new name leads to the object and the old one does not                              |
 //! | link      | the name leads to the object                                                           |
-//! | write, set | never judged: a second run is the same as the first                                   |
+//! | set       | the attributes are as asked; after no answer it is not judged but done again           |
+//! | write     | never judged: a second run is the same as the first                                    |
 
 use super::run::Waiting;
 use super::status::{is_unknown, of_kind};
@@ -339,9 +341,24 @@ async fn set_until_known(
     loop {
         match filer.set(obj, changes).await {
             Err(error) if is_unknown(error.kind) => waiting.pause(&error).await,
+            Err(error) if error.kind == ErrorKind::Io && has(filer, obj, &changes).await => {
+                tracing::warn!(%error, "attributes were set all the same");
+                return Ok(());
+            }
             result => return result,
         }
     }
+}
+
+/// Whether the object's attributes are as asked; a filer that does not say has not shown it.
+async fn has(filer: &dyn CoreFiler, obj: &Object, changes: &Changes) -> bool {
+    let Ok(stat) = filer.stat(obj).await else { return false };
+    changes.uid.is_none_or(|uid| uid == stat.uid)
+        && changes.gid.is_none_or(|gid| gid == stat.gid)
+        && changes.mode.is_none_or(|mode| mode == stat.mode)
+        && changes.size.is_none_or(|size| size == stat.size)
+        && changes.atime.is_none_or(|atime| atime == stat.atime)
+        && changes.mtime.is_none_or(|mtime| mtime == stat.mtime)
 }
 
 /// What happened of an event of which only a part was done; `None` when nothing of it shows in the index.

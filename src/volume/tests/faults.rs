@@ -97,6 +97,21 @@ async fn a_setattr_that_fails_half_way_says_which_half() {
 }
 
 #[tokio::test]
+async fn an_io_error_of_a_setattr_is_judged_by_what_the_attributes_are_then() {
+    let w = world().await;
+    let file = w.create(&root(), "f").await;
+    w.fault("set", Fault::After(ErrorKind::Io), 1);
+    w.volume.setattr(&root(), file, mode(0o600), None).await.unwrap();
+    assert_eq!(w.count(|e| matches!(e, Event::Partial(_))), 0, "what is there is recorded");
+    w.fault("set", Fault::Before(ErrorKind::Io), 1);
+    assert_eq!(w.volume.setattr(&root(), file, mode(0o640), None).await.unwrap_err().status, Status::Io);
+    let nothing = PartDone::Attrs { mode: false, owner: false, size: false, times: false };
+    assert_eq!(w.count(|e| matches!(e, Event::Partial(p) if p.done == nothing)), 1);
+    assert_eq!(w.volume.getattr(file).await.unwrap().mode, 0o600);
+    w.assert_at_rest().await;
+}
+
+#[tokio::test]
 async fn a_create_whose_size_is_refused_leaves_nothing_behind() {
     let w = world().await;
     w.fault("set", Fault::Before(ErrorKind::FileTooBig), 1);

@@ -53,7 +53,8 @@ mod tests {
 
         fn write(&self, durable: u64) {
             self.durable.store(durable, Ordering::Release);
-            self.waiters.tell(|| self.durable.load(Ordering::Acquire), || self.rung.store(true, Ordering::Release));
+            let ring = || self.rung.store(true, Ordering::Release);
+            self.waiters.tell(|| self.durable.load(Ordering::Acquire), || true, ring);
         }
 
         /// Poll once; whether the end was seen, and what would have been woken.
