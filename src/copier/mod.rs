@@ -6,8 +6,9 @@
 //!   live index and appended under the same lock, so that no name on it can have changed since.
 //! * A queued file is *partial* on the destination as of an LSN that has been replayed; only now its size is read: a
 //!   write that made it longer before has been carried out, and one after will be replayed.
-//! * Nothing here must survive: after a restart the queues say what is to do. What was appended and not yet replayed
-//!   would be ordered twice, so the copier begins when the replayer has passed the journal's end at its own beginning.
+//! * Nothing here must survive: after a restart, or an error, the queues say what is to do. What was appended and not yet
+//!   replayed would be ordered twice, or called failed while it is under way, so the copier begins when the replayer has
+//!   passed the journal's end at its own beginning.
 //!
 //! Bounds: [`LISTINGS_MAX`] directories at once, [`BYTES_AHEAD_MAX`] and [`FILES_AHEAD_MAX`] ordered and not replayed,
 //! and no further page while [`QUEUED_FILES_MAX`] files wait.
@@ -77,11 +78,12 @@ impl Copier {
     /// Run until cancelled.
     pub async fn run(self) {
         let mut replayer = self.replayer.status.clone();
-        let begin = self.ledger.journal.end_lsn();
-        if replayer.wait_for(|s| s.position >= begin).await.is_err() {
-            return;
-        }
         loop {
+            // Whatever was ordered before is known by the projection then.
+            let begin = self.ledger.journal.end_lsn();
+            if replayer.wait_for(|s| s.position >= begin).await.is_err() {
+                return;
+            }
             if let Err(error) = self.follow().await {
                 tracing::warn!(job = %self.job, %error, "the copier stops for a moment and tries again");
                 if matches!(error, Error::Journal(_)) {

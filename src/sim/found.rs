@@ -42,4 +42,18 @@ pub const FOUND: &[(u64, &str)] = &[
         "a file with two names, both removed, that a redo had parked from the one when the power went kept the other: the \
          next redo moved it onto itself",
     ),
+    (
+        440,
+        "a copier that stopped for a primary that did not answer forgot what it had ordered: it called a file failed whose \
+         copy was under way, and that was copied again",
+    ),
+    (
+        1740,
+        "a SETATTR with an I/O error after its effect was recorded as not done: a redo undid on the primary what the \
+         destination had copied",
+    ),
+    (
+        1682,
+        "the judge's own: an operation of a client that had gone came to its turn behind the last look at the journal",
+    ),
 ];
