@@ -69,7 +69,7 @@ impl Checkpoints {
             since = tokio::time::Instant::now();
             if let Err(error) = self.take(&core).await {
                 tracing::error!(%error, "no checkpoint: cursors stay where they are, and it is tried again");
-                if matches!(error, Error::Journal(_)) {
+                if error.is_the_end() {
                     return;
                 }
             }
@@ -140,7 +140,7 @@ impl Checkpoints {
         for (id, (began, mut task)) in std::mem::take(&mut self.syncing) {
             match patiently(core, began, &mut task).await {
                 Ok(Ok(Ok(lsn))) => cursors.push(Cursor { location: id, lsn }),
-                Ok(Ok(Err(error @ Error::Journal(_)))) => return Err(error),
+                Ok(Ok(Err(error))) if error.is_the_end() => return Err(error),
                 Ok(Ok(Err(error))) => {
                     tracing::error!(location = %id, %error, "the primary could not be synced: its cursor stays");
                 }

@@ -43,6 +43,14 @@ pub enum Error {
     Other(String),
 }
 
+impl Error {
+    /// The journal has ended, and the process is about to stop.
+    #[must_use]
+    pub fn is_the_end(&self) -> bool {
+        matches!(self, Self::Journal(error) if error.is_the_end())
+    }
+}
+
 impl From<location::redo::Error> for Error {
     fn from(error: location::redo::Error) -> Self {
         match error {

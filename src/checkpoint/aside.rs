@@ -8,15 +8,18 @@
 
 use crate::core::{Core, Result, blocking};
 use crate::state::{Role, State};
-use journal_format::event::{Cursor, Event};
+use journal_format::event::{Cursor, Event, JobState};
 use journal_format::ids::{JunctionId, LocationId, Lsn};
 use std::collections::BTreeSet;
 
-/// The junction's locations that are in use, the primary first.
+/// The junction's locations that are in use, the primary first. Of a job that is stopped nothing has been copied: its
+/// destination's cursor stays behind, pins nothing, and jumps when the job starts (see `limits::pins`).
 fn locations(state: &State, junction: JunctionId) -> Vec<(LocationId, Lsn)> {
     let of = |role: Role| match role {
         Role::Primary(of) => of == junction,
-        Role::Destination(job) => state.jobs.get(&job).is_some_and(|job| job.junction == junction),
+        Role::Destination(job) => {
+            state.jobs.get(&job).is_some_and(|job| job.junction == junction && job.state != JobState::Stopped)
+        }
         Role::Left => false,
     };
     let mut found: Vec<_> = state.locations.iter().filter(|(_, l)| of(l.role)).map(|(id, l)| (*id, l.cursor)).collect();

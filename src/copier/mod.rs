@@ -8,7 +8,8 @@
 //!   write that made it longer before has been carried out, and one after will be replayed.
 //! * Nothing here must survive: after a restart, or an error, the queues say what is to do. What was appended and not yet
 //!   replayed would be ordered twice, or called failed while it is under way, so the copier begins when the replayer has
-//!   passed the journal's end at its own beginning.
+//!   passed the journal's end at its own beginning; and begins again when the replayer goes back to its last commit, for
+//!   the queues go back with it.
 //!
 //! Bounds: [`LISTINGS_MAX`] directories at once, [`BYTES_AHEAD_MAX`] and [`FILES_AHEAD_MAX`] ordered and not replayed,
 //! and no further page while [`QUEUED_FILES_MAX`] files wait.
@@ -81,10 +82,8 @@ impl Copier {
         loop {
             // Whatever was ordered before is known by the projection then.
             let begin = self.ledger.journal.end_lsn();
-            if replayer.wait_for(|s| s.position >= begin).await.is_err() {
-                return;
-            }
-            if let Err(error) = self.follow().await {
+            let Ok(went_back) = replayer.wait_for(|s| s.position >= begin).await.map(|s| s.went_back) else { return };
+            if let Err(error) = self.follow(went_back).await {
                 tracing::warn!(job = %self.job, %error, "the copier stops for a moment and tries again");
                 if matches!(error, Error::Journal(_)) {
                     return;
@@ -94,7 +93,8 @@ impl Copier {
         }
     }
 
-    async fn follow(&self) -> Result<(), Error> {
+    /// Until the replayer goes back: it had `went_back` so often when everything in the journal was known.
+    async fn follow(&self, went_back: u64) -> Result<(), Error> {
         let mut ahead: VecDeque<Ahead> = VecDeque::new();
         let mut listing: JoinSet<Result<NodeId, Error>> = JoinSet::new();
         let mut listed: BTreeSet<NodeId> = BTreeSet::new();
@@ -108,7 +108,10 @@ impl Copier {
                 listed.remove(&self.joined(done)?);
             }
             self.start_listings(&mut listing, &mut listed)?;
-            let ordered = self.order_files(&mut ahead).await?;
+            let ordered = self.order_files(&mut ahead, went_back).await?;
+            if self.replayer.status.borrow().went_back != went_back {
+                return Ok(());
+            }
             if ordered {
                 continue;
             }
@@ -229,7 +232,7 @@ impl Copier {
     }
 
     /// Order ranges of queued files, as far as the bounds allow; whether any were.
-    async fn order_files(&self, ahead: &mut VecDeque<Ahead>) -> Result<bool, Error> {
+    async fn order_files(&self, ahead: &mut VecDeque<Ahead>, went_back: u64) -> Result<bool, Error> {
         let mut budget = BYTES_AHEAD_MAX.saturating_sub(ahead.iter().map(|a| a.bytes).sum());
         let busy: BTreeSet<NodeId> = ahead.iter().flat_map(|a| a.nodes.iter().copied()).collect();
         if budget == 0 || busy.len() >= FILES_AHEAD_MAX {
@@ -254,6 +257,10 @@ impl Copier {
                 Err(error) if failed.len() < CopyDone::FAILED_MAX => failed.push(self.failed(node, error)),
                 Err(_) => {} // it is still queued, and found again
             }
+        }
+        // Behind all looks at the queues: what they said may be of before what was ordered.
+        if self.replayer.status.borrow().went_back != went_back {
+            return Ok(false);
         }
         if !failed.is_empty() {
             let nodes = failed.iter().map(|f| f.node).collect();

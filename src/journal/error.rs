@@ -73,6 +73,15 @@ pub enum Error {
     Io { op: &'static str, path: PathBuf, source: io::Error },
 }
 
+impl Error {
+    /// The journal has ended: nothing is appended any more, and the process is about to stop. Every other error is of one
+    /// call, which may be made again.
+    #[must_use]
+    pub fn is_the_end(&self) -> bool {
+        matches!(self, Self::FailStop(_) | Self::Closed)
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Adds what was tried, and where, to an I/O error.

@@ -16,12 +16,19 @@ pub fn write(dir: &Dir, id: [u8; 16], lsn: Lsn, state: &[u8]) -> Result<()> {
     let name = files::snapshot_name(lsn);
     let tmp = dir.join(format!("{name}{}", files::TMP));
     let header = SnapshotHeader::of(id, lsn, state).to_bytes();
-    let file = dir.disk.open(&tmp, Open::Create).at("create", &tmp)?;
-    crash_point!("SNAPSHOT_CREATED");
-    file.write_at(&header, 0)
-        .and_then(|()| file.write_at(state, header.len() as u64))
-        .and_then(|()| file.sync_all())
-        .at("write", &tmp)?;
+    let written = || {
+        let file = dir.disk.open(&tmp, Open::Create).at("create", &tmp)?;
+        crash_point!("SNAPSHOT_CREATED");
+        file.write_at(&header, 0)
+            .and_then(|()| file.write_at(state, header.len() as u64))
+            .and_then(|()| file.sync_all())
+            .at("write", &tmp)
+    };
+    if let Err(error) = written() {
+        // Give the space back: the next one has another name.
+        let _ = dir.remove(&tmp);
+        return Err(error);
+    }
     crash_point!("SNAPSHOT_WRITTEN");
     dir.rename(&tmp, &name)?;
     crash_point!("SNAPSHOT_RENAMED");

@@ -64,6 +64,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 pub struct Status {
     /// Everything before it is folded and carried out.
     pub position: Lsn,
+    /// How often it went back to its last commit: it says so before the projection goes back.
+    pub went_back: u64,
     /// Everything before it is durable on the location.
     pub committed: Lsn,
     pub pending: Pending,
@@ -197,11 +199,12 @@ impl Replayer {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
+            self.trouble(&error);
+            self.status.send_modify(|s| s.went_back += 1);
             if let Err(lost) = self.projection.store.rollback() {
                 tracing::error!(location = %self.location.id, error = %lost, "the projection could not be taken back");
             }
             tracing::warn!(location = %self.location.id, job = %self.job, %error, "the replayer goes back to its last commit and tries again");
-            self.trouble(&error);
             if matches!(error, Error::Journal(_)) {
                 return; // the process is about to stop
             }

@@ -32,6 +32,8 @@ use tokio::time::Instant;
 const FOLLOW_BYTES: u64 = 8 << 20;
 const AGAIN_MIN: Duration = Duration::from_millis(200);
 const GATHER: Duration = Duration::from_millis(200);
+/// The same when there was nothing in what it took last: its own `Cursor` is a record, and would be the next to be taken.
+const GATHER_QUIET: Duration = Duration::from_secs(10);
 
 /// Whether the filer answers.
 struct Pulse {
@@ -71,7 +73,7 @@ impl Replayer {
         let mut feed = Feed::new(&self.ledger.journal, self.junction, from)?;
         let mut position = from;
         let mut pulse = Pulse { up: false, asked: None, ask_at: Instant::now(), pause: AGAIN_MIN };
-        let mut absorbed = Instant::now();
+        let (mut absorbed, mut gather) = (Instant::now(), GATHER);
         loop {
             if !pulse.up {
                 drop(self.pressed.borrow_and_update()); // nothing is under way, and the backlog leaves the journal
@@ -79,9 +81,11 @@ impl Replayer {
             let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());
             let behind = limit.0.saturating_sub(position.0);
             // While nothing can be worked off a stream of small operations gathers.
-            if behind > FOLLOW_BYTES || (!pulse.up && behind > 0 && absorbed.elapsed() >= GATHER) {
+            if behind > FOLLOW_BYTES || (!pulse.up && behind > 0 && absorbed.elapsed() >= gather) {
                 absorbed = Instant::now();
-                (feed, position) = self.absorb(feed, &dirty, &mut tried, &done, limit).await?;
+                let quiet;
+                (feed, position, quiet) = self.absorb(feed, &dirty, &mut tried, &done, limit).await?;
+                gather = if quiet { GATHER_QUIET } else { GATHER };
                 continue;
             }
             if !pulse.up {
@@ -146,7 +150,7 @@ impl Replayer {
         });
     }
 
-    /// The next part of the journal goes into the dirty set, and is free.
+    /// The next part of the journal goes into the dirty set, and is free; whether it said nothing about this location.
     async fn absorb(
         &self,
         feed: Feed,
@@ -154,10 +158,11 @@ impl Replayer {
         tried: &mut Tried,
         done: &Arc<DoneSteps>,
         limit: Lsn,
-    ) -> Result<(Feed, Lsn), Error> {
+    ) -> Result<(Feed, Lsn, bool), Error> {
         let begin = feed.position();
         let (feed, round, position) = self.collect(feed, limit, false).await?;
         let was_tried = begin < tried.to && tried.ops < REDO_OPS_MAX && tried.bytes < REDO_BYTES_MAX;
+        let quiet = round.is_empty();
         tried.ops += round.ops();
         tried.bytes += round.bytes();
         let (set, steps) = (dirty.clone(), done.clone());
@@ -174,7 +179,7 @@ impl Replayer {
             (s.position, s.committed, s.pending, s.dirty) = (position, position, pending, Some(counts));
         });
         self.moved.notify_waiters();
-        Ok((feed, position))
+        Ok((feed, position, quiet))
     }
 
     /// One round of the set; whether there was anything to do.

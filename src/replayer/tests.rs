@@ -241,6 +241,12 @@ impl World {
         self.ledger.state().locations[&TO].out_of_sync.is_some()
     }
 
+    /// All that there is now has gone into the dirty set.
+    async fn absorbed(&self) {
+        let end = self.ledger.journal.durable_lsn();
+        self.until("its backlog goes to the dirty set", |w| w.handle.status.borrow().committed >= end).await;
+    }
+
     async fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
         let begin = Instant::now();
         while !reached(self) {
@@ -313,6 +319,36 @@ async fn a_secondary_that_hangs_lets_go_of_the_journal_and_comes_back_by_itself(
     w.assert_equal().await;
     assert_eq!(w.handle.status.borrow().dirty, None);
     w.write(files[0], 3, 77, 100).await;
+    w.assert_equal().await;
+}
+
+/// Its names are on the filer already: one that goes meanwhile is taken away there.
+#[tokio::test]
+async fn what_is_tried_again_in_an_outage_is_removed_and_renamed_where_it_stands() {
+    let mut w = World::new().await;
+    let (removed, renamed) = (w.make(ROOT, "f", What::File).await, w.make(ROOT, "g", What::File).await);
+    for file in [removed, renamed] {
+        w.write(file, 0, 3, 100).await;
+    }
+    w.assert_equal().await;
+    for file in [removed, renamed] {
+        w.projection.set_incomplete(file).unwrap();
+    }
+    w.projection.store.commit(w.projection.store.lsn()).unwrap();
+    w.fence.hang(true);
+    let from = w.ledger.state().locations[&TO].cursor;
+    w.ledger.record(&Event::OutOfSync(OutOfSync { location: TO, from })).await.unwrap();
+    w.handle.press();
+    w.absorbed().await;
+    for to in [JobState::Paused, JobState::Moving] {
+        w.ledger.record(&state(to)).await.unwrap();
+    }
+    w.absorbed().await;
+    w.remove(ROOT, "f", removed).await;
+    w.rename(renamed, Kind::File, (ROOT, "g"), (ROOT, "h")).await;
+    w.absorbed().await;
+    w.fence.hang(false);
+    w.until("in sync again", |w| !w.is_out_of_sync()).await;
     w.assert_equal().await;
 }
 

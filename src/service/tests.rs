@@ -4,6 +4,7 @@
 use super::recovery::{Recovered, recover};
 use crate::checkpoint::Checkpoints;
 use crate::core::Core;
+use crate::env::disk::{Disk, DiskFile, Lock, Open};
 use crate::filer::fence::{Fence, Fenced};
 use crate::filer::registry::Registry;
 use crate::filer::{CoreFiler, memory::Memory};
@@ -21,6 +22,7 @@ use journal_format::event::*;
 use journal_format::ids::*;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,13 +46,17 @@ fn open(dir: &Path) -> (Journal, Arc<Live>) {
 }
 
 fn open_journal(dir: &Path) -> Journal {
+    open_journal_on(dir, Arc::new(crate::env::RealDisk))
+}
+
+fn open_journal_on(dir: &Path, disk: Arc<dyn Disk>) -> Journal {
     let options = Options {
         dir: dir.join("journal"),
         segment_size: SEGMENT,
         hard_limit: 12 * SEGMENT,
         append: AppendMode::Buffered,
         any_file_system: true,
-        disk: Arc::new(crate::env::RealDisk),
+        disk,
     };
     let journal = Journal::open(options).unwrap();
     journal.set_soft_limit(3 * SEGMENT);
@@ -229,6 +235,35 @@ fn one_hung_junction_does_not_pin_the_journal_and_a_crash_loses_nothing_of_it() 
 async fn when_the_hung_primary_answers_its_side_goes_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    hung_and_back(&mut w).await;
+}
+
+/// Its destination's cursor stays where the job was created: that part of the journal is recycled, and nobody needs it.
+#[tokio::test]
+async fn a_job_that_is_stopped_does_not_stand_in_the_way_of_setting_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    let root = Memory::default().root().await.unwrap().id;
+    let destination = LocationSpec { location: LocationId(3), filer: FilerId(1), subdir: vec![b"new".to_vec()], root };
+    let created = Event::JobCreated(JobCreated {
+        job: JobId(1),
+        kind: JobKind::Move,
+        junction: JunctionId(HUNG),
+        source: LocationId(HUNG),
+        destination,
+        stopped: true,
+        notes: String::new(),
+    });
+    let created = w.core.ledger.record(&created).await.unwrap().lsn;
+    w.go_on(&mut Checkpoints::default()).await;
+    assert!(w.core.ledger.journal.start_lsn() > created);
+    // The second time the side of the first must be gone.
+    for _ in 0..2 {
+        hung_and_back(&mut w).await;
+    }
+}
+
+async fn hung_and_back(w: &mut World) {
     let mut checkpoints = Checkpoints::default();
     checkpoints.take(&w.core).await.unwrap();
     w.fences[0].hang(true);
@@ -249,6 +284,78 @@ async fn when_the_hung_primary_answers_its_side_goes_by_itself() {
     assert!(w.core.ledger.state().locations[&LocationId(HUNG)].cursor > Lsn(0));
     w.go_on(&mut checkpoints).await;
     assert!(World::entry(&w.core.live, HUNG, "late").is_some());
+}
+
+/// The journal's directory, in which no snapshot can be made.
+#[derive(Debug, Default)]
+struct Full {
+    inner: crate::env::RealDisk,
+    full: AtomicBool,
+    refused: AtomicBool,
+}
+
+impl Disk for Full {
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.make_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.inner.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        self.inner.lock(path)
+    }
+    fn unsuitable(&self, dir: &Path) -> io::Result<Option<&'static str>> {
+        self.inner.unsuitable(dir)
+    }
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let name = path.file_name().unwrap().to_string_lossy();
+        if how == Open::Create && name.starts_with("snapshot") && self.full.load(Ordering::SeqCst) {
+            self.refused.store(true, Ordering::SeqCst);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.open(path, how)
+    }
+}
+
+/// Segments are there beforehand, a snapshot is not: a disk that is full for a while must not end the checkpoints.
+#[tokio::test]
+async fn checkpoints_go_on_when_the_journals_disk_has_room_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Full::default());
+    let journal = open_journal_on(dir.path(), disk.clone());
+    let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
+    let filers = [Memory::default(), Memory::default()];
+    let mut w = World::begin_with(dir.path(), &filers, journal.clone(), live).await;
+    let running = tokio::spawn(Checkpoints::default().run(w.core.clone()));
+    let (op, event) = w.make(WELL, "well").await;
+    let Event::Make(Make { node, .. }) = event else { panic!() };
+    w.done(op, &event);
+    let until = async |what: &str, reached: &dyn Fn() -> bool| {
+        let begin = std::time::Instant::now();
+        while !reached() {
+            assert!(begin.elapsed().as_secs() < 60, "{what}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    disk.full.store(true, Ordering::SeqCst);
+    let end = journal.end_lsn().0 + 4 * SEGMENT;
+    while journal.end_lsn().0 < end {
+        w.write(WELL, node).await;
+    }
+    until("a checkpoint is tried", &|| disk.refused.load(Ordering::SeqCst)).await;
+    disk.full.store(false, Ordering::SeqCst);
+    let start = journal.start_lsn();
+    until("another one is taken", &|| journal.start_lsn() > start).await;
+    running.abort();
 }
 
 /// The index's disk, that can fail to make anything durable.

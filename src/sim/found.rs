@@ -56,4 +56,6 @@ pub const FOUND: &[(u64, &str)] = &[
         1682,
         "the judge's own: an operation of a client that had gone came to its turn behind the last look at the journal",
     ),
+    (882, "as 440: a copier forgot what it had ordered when the replayer went back to its last commit"),
+    (879, "a REMOVE said that its directory's handle was stale: another one took the same name away at that moment"),
 ];

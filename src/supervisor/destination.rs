@@ -100,7 +100,7 @@ impl Keeper {
                         self.board.is_up(self.id);
                         self.keep(running).await;
                     }
-                    Err(Error::Journal(_)) => break, // the process is about to stop
+                    Err(error) if error.is_the_end() => break,
                     Err(error) => {
                         self.board.is_down(self.id, &error.to_string());
                         pause = RETRY;
@@ -256,7 +256,7 @@ impl Keeper {
             };
             match done {
                 Ok(()) => {}
-                Err(Error::Journal(_)) => break, // the process is about to stop
+                Err(error) if error.is_the_end() => break,
                 Err(error) => {
                     tracing::error!(job = %self.job, %error, "the job's next step failed; it is tried again");
                     if self.stopped_within(RETRY).await {

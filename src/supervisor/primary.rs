@@ -2,7 +2,7 @@
 
 use super::{Board, LOOK, RETRY};
 use crate::bring_up::bring_up;
-use crate::core::{Core, Error};
+use crate::core::Core;
 use crate::state::Role;
 use journal_format::ids::{JunctionId, LocationId};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) async fn look_after(
                     }
                     continue;
                 }
-                Err(Error::Journal(_)) => return, // the process is about to stop
+                Err(error) if error.is_the_end() => return,
                 Err(error) => board.is_down(id, &error.to_string()),
             }
             RETRY

@@ -82,7 +82,11 @@ impl Volume {
         if entry.kind == Kind::Dir || self.live.names(entry.node, 2)?.len() > 1 {
             return Ok(());
         }
-        let victim = self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await?;
+        let victim = match self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await {
+            // Somebody else takes it away at this moment: what has the name then is found out under the lock.
+            Err(Status::Stale) => return Ok(()),
+            seen => seen?,
+        };
         if !self.would_be_lost(&location, &victim)? {
             return Ok(());
         }

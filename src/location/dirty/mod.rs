@@ -148,6 +148,8 @@ impl Dirty {
                 && (*before != after || round.makes.contains_key(&node))
                 && self.name(key, node)?.is_none()
             {
+                // Who stood there before may have the name on the filer already: an operator tries again what failed.
+                let since = if *before == after { Lsn(0) } else { since };
                 self.add_name(key, node, since, counts);
             }
             if since == Lsn(0) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::filer::ErrorKind;
+use crate::filer::memory::Turn;
 use journal_format::event::{Failed, JunctionModified, PartDone, Partial};
 use std::time::Duration;
 
@@ -120,6 +121,26 @@ async fn a_create_whose_size_is_refused_leaves_nothing_behind() {
     w.filer.set_fault(None);
     assert!(w.filer.lookup(&w.top().await, b"f").await.is_err());
     assert_eq!(failed(&w).len(), 1);
+}
+
+/// Where an object is found by its names alone, a second REMOVE looks at the file before it has the lock.
+#[tokio::test]
+async fn a_name_that_somebody_else_is_taking_away_is_not_there() {
+    let mut options = MemoryOptions::default();
+    options.capabilities.open_by_identity = false;
+    let w = world_of(Memory::new(options)).await;
+    w.create(&user(), "f").await;
+    let slow = |op| Turn { after: Duration::from_millis(if op == "remove" { 300 } else { 0 }), ..Turn::default() };
+    w.filer.set_script(Some(Box::new(slow)));
+    let volume = w.volume.clone();
+    let first = tokio::spawn(async move { volume.remove(&user(), ROOT_REF, b"f").await.map(drop) });
+    while w.filer.lookup(&w.top().await, b"f").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let second = w.volume.remove(&user(), ROOT_REF, b"f").await;
+    assert_eq!(second.unwrap_err().status, Status::NoEnt, "its directory's handle is not stale");
+    first.await.unwrap().unwrap();
+    w.assert_at_rest().await;
 }
 
 #[tokio::test]
