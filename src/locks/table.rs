@@ -2,6 +2,7 @@
 
 use super::{Held, HostId, Limits, Owner, Range, Share};
 use journal_format::ids::{JunctionId, NodeId};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A lock that is asked for. `note` is what the caller needs to tell one who waited.
@@ -132,6 +133,8 @@ const BEFORE_MAX: usize = 64;
 const WHOLE: Range = Range { first: 0, last: u64::MAX };
 /// How far a chain of those who wait for one another is followed.
 const CHAIN_MAX: usize = 256;
+/// Of the order of what one file may hold, so that no lock that is asked for takes long.
+const COMPARED_MAX: usize = 1 << 16;
 
 impl<T: Clone> Table<T> {
     #[must_use]
@@ -197,11 +200,12 @@ impl<T: Clone> Table<T> {
     }
 
     /// Whoever stands in the way of `lock` waits, perhaps through others, for its owner. A chain is followed to
-    /// [`CHAIN_MAX`] owners.
+    /// [`CHAIN_MAX`] owners, and until [`COMPARED_MAX`] locks have been looked at: others ask meanwhile.
     fn waits_for(&self, node: NodeId, lock: &Held) -> bool {
         if self.all.waiting == 0 {
             return false;
         }
+        let compared = Cell::new(0);
         let mut waits: BTreeMap<&Owner, Vec<(&File<T>, &Held)>> = BTreeMap::new();
         for file in self.files.values() {
             for waiting in &file.waiting {
@@ -209,6 +213,10 @@ impl<T: Clone> Table<T> {
             }
         }
         let blockers = |file: &File<T>, lock: &Held| -> Vec<Owner> {
+            if compared.get() >= COMPARED_MAX {
+                return Vec::new();
+            }
+            compared.set(compared.get() + file.held.len());
             let all = file.held.iter().filter(|held| conflicts(held, &lock.owner, &lock.range, lock.exclusive));
             all.take(CHAIN_MAX).map(|held| held.owner.clone()).collect()
         };
