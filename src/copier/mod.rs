@@ -85,7 +85,7 @@ impl Copier {
             let Ok(went_back) = replayer.wait_for(|s| s.position >= begin).await.map(|s| s.went_back) else { return };
             if let Err(error) = self.follow(went_back).await {
                 tracing::warn!(job = %self.job, %error, "the copier stops for a moment and tries again");
-                if matches!(error, Error::Journal(_)) {
+                if matches!(&error, Error::Journal(error) if error.is_the_end()) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -68,6 +68,17 @@ pub struct Changes {
     pub mtime: Option<Time>,
 }
 
+/// Owner, mode, size and times, when they are set one after the other: in which order. Whoever gives a file away takes
+/// its set-id bits first, or they would be the new owner's until the mode is set; one that keeps some is set behind the
+/// owner, for that clears them.
+#[must_use]
+pub const fn in_order(mode: Option<u32>) -> [usize; 4] {
+    match mode {
+        Some(mode) if mode & 0o6000 == 0 => [1, 0, 2, 3],
+        _ => [0, 1, 2, 3],
+    }
+}
+
 /// Attributes of what is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MakeAttrs {

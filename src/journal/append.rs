@@ -410,7 +410,8 @@ impl Shared {
                 return Ok(Try::Wait { full: refused == Some(Refused::Full) });
             }
         }
-        let time = open.last_time.max(now);
+        // Forward always, also while the clock catches up with itself: to a client the same time is no change.
+        let time = Time(open.last_time.0.saturating_add(1)).max(now);
         open.last_time = time;
         let lsn = open.batch.next_lsn();
         placed.part = Some(open.batch.reserve(incoming.layout, incoming.row, time));

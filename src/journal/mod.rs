@@ -299,6 +299,13 @@ impl Journal {
         self.inner.shared.open.lock().batch.next_lsn()
     }
 
+    /// Something was cut from it by `tain-journal repair`, which keeps what it cuts beside it. Blocking.
+    pub fn was_repaired(&self) -> Result<bool> {
+        let dir = &self.inner.shared.segments.dir;
+        let names = dir.disk.list(&dir.path).at("list", &dir.path)?;
+        Ok(names.iter().any(|name| name.starts_with("repair-")))
+    }
+
     /// Oldest LSN that can still be read.
     pub fn start_lsn(&self) -> Lsn {
         self.inner.shared.segments.start_lsn()

@@ -83,6 +83,8 @@ impl Segment {
 struct State {
     in_use: BTreeMap<SegmentNo, Arc<Segment>>,
     ready: Option<Arc<Target>>,
+    /// Renamed to spares, perhaps not durably: the directory could not be synced.
+    renamed: Vec<(Arc<Segment>, PathBuf)>,
     /// Renamed to spares, but perhaps still mapped.
     retired: Vec<(Arc<Segment>, PathBuf)>,
     spares: Vec<PathBuf>,
@@ -93,7 +95,8 @@ struct State {
 
 impl State {
     fn total(&self) -> usize {
-        self.in_use.len() + usize::from(self.ready.is_some()) + self.retired.len() + self.spares.len() + self.making
+        let gone = self.renamed.len() + self.retired.len();
+        self.in_use.len() + usize::from(self.ready.is_some()) + gone + self.spares.len() + self.making
     }
 }
 
@@ -143,6 +146,7 @@ impl Segments {
         let state = State {
             in_use: in_use.into_iter().map(|segment| (segment.header.number, segment)).collect(),
             ready: None,
+            renamed: Vec::new(),
             retired: Vec::new(),
             spares,
             making: 0,
@@ -207,7 +211,7 @@ impl Segments {
 
     /// Free the segments that lie wholly before `before`; the newest is always kept. Blocking.
     pub fn recycle(&self, before: Lsn) -> Result<()> {
-        let mut freed = false;
+        let mut freed = self.sync_renamed()?;
         loop {
             let oldest = {
                 let mut state = self.state.lock();
@@ -224,28 +228,39 @@ impl Segments {
             };
             // Oldest first and each made durable, so that a crash leaves no gap.
             crash_point!("RECYCLE_BEFORE_RENAME");
-            let renamed = self
-                .dir
-                .rename(&oldest.path, &files::spare_name(oldest.header.number.0))
-                .and_then(|path| self.dir.sync().map(|()| path));
-            let mut state = self.state.lock();
-            state.making -= 1;
-            crash_point!("RECYCLE_SYNCED");
-            match renamed {
-                Ok(path) => state.retired.push((oldest, path)),
-                Err(error) => {
-                    state.in_use.insert(oldest.header.number, oldest);
-                    self.count.store(state.in_use.len(), Ordering::Release);
-                    return Err(error);
+            let renamed = self.dir.rename(&oldest.path, &files::spare_name(oldest.header.number.0));
+            {
+                let mut state = self.state.lock();
+                state.making -= 1;
+                match renamed {
+                    Ok(path) => state.renamed.push((oldest, path)),
+                    Err(error) => {
+                        state.in_use.insert(oldest.header.number, oldest);
+                        self.count.store(state.in_use.len(), Ordering::Release);
+                        return Err(error);
+                    }
                 }
             }
-            freed = true;
+            freed |= self.sync_renamed()?;
+            crash_point!("RECYCLE_SYNCED");
         }
         if freed {
             self.ring();
             self.room.notify_waiters();
         }
         Ok(())
+    }
+
+    /// What was renamed may be used when that is durable; whether there was any.
+    fn sync_renamed(&self) -> Result<bool> {
+        if self.state.lock().renamed.is_empty() {
+            return Ok(false);
+        }
+        self.dir.sync()?;
+        let mut state = self.state.lock();
+        let renamed = std::mem::take(&mut state.renamed);
+        state.retired.extend(renamed);
+        Ok(true)
     }
 
     fn ring(&self) {
@@ -353,8 +368,9 @@ impl Segments {
             Ok(Made::Spare(path))
         });
         if made.is_err() {
-            // Give the space back; the next try begins anew, on another file.
+            // Give the space back, under either name; the next try begins anew, on another file.
             let _ = self.dir.remove(&tmp);
+            let _ = self.dir.remove(&self.dir.join(files::spare_name(serial)));
         }
         made
     }

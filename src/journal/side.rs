@@ -39,6 +39,8 @@ struct Piece {
 #[derive(Default)]
 pub struct Sides {
     pieces: Mutex<BTreeMap<JunctionId, Vec<Piece>>>,
+    /// Held by who writes or removes files: a checkpoint that was cancelled may still be at it when the next one begins.
+    files: Mutex<()>,
 }
 
 impl Sides {
@@ -57,7 +59,7 @@ impl Sides {
                 return Err(Error::NotWhole { dir: dir.path.clone(), what });
             }
         }
-        Ok(Sides { pieces: Mutex::new(pieces) })
+        Ok(Sides { pieces: Mutex::new(pieces), files: Mutex::new(()) })
     }
 }
 
@@ -102,6 +104,7 @@ impl Journal {
         if to > durable {
             return Err(Error::NotDurable { lsn: to, durable });
         }
+        let _alone = self.inner.sides.files.lock();
         let from = self.side_end(junction).unwrap_or(from);
         let (mut start, mut records) = (from, Vec::new());
         let mut reader = self.reader(from)?;
@@ -155,12 +158,20 @@ impl Journal {
 
     /// Nobody needs the junction's side any more. Blocking.
     pub fn drop_side(&self, junction: JunctionId) -> Result<()> {
-        let Some(row) = self.inner.sides.pieces.lock().remove(&junction) else { return Ok(()) };
+        let sides = &self.inner.sides;
+        let _alone = sides.files.lock();
         let dir = &self.inner.shared.segments.dir;
-        // The last one first: what a crash leaves still begins where it did.
-        for piece in row.iter().rev() {
-            dir.remove(&piece.path)?;
+        // The last one first: what a crash, or an error, leaves still begins where it did.
+        loop {
+            let last = sides.pieces.lock().get(&junction).and_then(|row| row.last()).map(|piece| piece.path.clone());
+            let Some(path) = last else { break };
+            match dir.remove(&path) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+            sides.pieces.lock().get_mut(&junction).and_then(Vec::pop);
         }
+        sides.pieces.lock().remove(&junction);
         dir.sync()
     }
 

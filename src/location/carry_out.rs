@@ -6,7 +6,7 @@ use super::reconcile::{Refusal, Settled, Site, is_final};
 use super::round::{DataOp, Renew, Round};
 use super::{Location, Recorder, View, index_error};
 use crate::filer::aside::{PART, side_by_side};
-use crate::filer::{Changes, Error, ErrorKind, Object, Result};
+use crate::filer::{Changes, Error, ErrorKind, Object, Result, in_order};
 use crate::index::live::Live;
 use journal_format::event::{CopyFailed, PartDone, RangeDone};
 use journal_format::ids::{Identity, Lsn, NodeId, Time};
@@ -138,7 +138,8 @@ impl Data<'_> {
                     Changes { atime: c.atime, mtime: c.mtime, ..none },
                 ];
                 let mut done = [false; 4];
-                for (i, changes) in groups.into_iter().enumerate().filter(|(_, changes)| *changes != none) {
+                for i in in_order(c.mode).into_iter().filter(|i| groups[*i] != none) {
+                    let changes = groups[i];
                     if let Err(error) = filer.set(object, changes).await {
                         let [owner, mode, size, times] = done;
                         let part = PartDone::Attrs { mode, owner, size, times };

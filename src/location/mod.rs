@@ -327,6 +327,10 @@ impl Locations {
     pub fn all(&self) -> Vec<Arc<Location>> {
         self.map.read().values().cloned().collect()
     }
+    /// Those that are up, and those that fell.
+    pub fn open(&self) -> Vec<Arc<Location>> {
+        self.map.read().values().chain(self.fallen.read().values()).cloned().collect()
+    }
     /// It is up (again).
     pub fn insert(&self, location: Arc<Location>) {
         self.fallen.write().remove(&location.id);

@@ -205,8 +205,8 @@ impl Replayer {
                 tracing::error!(location = %self.location.id, error = %lost, "the projection could not be taken back");
             }
             tracing::warn!(location = %self.location.id, job = %self.job, %error, "the replayer goes back to its last commit and tries again");
-            if matches!(error, Error::Journal(_)) {
-                return; // the process is about to stop
+            if matches!(&error, Error::Journal(error) if error.is_the_end()) {
+                return;
             }
             if matches!(error, Error::Pressed) {
                 continue;

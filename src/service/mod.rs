@@ -238,7 +238,7 @@ fn fail_stop(error: &crate::journal::Error) -> ! {
 /// nothing may be answered by it any more. (A full state disk is the likely cause.)
 async fn index_failed(core: &Core, board: &Board) -> String {
     loop {
-        let primaries = core.locations.all();
+        let primaries = core.locations.open();
         let dead = primaries.iter().find_map(|l| l.objects.store.failed()).or_else(|| core.live.store.failed());
         if let Some(why) = dead.map(ToOwned::to_owned).or_else(|| board.index_failed()) {
             return why;

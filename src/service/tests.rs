@@ -358,6 +358,26 @@ async fn checkpoints_go_on_when_the_journals_disk_has_room_again() {
     running.abort();
 }
 
+/// As when the journal's disk is not mounted: the start is refused, and the index stays what it was.
+#[tokio::test]
+async fn an_index_that_was_not_made_from_this_journal_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    let (op, event) = w.make(WELL, "well").await;
+    w.done(op, &event);
+    Checkpoints::default().take(&w.core).await.unwrap();
+    let live = w.core.live.clone();
+    let stated = live.store.lsn();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = open_journal(elsewhere.path());
+    let refused = recover(&other, &live, &Drc::default()).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("mounted") && live.store.lsn() == stated, "{refused}");
+    // One that was cut says so.
+    std::fs::create_dir(elsewhere.path().join("journal").join("repair-1")).unwrap();
+    recover(&other, &live, &Drc::default()).unwrap();
+    assert_eq!(live.store.lsn(), other.durable_lsn());
+}
+
 /// The index's disk, that can fail to make anything durable.
 #[derive(Debug)]
 struct Failing {

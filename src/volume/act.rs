@@ -19,7 +19,7 @@
 use super::run::Waiting;
 use super::status::{is_unknown, of_kind};
 use super::types::Status;
-use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object};
+use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, in_order};
 use crate::index::objects::Objects;
 use crate::location::Location;
 use bytes::Bytes;
@@ -137,6 +137,7 @@ impl Act {
                 return Outcome::Refused(of_kind(error.kind));
             }
             doubt = true;
+            waiting.is_in_doubt();
             if !proves {
                 waiting.pause(&error).await;
             }
@@ -219,7 +220,7 @@ impl Act {
         if event.size > 0 {
             changes.size = Some(event.size);
         }
-        if waiting.has_waited() {
+        if waiting.was_in_doubt() {
             // Found by judging: the call that made it may not have come as far as its attributes.
             (changes.uid, changes.gid) = (Some(event.uid), Some(event.gid));
             changes.mode = (event.what.kind() != Kind::Symlink).then_some(event.mode);
@@ -305,7 +306,8 @@ async fn write(
     }
 }
 
-/// Group by group, in the order in which they must be set, so that a failure between them is known for what it is.
+/// Group by group, in the order in which they must be set, so that a failure between them is known for what it is. (A
+/// mode that drops the set-id bits comes before a new owner: else they would be his for a moment.)
 async fn set(filer: &dyn CoreFiler, waiting: &mut Waiting, event: &event::SetAttr, obj: &Object) -> Outcome {
     let none = Changes::default();
     let owner = Changes { uid: event.uid, gid: event.gid, ..none };
@@ -313,7 +315,9 @@ async fn set(filer: &dyn CoreFiler, waiting: &mut Waiting, event: &event::SetAtt
     let size = Changes { size: event.size, ..none };
     let times = Changes { atime: event.atime, mtime: event.mtime, ..none };
     let mut done = [false; 4];
-    for (i, changes) in [owner, mode, size, times].into_iter().enumerate() {
+    let groups = [owner, mode, size, times];
+    for i in in_order(event.mode) {
+        let changes = groups[i];
         if changes == none {
             continue;
         }

@@ -74,16 +74,26 @@ pub(super) struct Waiting {
     name: &'static str,
     location: LocationId,
     pauses: u32,
+    in_doubt: bool,
 }
 
 impl Waiting {
     pub const fn new(name: &'static str, location: LocationId) -> Self {
-        Self { name, location, pauses: 0 }
+        Self { name, location, pauses: 0, in_doubt: false }
     }
 
     /// An earlier call's outcome was not known: a definite error proves nothing any more.
     pub const fn has_waited(&self) -> bool {
         self.pauses > 0
+    }
+
+    /// What came of it was, or is about to be, found out by looking.
+    pub const fn is_in_doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    pub const fn was_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     pub async fn pause(&mut self, error: &filer::Error) {

@@ -7,6 +7,7 @@
 
 use crate::archive::sync_dir;
 use crate::directory::{Directory, Item, walk_segment};
+use crate::segment::read_what_can_be;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use journal_format::segment::BLOCK;
@@ -193,7 +194,7 @@ fn carry_out(dir: &Path, plan: &Plan) -> Result<PathBuf> {
     Ok(kept)
 }
 
-/// What can be read is copied; a part that cannot reads as zeros, as it did when the damage was found.
+/// What can be read is copied; a block that cannot reads as zeros, as it did when the damage was found.
 fn keep(segment: &Path, offset: u64, to: &Path) -> std::io::Result<()> {
     let from = File::open(segment)?;
     let len = from.metadata()?.len();
@@ -203,9 +204,7 @@ fn keep(segment: &Path, offset: u64, to: &Path) -> std::io::Result<()> {
     while at < len {
         let step = usize::try_from(len - at).unwrap_or(usize::MAX).min(part.len());
         let part = part.get_mut(..step).unwrap_or_default();
-        if from.read_exact_at(part, at).is_err() {
-            part.fill(0);
-        }
+        read_what_can_be(&from, part, at);
         file.write_all(part)?;
         at += step as u64;
     }

@@ -87,10 +87,8 @@ impl SegmentFile {
         into.resize(usize::try_from(header.size.min(self.len)).map_err(|error| error.to_string())?, 0);
         let (mut at, mut damage) = (0, Vec::new());
         for chunk in into.chunks_mut(1 << 20) {
-            // A part that cannot be read is damage of its own: the rest can still be had.
-            if let Err(error) = file.read_exact_at(chunk, at) {
-                chunk.fill(0);
-                damage.push(format!("offset {at}: {error}"));
+            for (bad, error) in read_what_can_be(&file, chunk, at) {
+                damage.push(format!("offset {bad}: {error}"));
             }
             at += chunk.len() as u64;
         }
@@ -119,6 +117,23 @@ impl SegmentFile {
     }
 }
 
+/// Fill `into` from there. Of blocks that cannot be read, which are zeros then: where, and why.
+pub fn read_what_can_be(file: &impl FileExt, into: &mut [u8], at: u64) -> Vec<(u64, std::io::Error)> {
+    if file.read_exact_at(into, at).is_ok() {
+        return Vec::new();
+    }
+    let mut bad = Vec::new();
+    let mut at = at;
+    for block in into.chunks_mut(usize::try_from(BLOCK).unwrap_or(4096)) {
+        if let Err(error) = file.read_exact_at(block, at) {
+            block.fill(0);
+            bad.push((at, error));
+        }
+        at += block.len() as u64;
+    }
+    bad
+}
+
 /// The header of an archive, and that of the segment in its first block.
 fn headers(head: &[u8]) -> Result<(ArchiveHeader, Result<SegmentHeader, String>), String> {
     let archive = ArchiveHeader::from_bytes(head).map_err(|error| error.to_string())?;
@@ -136,4 +151,39 @@ fn first_block(archive: &ArchiveHeader, head: &[u8]) -> Result<SegmentHeader, St
         return Err("the archive's header and the segment's differ".into());
     }
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// Bytes, of which one sector cannot be read.
+    struct Bad(Vec<u8>, u64);
+
+    impl FileExt for Bad {
+        fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+            let end = at + into.len() as u64;
+            if at < self.1 + 512 && end > self.1 {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let from = usize::try_from(at).map_err(io::Error::other)?;
+            into.copy_from_slice(self.0.get(from..from + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(into.len())
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[test]
+    fn a_sector_that_cannot_be_read_costs_its_block_and_no_more() {
+        let file = Bad(vec![7; 64 << 10], 5 * BLOCK + 512);
+        let mut into = vec![0; 32 << 10];
+        let bad = read_what_can_be(&file, &mut into, BLOCK);
+        assert_eq!(bad.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [5 * BLOCK]);
+        let block = usize::try_from(BLOCK).unwrap_or_default();
+        assert!(into.chunks(block).enumerate().all(|(i, is)| is.iter().all(|b| *b == if i == 4 { 0 } else { 7 })));
+    }
 }

@@ -81,7 +81,11 @@ impl Volume {
         match self.entry(Some(permit), dir, name).await? {
             Some(entry) if entry.kind == Kind::Dir => {
                 let below = NodeRef { junction: dir.junction, node: entry.node };
-                self.complete_inside(permit.clone(), below).await
+                match self.complete_inside(permit.clone(), below).await {
+                    // Somebody else takes it away at this moment: what has the name then is found out under the lock.
+                    Err(Status::Stale) => Ok(()),
+                    completed => completed,
+                }
             }
             _ => Ok(()),
         }

@@ -82,7 +82,7 @@ async fn an_io_error_of_a_write_is_partial_for_nobody_knows_what_it_left() {
 async fn a_setattr_that_fails_half_way_says_which_half() {
     let w = world().await;
     let file = w.create(&root(), "f").await;
-    // The second call, for the mode, behind the owner's.
+    // The second call, for the owner, behind the mode's, which takes set-id bits before the file is given away.
     let calls = AtomicUsize::new(0);
     let hook = move |op: &'static str| {
         (op == "set" && calls.fetch_add(1, Ordering::SeqCst) == 1).then_some(Fault::Before(ErrorKind::ReadOnly))
@@ -90,11 +90,52 @@ async fn a_setattr_that_fails_half_way_says_which_half() {
     w.filer.set_fault(Some(Box::new(hook)));
     let wish = SetAttrs { uid: Some(USER), ..mode(0o600) };
     assert_eq!(w.volume.setattr(&root(), file, wish, None).await.unwrap_err().status, Status::RoFs);
-    let done = PartDone::Attrs { mode: false, owner: true, size: false, times: false };
+    let done = PartDone::Attrs { mode: true, owner: false, size: false, times: false };
     assert_eq!(w.count(|e| matches!(e, Event::Partial(p) if p.done == done)), 1);
     let attr = w.volume.getattr(file).await.unwrap();
-    assert_eq!((attr.uid, attr.mode), (USER, 0o644));
+    assert_eq!((attr.uid, attr.mode), (0, 0o600));
     w.assert_at_rest().await;
+}
+
+/// What another user had set-id is never the new owner's with those bits, not even when the next call fails.
+#[tokio::test]
+async fn a_file_that_is_given_away_loses_its_set_id_bits_first() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.volume.setattr(&user(), file, mode(0o4755), None).await.unwrap();
+    let calls = AtomicUsize::new(0);
+    let hook = move |op: &'static str| {
+        (op == "set" && calls.fetch_add(1, Ordering::SeqCst) == 1).then_some(Fault::Before(ErrorKind::ReadOnly))
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let away = SetAttrs { uid: Some(0), ..SetAttrs::default() };
+    assert_eq!(w.volume.setattr(&root(), file, away, None).await.unwrap_err().status, Status::RoFs);
+    let attr = w.volume.getattr(file).await.unwrap();
+    assert_eq!((attr.uid, attr.mode), (USER, 0o755));
+}
+
+/// The filer made it for the service's user, and could not say so.
+#[tokio::test]
+async fn what_a_make_left_with_an_io_error_gets_its_owner_and_mode() {
+    let w = world().await;
+    w.fault("make", Fault::After(ErrorKind::Io), 1);
+    let file = w.create(&user(), "f").await;
+    w.filer.set_fault(None);
+    let sets = Arc::new(AtomicUsize::new(0));
+    let counted = sets.clone();
+    let left = AtomicUsize::new(1);
+    w.filer.set_fault(Some(Box::new(move |op: &'static str| {
+        if op == "set" {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        let hit = op == "make" && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        hit.then_some(Fault::After(ErrorKind::Io))
+    })));
+    let other = w.create(&user(), "g").await;
+    assert!(sets.load(Ordering::SeqCst) > 0, "they are set once more");
+    for made in [file, other] {
+        assert_eq!(w.volume.getattr(made).await.unwrap().uid, USER);
+    }
 }
 
 #[tokio::test]
