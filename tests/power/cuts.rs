@@ -86,7 +86,8 @@ impl Run {
         loop {
             assert!(begun.elapsed() < Duration::from_secs(300), "the move does not end: {}", rig.service.last_words());
             if let Some(why) = load.failure() {
-                panic!("after {} cuts: {why}", self.cuts);
+                let status = rig.service.tain(&["status"]).await.unwrap_or_else(|e| e.to_string());
+                panic!("after {} cuts: {why}\n{}\n{status}", self.cuts, rig.service.last_words());
             }
             match rig.service.job_state(&job).await.unwrap().as_str() {
                 "completed" => break,
