@@ -368,9 +368,9 @@ impl Segments {
             Ok(Made::Spare(path))
         });
         if made.is_err() {
-            // Give the space back, under either name; the next try begins anew, on another file.
+            // Give the space back; the next try begins anew, on another file. (Not under the spare's name: one of a
+            // former life may have it.)
             let _ = self.dir.remove(&tmp);
-            let _ = self.dir.remove(&self.dir.join(files::spare_name(serial)));
         }
         made
     }

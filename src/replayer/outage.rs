@@ -76,6 +76,9 @@ impl Replayer {
         let (mut absorbed, mut gather) = (Instant::now(), GATHER);
         loop {
             if !pulse.up {
+                if self.pressed.has_changed() {
+                    gather = GATHER;
+                }
                 drop(self.pressed.borrow_and_update()); // nothing is under way, and the backlog leaves the journal
             }
             let limit = self.ledger.settled_lsn(self.junction).min(self.ledger.journal.durable_lsn());
