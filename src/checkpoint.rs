@@ -90,7 +90,7 @@ impl Checkpoints {
         // Of every junction, those that are down too; a sync that hung for a while tells of the time before.
         let all = cursors.len() == core.ledger.state().junctions.len() && cursors.iter().all(|c| c.lsn >= begin);
         crash_point!("CHECKPOINT_PRIMARIES_DONE");
-        let aside = aside::hung(core, &cursors);
+        let aside = aside::hung(core, &cursors, |location| self.is_waited_for(location));
         let settled = core.ledger.settled_without(&aside);
         aside::extend(core, &aside, settled).await?;
         for junction in core.live.aside()?.into_iter().chain(aside.iter().copied()) {
@@ -154,6 +154,11 @@ impl Checkpoints {
             }
         }
         Ok(cursors)
+    }
+
+    /// Its sync is under way, and may just be slow.
+    fn is_waited_for(&self, location: LocationId) -> bool {
+        self.syncing.get(&location).is_some_and(|(began, _)| began.elapsed() < PATIENCE)
     }
 
     async fn snapshot(&mut self, core: &Core, lsn: Lsn, state: &Arc<State>) -> Result<()> {

@@ -23,6 +23,8 @@ pub const BLOCK_CONTENT: usize = 1 << 20;
 pub const BLOCK_HEAD: usize = 8;
 /// Most bytes a block may take, its head left out: one that does not shrink is stored as it is.
 pub const BLOCK_STORED_MAX: usize = BLOCK_CONTENT;
+/// Begin of the name of an archive that is not of its segment any more, since a repair: its own name follows.
+pub const CUT: &str = "cut-";
 /// Name of the list beside the archives.
 pub const MANIFEST: &str = "manifest";
 
@@ -96,6 +98,14 @@ impl ArchiveHeader {
     #[must_use]
     pub const fn end_lsn(&self) -> Lsn {
         self.first_lsn().plus(self.size)
+    }
+
+    /// Whether these bytes, from the segment's first on, are what is in the archive. (Of a segment that was cut by a
+    /// repair, and written again, an archive of before it holds something else.)
+    #[must_use]
+    pub fn is_of(&self, segment: &[u8]) -> bool {
+        let content = usize::try_from(self.content).ok().and_then(|len| segment.get(..len));
+        content.is_some_and(|content| *blake3::hash(content).as_bytes() == self.digest)
     }
 
     /// The header's bytes.
@@ -419,7 +429,8 @@ pub fn manifest_line(header: &ArchiveHeader) -> String {
     format!("{} lsn {first} {end} content {content} stored {stored} blake3 {digest}\n", file_name(header.number))
 }
 
-/// The lines of a list; what is no whole line (a crash cut it short) is left out, for the archive says the same.
+/// The lines of a list; what is no whole line (a crash cut it short) is left out, for the archive says the same. Of one
+/// segment the last line counts.
 #[must_use]
 pub fn manifest_lines(text: &[u8]) -> Vec<Listed> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);

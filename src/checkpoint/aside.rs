@@ -29,17 +29,20 @@ fn locations(state: &State, junction: JunctionId) -> Vec<(LocationId, Lsn)> {
 }
 
 /// Junctions whose primary hangs, and pins more than the journal has for it. `synced`: cursors that are just being told.
-pub fn hung(core: &Core, synced: &[Cursor]) -> BTreeSet<JunctionId> {
+/// A primary whose sync is waited for, or has just ended, is slow: then its cursor says nothing.
+pub fn hung(core: &Core, synced: &[Cursor], is_waited_for: impl Fn(LocationId) -> bool) -> BTreeSet<JunctionId> {
     let (journal, state) = (&core.ledger.journal, core.ledger.state());
     let end = journal.durable_lsn();
     let is_hung = |junction: &JunctionId| {
         let Some((primary, cursor)) = locations(&state, *junction).first().copied() else { return false };
-        let cursor = synced.iter().filter(|c| c.location == primary).map(|c| c.lsn).fold(cursor, Lsn::max);
+        let synced = synced.iter().find(|c| c.location == primary).map(|c| c.lsn);
+        let cursor = cursor.max(synced.unwrap_or_default());
         let settled = core.ledger.settled_lsn(*junction);
         let side = journal.side_end(*junction).unwrap_or(Lsn(0));
+        let slow = side == Lsn(0) && (synced.is_some() || is_waited_for(primary));
         let far = |lsn: Lsn| end.0.saturating_sub(lsn.0) > journal.soft_limit();
         // The index has stated that it is past operations that have not ended; or they, or the cursor, pin too much.
-        settled < side || far(settled) || far(cursor.max(side))
+        settled < side || far(settled) || (!slow && far(cursor.max(side)))
     };
     state.junctions.keys().copied().filter(is_hung).collect()
 }

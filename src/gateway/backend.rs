@@ -6,7 +6,7 @@ use crate::volume::types::*;
 use async_trait::async_trait;
 use bytes::Bytes;
 use journal_format::event::Event;
-use journal_format::ids::{JunctionId, Time};
+use journal_format::ids::{JunctionId, NodeId, Time};
 use std::sync::Arc;
 
 /// Semantics behind the gateway. Every method may be called concurrently, and is never cancelled once it began: a call
@@ -65,6 +65,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn commit(&self, call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>>;
     /// Whether this very call was sent away before (JUKEBOX), and what came of it.
     fn late(&self, call: &Call) -> Answer<Option<Known>>;
+    /// The node that the index knows under this name.
+    fn leads_to(&self, dir: NodeRef, name: &[u8]) -> Answer<Option<NodeId>>;
     /// Junctions and policies as they are now. To be let go of soon: State is copied when it changes under a reader.
     fn state(&self) -> Arc<State>;
     /// Append what State must know of hosts that hold locks; durable when this returns.
@@ -87,6 +89,9 @@ macro_rules! forward {
             }
             fn late(&self, call: &Call) -> Answer<Option<Known>> {
                 crate::volume::Volume::late(self, call)
+            }
+            fn leads_to(&self, dir: NodeRef, name: &[u8]) -> Answer<Option<NodeId>> {
+                crate::volume::Volume::leads_to(self, dir, name)
             }
             fn state(&self) -> Arc<State> {
                 crate::volume::Volume::state(self)

@@ -6,6 +6,7 @@ use super::locks::Ends;
 use super::nfs::{Session, refuse};
 use super::{Shared, count};
 use crate::volume::late::Known;
+use crate::volume::outcome::Outcome;
 use crate::volume::types::{Call, NodeRef, READ_MAX, READDIR_MAX, Status};
 use crate::wire::handle::Fh;
 use crate::wire::nfs3::{self, Args};
@@ -104,10 +105,16 @@ impl Shared {
             session.run(args, &mut w).await;
             return w.finish();
         }
-        match self.drc.begin(Key::new(peer.ip(), header.xid, sum)).await {
+        let key = Key::new(peer.ip(), header.xid, sum);
+        match self.drc.begin(key).await {
             Begin::Done(frame) => {
                 count(&self.stats.repeated);
                 frame
+            }
+            Begin::Refilled(outcome) if self.is_doubted(outcome).await => {
+                self.doubted.sent_away(&session.call, key);
+                refuse(&args, Status::Jukebox, &mut w);
+                w.finish()
             }
             Begin::Refilled(outcome) if session.replay(&args, outcome, &mut w).await => {
                 count(&self.stats.repeated);
@@ -129,6 +136,11 @@ impl Shared {
 
     /// Run a call that changes something, unless it was sent away before, under another xid.
     async fn run_or_tell(&self, session: &Session<'_>, args: Args, w: &mut Writer) {
+        if let Some(first) = self.doubted.first(&session.call)
+            && self.tell_of(first, session, &args, w).await
+        {
+            return count(&self.stats.repeated);
+        }
         match self.backend.late(&session.call) {
             Err(status) => return refuse(&args, status, w),
             Ok(Some(Known::Running)) => return refuse(&args, Status::Jukebox, w),
@@ -139,6 +151,29 @@ impl Shared {
         }
         count(&self.stats.calls);
         session.run(args, w).await;
+    }
+
+    /// It may still turn out to have been refused.
+    async fn is_doubted(&self, outcome: Outcome) -> bool {
+        outcome.failed.is_none() && self.backend.in_doubt(outcome.junction).await
+    }
+
+    /// Tell the client what came of its call of a former life, or that this is not known yet; `false`: the call is to run.
+    async fn tell_of(&self, first: Key, session: &Session<'_>, args: &Args, w: &mut Writer) -> bool {
+        let outcome = self.drc.refilled(first);
+        if let Some(outcome) = outcome
+            && self.is_doubted(outcome).await
+        {
+            refuse(args, Status::Jukebox, w);
+            return true;
+        }
+        self.doubted.forget(&session.call);
+        match outcome {
+            Some(outcome) if outcome.failed.is_some() || session.is_as_left(args, outcome.effect) => {
+                session.replay(args, outcome, w).await
+            }
+            _ => false,
+        }
     }
 
     /// The caller's address is judged against each handle's junction. One that no policy lets in cannot tell a handle

@@ -13,7 +13,7 @@ use journal_format::ids::{JunctionId, Kind, NodeId, Time};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{RwLock, Semaphore};
 
 pub const J: JunctionId = JunctionId(1);
@@ -40,6 +40,8 @@ pub struct Double {
     pub last_room: Mutex<Option<Room>>,
     /// What is said of every call that changes something.
     pub late: Mutex<Option<Known>>,
+    /// Whether the junctions' last operations are in doubt.
+    pub doubt: AtomicBool,
     pub state: Mutex<Arc<State>>,
     /// Written to by a test: meanwhile permissions are not known.
     pub asking: RwLock<()>,
@@ -62,6 +64,7 @@ impl Default for Double {
             last_call: Mutex::new(None),
             last_room: Mutex::new(None),
             late: Mutex::new(None),
+            doubt: AtomicBool::new(false),
             state: Mutex::new(Arc::new(super::access::tests::state(&[]))),
             asking: RwLock::default(),
             flushing: RwLock::default(),
@@ -310,7 +313,7 @@ impl Backend for Double {
     }
 
     async fn in_doubt(&self, _junction: JunctionId) -> bool {
-        false
+        self.doubt.load(Ordering::SeqCst)
     }
 
     async fn commit(&self, _call: &Call, node: NodeRef) -> Result<Wcc, Refused<Wcc>> {
@@ -319,6 +322,10 @@ impl Backend for Double {
 
     fn late(&self, _call: &Call) -> Answer<Option<Known>> {
         Ok(*self.late.lock())
+    }
+
+    fn leads_to(&self, dir: NodeRef, name: &[u8]) -> Answer<Option<NodeId>> {
+        Ok(self.nodes.lock().get(&dir.node.0).and_then(|dir| dir.children.get(name)).map(|node| NodeId(*node)))
     }
 
     fn state(&self) -> Arc<State> {

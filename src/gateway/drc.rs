@@ -161,6 +161,15 @@ impl Drc {
         }
     }
 
+    /// What came of a call of a former life, as far as it is known.
+    #[must_use]
+    pub fn refilled(&self, key: Key) -> Option<Outcome> {
+        match self.table.lock().slots.get(&key) {
+            Some(Slot::Refilled { outcome, .. }) => Some(*outcome),
+            _ => None,
+        }
+    }
+
     /// Entries, running ones too.
     #[must_use]
     pub fn len(&self) -> usize {

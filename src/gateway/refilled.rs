@@ -5,7 +5,7 @@ use super::convert::post;
 use super::nfs::{Session, refuse_with};
 use super::status::from_number;
 use crate::volume::outcome::{Effect, Outcome};
-use crate::volume::types::{NodeRef, Status};
+use crate::volume::types::NodeRef;
 use crate::wire::nfs3::{self as wire, Args};
 use crate::wire::xdr::Writer;
 use journal_format::ids::NodeId;
@@ -16,10 +16,6 @@ impl Session<'_> {
     pub async fn replay(&self, args: &Args, outcome: Outcome, w: &mut Writer) -> bool {
         if let Some(status) = outcome.failed {
             refuse_with(args, from_number(status), w);
-            return true;
-        }
-        if self.shared.backend.in_doubt(outcome.junction).await {
-            refuse_with(args, from_number(Status::Jukebox as u32), w);
             return true;
         }
         let at = |node: NodeId| NodeRef { junction: outcome.junction, node };
@@ -43,7 +39,7 @@ impl Session<'_> {
             (Args::Remove(_) | Args::Rmdir(_), Effect::Removed { dir }) => {
                 w.put::<wire::WccRes>(&Ok(self.after(at(dir)).await));
             }
-            (Args::Rename(_), Effect::Renamed { from, to }) => {
+            (Args::Rename(_), Effect::Renamed { from, to, .. }) => {
                 w.put::<wire::RenameRes>(&Ok((self.after(at(from)).await, self.after(at(to)).await)));
             }
             (Args::Link(_), Effect::Linked { node, dir }) => {
@@ -52,6 +48,29 @@ impl Session<'_> {
             _ => return false,
         }
         true
+    }
+
+    /// Whether the names that the call is about lead where it left them: whoever is told then that it is done misses
+    /// nothing. `false` too for calls that are not about names.
+    pub fn is_as_left(&self, args: &Args, effect: Effect) -> bool {
+        let leads = |dir: NodeRef, name: &wire::Name, to: Option<NodeId>| {
+            self.shared.backend.leads_to(dir, &name.0).is_ok_and(|found| found == to)
+        };
+        match (args, effect) {
+            (
+                Args::Create(wire::CreateArgs { at, .. })
+                | Args::Mkdir(wire::MkdirArgs { at, .. })
+                | Args::Symlink(wire::SymlinkArgs { at, .. })
+                | Args::Mknod(wire::MknodArgs { at, .. }),
+                Effect::Made { node, .. },
+            ) => leads(self.node, &at.name, Some(node)),
+            (Args::Remove(at) | Args::Rmdir(at), Effect::Removed { .. }) => leads(self.node, &at.name, None),
+            (Args::Rename(a), Effect::Renamed { node, .. }) => {
+                leads(self.node, &a.from.name, None) && leads(self.other, &a.to.name, Some(node))
+            }
+            (Args::Link(a), Effect::Linked { node, .. }) => leads(self.other, &a.at.name, Some(node)),
+            _ => false,
+        }
     }
 
     async fn attr(&self, node: NodeRef) -> post_op_attr {

@@ -13,8 +13,9 @@
 
 use super::append::Shared;
 use super::error::{At, Error, Result};
+use super::segments::Segment;
 use journal_format::archive::{
-    ArchiveHeader, BLOCK_CONTENT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
+    ArchiveHeader, BLOCK_CONTENT, CUT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
 };
 use journal_format::ids::{Lsn, SegmentNo};
 use parking_lot::{Condvar, Mutex};
@@ -45,6 +46,8 @@ pub struct Archiver {
     dir: PathBuf,
     shared: Arc<Shared>,
     archived: AtomicU64,
+    /// `tain-journal repair` has cut the journal: archives of before it may not be of today's segments.
+    repaired: bool,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -57,7 +60,7 @@ struct State {
 
 impl Archiver {
     /// Look at what is archived already. The directory is made when it is not there.
-    pub fn open(dir: &Path, shared: Arc<Shared>) -> Result<Arc<Archiver>> {
+    pub fn open(dir: &Path, shared: Arc<Shared>, repaired: bool) -> Result<Arc<Archiver>> {
         if !dir.exists() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
         }
@@ -74,6 +77,7 @@ impl Archiver {
             dir: dir.to_owned(),
             archived: AtomicU64::new(first * segments.size),
             shared: Arc::clone(&shared),
+            repaired,
             state: Mutex::default(),
             wake: Condvar::new(),
         };
@@ -137,8 +141,14 @@ impl Archiver {
         if self.shared.durable.load(Ordering::Acquire) <= end {
             return Ok(false);
         }
+        let segment = segments.get(number);
+        if self.repaired
+            && let Some(segment) = &segment
+        {
+            self.keep_aside_unless_of(segment)?;
+        }
         if !self.has(number) {
-            let Some(segment) = segments.get(number) else {
+            let Some(segment) = segment else {
                 let lsn = Lsn(number.0 * segments.size);
                 return Err(Error::Recycled { lsn, start: segments.start_lsn() });
             };
@@ -158,6 +168,24 @@ impl Archiver {
 
     fn has(&self, number: SegmentNo) -> bool {
         header_of(&self.path(number)).is_some()
+    }
+
+    /// What a repair has cut is kept, under another name.
+    fn keep_aside_unless_of(&self, segment: &Segment) -> Result<()> {
+        let number = segment.header.number;
+        let path = self.path(number);
+        let Some(header) = header_of(&path) else { return Ok(()) };
+        if header.is_of(segment.map(&self.shared.durable)?.durable()) {
+            return Ok(());
+        }
+        let name = |n: u64| self.dir.join(format!("{CUT}{}-{n}", file_name(number)));
+        let aside = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
+        tracing::warn!(
+            archive = %path.display(), kept = %aside.display(),
+            "the archive is of before a repair: it is kept under another name, and the segment archived anew"
+        );
+        std::fs::rename(&path, &aside).at("rename", &path)?;
+        sync_dir(&self.dir)
     }
 
     /// `false` when it was told to stop.
@@ -203,10 +231,11 @@ impl Archiver {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).at("read", &path),
         };
-        if manifest_lines(&text).iter().any(|line| line.number == number) {
+        let Some(header) = header_of(&self.path(number)) else { return Ok(()) };
+        let last = manifest_lines(&text).into_iter().rfind(|line| line.number == number);
+        if last.is_some_and(|line| line.digest == header.digest) {
             return Ok(());
         }
-        let Some(header) = header_of(&self.path(number)) else { return Ok(()) };
         let mut options = OpenOptions::new();
         let mut file = options.append(true).create(true).mode(0o600).open(&path).at("open", &path)?;
         // A line that a crash cut short is closed first: it stays void.
@@ -340,6 +369,44 @@ mod tests {
         assert_eq!(journal.archive_status().unwrap().error, None);
         journal.recycle(end).unwrap();
         assert!(journal.start_lsn() >= Lsn(3 * SEGMENT));
+    }
+
+    /// As after a repair: a segment of the same number with other records in it.
+    #[tokio::test]
+    async fn an_archive_of_before_a_repair_is_kept_aside_and_the_segment_archived_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("archive");
+        let journal = open(dir.path());
+        journal.archive_to(&to).unwrap();
+        fill(&journal, 1).await;
+        until("a segment is archived", || archived(&journal) == 1).await;
+        journal.close().await.unwrap();
+        drop(journal);
+        let path = to.join(file_name(SegmentNo(0)));
+        let good = std::fs::read(&path).unwrap();
+        // The same journal's, of the same number, as long as it says; its content is another.
+        let mut header = ArchiveHeader::from_bytes(&good).unwrap();
+        header.digest[0] ^= 1;
+        let stale = [header.to_bytes().as_slice(), &good[HEADER_LEN..]].concat();
+        std::fs::write(&path, &stale).unwrap();
+        let reopened = async |repaired: bool| {
+            let journal = open(dir.path());
+            if repaired {
+                std::fs::create_dir(dir.path().join("journal").join("repair-1")).unwrap();
+            }
+            journal.archive_to(&to).unwrap();
+            until("it is archived", || archived(&journal) >= 1).await;
+            journal.close().await.unwrap();
+        };
+        reopened(false).await;
+        assert_eq!(std::fs::read(&path).unwrap(), stale, "nothing was cut: what is there is not read again");
+        reopened(true).await;
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+        let kept = to.join(format!("{CUT}{}-1", file_name(SegmentNo(0))));
+        assert_eq!(std::fs::read(kept).unwrap(), stale);
+        let lines = manifest_lines(&std::fs::read(to.join(MANIFEST)).unwrap());
+        let digest = ArchiveHeader::from_bytes(&good).unwrap().digest;
+        assert_eq!(lines.last().unwrap().digest, digest);
     }
 
     #[tokio::test]

@@ -359,7 +359,7 @@ impl Journal {
     /// Blocking.
     pub fn archive_to(&self, dir: &std::path::Path) -> Result<()> {
         let shared = Arc::clone(&self.inner.shared);
-        let archiver = archive::Archiver::open(dir, Arc::clone(&shared))?;
+        let archiver = archive::Archiver::open(dir, Arc::clone(&shared), self.was_repaired()?)?;
         *self.inner.archiver.lock() = Some(Arc::clone(&archiver));
         let thread = spawn("journal-archive", shared, move || archiver.run())?;
         self.inner.threads.lock().running.push(thread);

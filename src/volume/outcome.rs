@@ -9,7 +9,7 @@ pub enum Effect {
     Set { node: NodeId },
     Made { dir: NodeId, node: NodeId },
     Removed { dir: NodeId },
-    Renamed { from: NodeId, to: NodeId },
+    Renamed { from: NodeId, to: NodeId, node: NodeId },
     Linked { node: NodeId, dir: NodeId },
 }
 
@@ -30,7 +30,7 @@ pub fn operation(event: &Event) -> Option<(&Caller, JunctionId, Effect)> {
         Event::SetAttr(e) => (&e.caller, e.junction, Effect::Set { node: e.node }),
         Event::Make(e) => (&e.caller, e.junction, Effect::Made { dir: e.dir, node: e.node }),
         Event::Remove(e) => (&e.caller, e.junction, Effect::Removed { dir: e.dir }),
-        Event::Rename(e) => (&e.caller, e.junction, Effect::Renamed { from: e.from_dir, to: e.to_dir }),
+        Event::Rename(e) => (&e.caller, e.junction, Effect::Renamed { from: e.from_dir, to: e.to_dir, node: e.node }),
         Event::Link(e) => (&e.caller, e.junction, Effect::Linked { node: e.node, dir: e.dir }),
         _ => return None,
     })

@@ -207,9 +207,19 @@ impl Volume {
 
     /// A node for reading: no permit, the primary of this moment.
     pub(super) async fn look(&self, at: NodeRef) -> Result<(Arc<Location>, Seen), Status> {
-        let location = self.primary(at.junction)?;
-        let seen = self.see(&location, at).await?;
-        Ok((location, seen))
+        loop {
+            let location = self.primary(at.junction)?;
+            let seen = self.see(&location, at).await?;
+            if self.is_still_primary(at.junction, &location) {
+                return Ok((location, seen));
+            }
+        }
+    }
+
+    /// Behind a look: if there was a switch since, what the old side says is older than what the index says, and must not be
+    /// shown with it: clients would keep it.
+    pub(super) fn is_still_primary(&self, junction: JunctionId, location: &Location) -> bool {
+        self.ledger.state().junctions.get(&junction).is_none_or(|found| found.primary == location.id)
     }
 
     pub(super) async fn attr_now(&self, at: NodeRef) -> Result<Attr, Status> {
@@ -318,6 +328,12 @@ impl Volume {
         let seen = self.judge(location, call, seen).await?;
         seen.searchable(call)?;
         Ok(seen)
+    }
+
+    /// The same directory behind the lock of its names: who waited for it judges what is there by now.
+    pub(super) async fn see_dir_again(&self, location: &Location, call: &Call, dir: Judged) -> Result<Judged, Status> {
+        // Whatever changes a node moves its ctime.
+        if self.rec(dir.at)?.ctime == dir.rec.ctime { Ok(dir) } else { self.see_dir(location, call, dir.at).await }
     }
 
     /// The directory that `dir` is in: above a junction's root, the virtual one.

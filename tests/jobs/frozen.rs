@@ -20,6 +20,13 @@ impl Disk {
         Self { at: at.to_owned() }
     }
 
+    /// The same in memory: its sync does not wait for what others have written to the machine's disk.
+    pub fn in_memory(at: &Path, mib: u64) -> Self {
+        std::fs::create_dir(at).unwrap();
+        done(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tain-test"]).arg(at));
+        Self { at: at.to_owned() }
+    }
+
     pub fn freeze(&self) {
         done(Command::new("fsfreeze").arg("-f").arg(&self.at));
     }

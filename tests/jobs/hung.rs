@@ -186,7 +186,8 @@ async fn a_destination_that_hangs_in_mid_copy_goes_out_of_sync_and_comes_back_by
 async fn a_primary_that_hangs_keeps_nobody_waiting_but_its_own_clients_and_all_is_well_when_it_answers() {
     let dir = Dir::new();
     let disk = Disk::new(&dir.path().join("hung"), 256);
-    for sub in ["service", "hung/export", "well", "well/export"] {
+    let _well = Disk::in_memory(&dir.path().join("well"), 64);
+    for sub in ["service", "hung/export", "well/export"] {
         std::fs::create_dir(dir.path().join(sub)).unwrap();
     }
     let mut service = Service::new(&exe(), &dir.path().join("service"), SEGMENT).unwrap();

@@ -9,7 +9,8 @@ use crate::segment::SegmentFile;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use journal_format::archive::{
-    ArchiveHeader, BLOCK_CONTENT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
+    ArchiveHeader, BLOCK_CONTENT, CUT, HEADER_LEN, Listed, MANIFEST, Packer, closed, file_name, manifest_line,
+    manifest_lines,
 };
 use journal_format::segment::SegmentHeader;
 use serde_json::json;
@@ -41,12 +42,13 @@ enum Skipped {
 pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
     let dir = Directory::open(std::slice::from_ref(&args.dir))?;
     let id = dir.journal_id().with_context(|| format!("{} holds no readable segment", args.dir.display()))?;
-    let target = Target::open(&args.to, id)?;
+    let mut target = Target::open(&args.to, id)?;
+    target.repaired = was_repaired(&args.dir)?;
     let (mut made, mut there, mut problems, mut bytes, mut stored) = (Vec::new(), 0u64, Vec::new(), 0, 0);
     let last = dir.segments.iter().rposition(has_records).unwrap_or(0);
     let mut buffer = Vec::new();
     for segment in dir.segments.iter().take(last) {
-        if target.has(segment.number)? {
+        if target.has(segment, &mut buffer)? {
             there += 1;
             continue;
         }
@@ -88,7 +90,16 @@ fn has_records(segment: &SegmentFile) -> bool {
 
 struct Target {
     dir: PathBuf,
-    listed: Vec<u64>,
+    listed: Vec<Listed>,
+    /// The journal was cut: archives of before that may not be of today's segments.
+    repaired: bool,
+}
+
+fn was_repaired(journal: &Path) -> Result<bool> {
+    let list = || format!("cannot list {}", journal.display());
+    let names = std::fs::read_dir(journal).with_context(list)?.map(|entry| Ok(entry?.file_name()));
+    let names: std::io::Result<Vec<_>> = names.collect();
+    Ok(names.with_context(list)?.iter().any(|name| name.to_string_lossy().starts_with("repair-")))
 }
 
 impl Target {
@@ -106,18 +117,28 @@ impl Target {
             }
         }
         let listed = match std::fs::read(dir.join(MANIFEST)) {
-            Ok(text) => manifest_lines(&text).iter().map(|line| line.number.0).collect(),
+            Ok(text) => manifest_lines(&text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(at),
         };
-        Ok(Target { dir: dir.to_owned(), listed })
+        Ok(Target { dir: dir.to_owned(), listed, repaired: false })
     }
 
     /// The archive is there, under its name, as long as it says. (Whether it is whole is `verify`'s to tell.)
-    fn has(&self, number: u64) -> Result<bool> {
-        let path = self.dir.join(file_name(journal_format::ids::SegmentNo(number)));
+    /// One of before a repair, which is not of the segment, is kept under another name.
+    fn has(&self, segment: &SegmentFile, buffer: &mut Vec<u8>) -> Result<bool> {
+        let number = journal_format::ids::SegmentNo(segment.number);
+        let path = self.dir.join(file_name(number));
         let Some(header) = archive_header(&path) else { return Ok(false) };
-        if !self.listed.contains(&number) {
+        if self.repaired && segment.read(buffer).is_ok_and(|(_, damage)| damage.is_empty()) && !header.is_of(buffer) {
+            let name = |n: u64| self.dir.join(format!("{CUT}{}-{n}", file_name(number)));
+            let aside = (1..).map(name).find(|path| !path.exists()).context("no name is free")?;
+            std::fs::rename(&path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+            sync_dir(&self.dir)?;
+            return Ok(false);
+        }
+        let last = self.listed.iter().rfind(|line| line.number == number);
+        if last.is_none_or(|line| line.digest != header.digest) {
             self.list(&header)?;
         }
         Ok(true)

@@ -9,12 +9,13 @@
 use crate::segment::SegmentFile;
 use crate::sides::{self, SideFile};
 use anyhow::{Context, Result, bail};
-use journal_format::archive::{MANIFEST, manifest_lines};
+use journal_format::archive::{CUT, MANIFEST, manifest_lines};
 use journal_format::record::ALIGN;
 use journal_format::record::KIND_SEGMENT_END;
 use journal_format::scan::{Found, Place, RecordRef, record_at, search};
 use journal_format::segment::{BLOCK, SegmentHeader};
 use journal_format::snapshot::SnapshotHeader;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Default)]
@@ -80,13 +81,16 @@ impl Directory {
                 None => dir.segments.push(segment),
             }
         }
+        if let Some(last) = dir.segments.last_mut() {
+            last.is_last = true;
+        }
         dir.snapshots.sort_by_key(|snapshot| snapshot.lsn);
         dir.sides.sort_by(|a, b| a.path.file_name().cmp(&b.path.file_name()));
         Ok(dir)
     }
 
     fn list(&mut self, path: &Path, found: &mut Vec<SegmentFile>) -> Result<()> {
-        let mut listed = Vec::new();
+        let mut listed = BTreeMap::new();
         let first = found.len();
         for entry in std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
             let entry = entry?;
@@ -103,18 +107,21 @@ impl Directory {
                 self.spares += 1;
             } else if name == MANIFEST {
                 let text = std::fs::read(entry.path()).with_context(|| format!("cannot read {}", path.display()))?;
-                listed = manifest_lines(&text);
+                // Of one segment the last line counts.
+                listed = manifest_lines(&text).into_iter().map(|line| (line.number, line.digest)).collect();
+            } else if name.starts_with(CUT) {
+                self.notes.push(format!("{}: an archive of before a repair", entry.path().display()));
             } else if name != "lock" {
                 self.notes.push(format!("{}: not a part of the journal", entry.path().display()));
             }
         }
-        for line in listed {
-            let there = found.iter().skip(first).find(|s| s.is_archive() && s.number == line.number.0);
-            let name = journal_format::archive::file_name(line.number);
+        for (number, digest) in listed {
+            let there = found.iter().skip(first).find(|s| s.is_archive() && s.number == number.0);
+            let name = journal_format::archive::file_name(number);
             let name = path.join(name).display().to_string();
             match there.map(|segment| &segment.archive) {
                 None => self.listed_wrongly.push(format!("{name}: is in the list of archives, and not there")),
-                Some(Some(header)) if header.digest != line.digest => {
+                Some(Some(header)) if header.digest != digest => {
                     self.listed_wrongly.push(format!("{name}: is not the one that the list of archives names"));
                 }
                 Some(_) => {}
@@ -198,26 +205,49 @@ impl Directory {
     }
 }
 
-/// Everything in one segment, in order; goes on behind damage. `buffer` is used again and again.
+/// Everything in one segment, in order; goes on behind damage. `buffer` is used again and again. Of several copies it is
+/// the first whole one; if none is, the first that can be read.
 pub fn walk_segment(segment: &SegmentFile, buffer: &mut Vec<u8>, see: &mut See<'_>) -> Result<()> {
     let number = segment.number;
-    let mut header = None;
+    let mut readable = None;
     for copy in std::iter::once(segment).chain(&segment.others) {
+        let mut unreadable = |what: &str| see(number, Item::Unreadable(format!("{}: {what}", copy.path.display())));
         match copy.read(buffer) {
-            Ok((read, damage)) => {
-                for what in damage {
-                    see(number, Item::Unreadable(format!("{}: {what}", copy.path.display())))?;
+            Ok((header, damage)) => {
+                for what in &damage {
+                    unreadable(what)?;
                 }
-                header = Some(read);
-                break;
+                let damaged = if segment.others.is_empty() { None } else { first_damage(segment, &header, buffer)? };
+                if damage.is_empty() && damaged.is_none() {
+                    return walk_bytes(number, &header, buffer, see);
+                }
+                if let Some(what) = damaged.filter(|_| damage.is_empty()) {
+                    unreadable(&what)?;
+                }
+                readable = readable.or(Some(copy));
             }
-            Err(error) => see(number, Item::Unreadable(format!("{}: {error}", copy.path.display())))?,
+            Err(error) => unreadable(&error)?,
         }
     }
-    match header {
-        Some(header) => walk_bytes(number, &header, buffer, see),
-        None => Ok(()),
+    // It may have been recycled since.
+    match readable.map(|copy| copy.read(buffer)) {
+        Some(Ok((header, _))) => walk_bytes(number, &header, buffer, see),
+        _ => Ok(()),
     }
+}
+
+/// Where the records of a copy do not lead to the segment's end, and why. The last segment may end anywhere.
+fn first_damage(segment: &SegmentFile, header: &SegmentHeader, bytes: &[u8]) -> Result<Option<String>> {
+    let mut damage = None;
+    walk_bytes(segment.number, header, bytes, &mut |_, item| {
+        if let Item::Gap { place, what, zeros, resumes } = item
+            && !(segment.is_last && zeros && resumes.is_none())
+        {
+            damage.get_or_insert_with(|| format!("offset {}: {what}", place.offset));
+        }
+        Ok(())
+    })?;
+    Ok(damage)
 }
 
 fn walk_bytes(number: u64, header: &SegmentHeader, bytes: &[u8], see: &mut See<'_>) -> Result<()> {

@@ -17,6 +17,8 @@ pub struct SegmentFile {
     /// It is an archive, with a whole header.
     pub archive: Option<ArchiveHeader>,
     packed: bool,
+    /// No other follows: it may still be written to.
+    pub is_last: bool,
     /// Further copies of the same segment.
     pub others: Vec<SegmentFile>,
 }
@@ -33,7 +35,7 @@ impl SegmentFile {
             Ok((len, block)) => (len, SegmentHeader::from_bytes(&block).map_err(|error| error.to_string())),
             Err(error) => (0, Err(error.to_string())),
         };
-        SegmentFile { path, number, len, header, archive: None, packed: false, others: Vec::new() }
+        SegmentFile { path, number, len, header, archive: None, packed: false, is_last: false, others: Vec::new() }
     }
 
     pub fn look_archive(path: PathBuf, number: u64) -> SegmentFile {
@@ -51,7 +53,7 @@ impl SegmentFile {
             Ok((archive, header)) => (Some(archive), header),
             Err(error) => (None, Err(error)),
         };
-        SegmentFile { path, number, len, header, archive, packed: true, others: Vec::new() }
+        SegmentFile { path, number, len, header, archive, packed: true, is_last: false, others: Vec::new() }
     }
 
     pub fn is_archive(&self) -> bool {

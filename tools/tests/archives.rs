@@ -126,6 +126,53 @@ fn damage_of_an_archive_is_told_with_its_place_and_the_rest_is_read() {
 }
 
 #[test]
+fn of_a_damaged_segment_its_archive_is_read_and_the_damage_is_told() {
+    let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    journal(dir.path());
+    text(&tool(&["archive"], &[dir.path(), to.path()]));
+    let whole = text(&tool(&["dump", "--json"], &[dir.path()]));
+    let path = dir.path().join("segment-0000000000000000");
+    let bytes = std::fs::read(&path).unwrap();
+    let (mut flipped, mut zeroed) = (bytes.clone(), bytes.clone());
+    flipped[4200] ^= 1;
+    zeroed[4096..].fill(0);
+    for (damaged, place) in [(flipped, 4176), (zeroed, 4096)] {
+        std::fs::write(&path, &damaged).unwrap();
+        let dumped = tool(&["dump", "--json"], &[dir.path(), to.path()]);
+        let place = format!("segment-0000000000000000: offset {place}: ");
+        let (bad, rest) = std::str::from_utf8(&dumped.stdout).unwrap().split_once('\n').unwrap();
+        assert!(bad.contains("\"bad\"") && bad.contains(&place), "{bad}");
+        assert!(rest == whole, "{rest}");
+        let verified = tool(&["verify"], &[dir.path(), to.path()]);
+        assert_eq!(verified.status.code(), Some(1));
+        assert!(text(&verified).contains(&place), "{}", text(&verified));
+    }
+}
+
+#[test]
+fn an_archive_of_before_a_repair_is_kept_aside_and_the_segment_archived_anew() {
+    let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    journal(dir.path());
+    text(&tool(&["archive"], &[dir.path(), to.path()]));
+    let (path, list) = (to.path().join(ARCHIVE), to.path().join("manifest"));
+    let good = std::fs::read(&path).unwrap();
+    let mut header = journal_format::archive::ArchiveHeader::from_bytes(&good).unwrap();
+    header.digest[0] ^= 1;
+    let stale = [header.to_bytes().as_slice(), &good[128..]].concat();
+    std::fs::write(&path, &stale).unwrap();
+    std::fs::write(&list, journal_format::archive::manifest_line(&header)).unwrap();
+    let again = json(&tool(&["archive", "--json"], &[dir.path(), to.path()]));
+    assert_eq!(again["there_already"], 1, "nothing was cut: {again}");
+    std::fs::create_dir(dir.path().join("repair-1")).unwrap();
+    let again = json(&tool(&["archive", "--json"], &[dir.path(), to.path()]));
+    assert_eq!(again["archived"], serde_json::json!([0]), "{again}");
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+    assert_eq!(std::fs::read(to.path().join(format!("cut-{ARCHIVE}-1"))).unwrap(), stale);
+    let verified = tool(&["verify"], &[to.path()]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+}
+
+#[test]
 fn a_damaged_segment_and_a_foreign_directory_are_refused() {
     let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     journal(dir.path());

@@ -189,3 +189,56 @@ async fn a_call_repeated_across_a_crash_gets_its_first_answer_and_does_not_run()
     assert!(matches!(other, Err((nfsstat3::NFS3ERR_NOENT, _))), "another xid runs");
     assert_eq!(changes(&world), 1);
 }
+
+/// After a crash, with a primary that has not been redone yet: the kernel is sent away, and comes under new xids.
+#[tokio::test]
+async fn a_call_of_a_former_life_that_is_in_doubt_is_told_what_came_of_it_under_whatever_xid_it_comes_again() {
+    let world = world().await;
+    let (junction, location) = (JunctionId(1), LocationId(1));
+    let made = world.double.file(b"made", b"abc".to_vec());
+    let make = |xid, name: &[u8], node| {
+        Event::Make(Make {
+            junction,
+            location,
+            dir: ROOT.node,
+            name: name.to_vec(),
+            node,
+            what: What::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            atime: None,
+            mtime: None,
+            verifier: None,
+            caller: caller(xid, &world.create(name)),
+        })
+    };
+    let drc = &world.shared.drc;
+    drc.refill(Lsn(1), Time(1), &make(600, b"made", made.node), None);
+    drc.refill(Lsn(2), Time(2), &make(601, b"refused", NodeId(78)), None);
+    drc.refill(Lsn(3), Time(3), &make(602, b"gone", NodeId(79)), None);
+    world.double.doubt.store(true, Ordering::SeqCst);
+    let mut client = world.client().await;
+    let names: [&[u8]; 3] = [b"made", b"refused", b"gone"];
+    for (xid, name) in (600..).zip(names) {
+        for xid in [xid, xid + 100, xid + 200] {
+            let res: MakeRes = client.nfs_as(xid, &world.create(name)).await;
+            assert!(matches!(res, Err((nfsstat3::NFS3ERR_JUKEBOX, _))), "{xid}");
+        }
+    }
+    assert_eq!(changes(&world), 0, "a call that is in doubt must not run");
+    drc.refill(Lsn(4), Time(4), &Event::Failed(Failed { op: Lsn(2), status: 28 }), None);
+    world.double.doubt.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        let res: MakeRes = client.nfs_as(900, &world.create(b"made")).await;
+        assert_eq!(res.unwrap().object, Some(world.fh(made)), "what was told is kept for repeats, too");
+    }
+    let res: MakeRes = client.nfs_as(901, &world.create(b"refused")).await;
+    assert!(matches!(res, Err((nfsstat3::NFS3ERR_NOSPC, _))));
+    assert_eq!(changes(&world), 0);
+    let res: MakeRes = client.nfs_as(902, &world.create(b"gone")).await;
+    assert!(res.is_ok_and(|made| made.object.is_some()) && changes(&world) == 1, "what is gone since is made anew");
+    let res: MakeRes = client.nfs_as(903, &world.create(b"made")).await;
+    assert!(matches!(res, Err((nfsstat3::NFS3ERR_EXIST, _))), "it is told once");
+}

@@ -31,6 +31,7 @@ impl Volume {
         let location = self.primary(dir.junction)?;
         let seen = self.see_dir(&location, call, dir).await?;
         let LockedNames { guard, entries } = self.lock_names(&permit, &[(dir, name)], existing).await?;
+        let seen = self.see_dir_again(&location, call, seen).await?;
         let before = self.pre_dir(&seen)?;
         let place = Place { permit, guard, location: &location, dir: &seen, before, name };
         match entries.into_iter().next().flatten() {

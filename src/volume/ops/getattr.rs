@@ -2,7 +2,7 @@
 
 use crate::volume::Volume;
 use crate::volume::types::{Answer, Attr, Call, NodeRef, Refused, Wcc};
-use journal_format::ids::JunctionId;
+use journal_format::ids::{JunctionId, NodeId};
 
 impl Volume {
     pub async fn getattr(&self, node: NodeRef) -> Answer<Attr> {
@@ -17,6 +17,11 @@ impl Volume {
     /// The junction's primary has not been redone since the start: its last operations may yet be refused.
     pub async fn in_doubt(&self, junction: JunctionId) -> bool {
         self.ledger.doubt_from(junction).is_some()
+    }
+
+    /// The node that the index knows under this name.
+    pub fn leads_to(&self, dir: NodeRef, name: &[u8]) -> Answer<Option<NodeId>> {
+        Ok(self.live.entry(dir.node, name)?.map(|entry| entry.node))
     }
 
     /// COMMIT: every WRITE was answered FILE_SYNC, so there is nothing to do.

@@ -45,6 +45,7 @@ impl Volume {
         let parent = self.see_dir(&location, call, dir).await?;
         let with_node = |_: &[_]| vec![(Key::Node(node.node), Mode::Exclusive)];
         let locked = self.lock_names(&permit, &[(dir, name)], with_node).await?;
+        let parent = self.see_dir_again(&location, call, parent).await?;
         let target = self.see(&location, node).await?;
         if target.rec.kind == Kind::Dir {
             return Err(Status::IsDir);

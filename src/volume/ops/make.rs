@@ -42,6 +42,7 @@ impl Volume {
         let location = self.primary(dir.junction)?;
         let seen = self.see_dir(&location, call, dir).await?;
         let locked = self.lock_names(&permit, &[(dir, name)], |_| Vec::new()).await?;
+        let seen = self.see_dir_again(&location, call, seen).await?;
         if locked.entries.iter().any(Option::is_some) {
             return Err(Status::Exist);
         }

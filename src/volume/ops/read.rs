@@ -45,7 +45,7 @@ impl Volume {
         let end = offset.saturating_add(data.len() as u64);
         if end > seen.stat.size && !data.is_empty() {
             // Grew meanwhile: attributes that are older than the data would make the client cut it off.
-            seen = self.see(&location, node).await?;
+            (_, seen) = self.look(node).await?;
         }
         let short = data.len() < len as usize;
         Ok(ReadOk { eof: short || end >= seen.stat.size, data, attr: Some(seen.attr(self.fsid(node.junction))) })

@@ -108,6 +108,9 @@ impl Volume {
         if room.plus.is_some() {
             self.add_attrs_at_once(&location, &seen, &mut entries).await;
             self.add_attrs(&location, dir, &mut entries).await;
+            if !self.is_still_primary(dir.junction, &location) {
+                entries.iter_mut().for_each(|entry| entry.attr = None);
+            }
         }
         Ok(Listing { entries, eof, dir: Some(seen.attr(self.fsid(dir.junction))) })
     }

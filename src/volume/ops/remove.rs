@@ -40,6 +40,7 @@ impl Volume {
             self.complete_below(&permit, dir, name).await?;
         }
         let locked = self.lock_names(&permit, &[(dir, name)], victims).await?;
+        let parent = self.see_dir_again(&location, call, parent).await?;
         let entry = locked.entries.into_iter().next().flatten().ok_or(Status::NoEnt)?;
         let victim = self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await?;
         let may = may_delete(&call.cred(), &parent.owned(), &victim.without_acl());

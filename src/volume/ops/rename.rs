@@ -64,6 +64,9 @@ impl Volume {
         self.complete_below(&permit, to, new).await?;
         let LockedNames { guard, entries } =
             self.lock_names(&permit, &[(from, name), (to, new)], |entries| wanted(entries, from, to)).await?;
+        let Ends { from: from_dir, to: to_dir } = ends;
+        let from_dir = self.see_dir_again(&location, call, from_dir).await?;
+        let ends = Ends { from: from_dir, to: self.see_dir_again(&location, call, to_dir).await? };
         let mut entries = entries.into_iter();
         let entry = entries.next().flatten().ok_or(Status::NoEnt)?;
         let over = entries.next().flatten();

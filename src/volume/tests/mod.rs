@@ -4,6 +4,7 @@
 mod faults;
 mod files;
 mod names;
+mod switched;
 mod tree;
 
 use super::*;

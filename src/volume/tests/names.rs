@@ -367,3 +367,65 @@ async fn operations_on_one_name_from_many_sides_end_in_one_story() {
     }
     assert_eq!(w.count(|e| matches!(e, Event::Failed(_))), 0, "checks under locks leave nothing to be refused");
 }
+
+/// Who waited for a name is judged by what its directory is by then.
+#[tokio::test]
+async fn a_directory_that_changed_while_a_name_was_waited_for_is_judged_as_it_is_then() {
+    let w = world().await;
+    let old = w.create(&user(), "old").await;
+    let behind = async |name: &str, change: SetAttrs, op: &dyn Fn(Volume) -> tokio::task::JoinHandle<Status>| {
+        let key = locks::Key::Name(ROOT, name.as_bytes().to_vec());
+        let held = w.volume.acquire(vec![(key, locks::Mode::Exclusive)]).await.unwrap();
+        let waits = op(w.volume.clone());
+        while w.volume.locks.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        w.volume.setattr(&root(), ROOT_REF, change, None).await.unwrap();
+        drop(held);
+        let status = waits.await.unwrap();
+        w.volume.setattr(&root(), ROOT_REF, mode(0o777), None).await.unwrap();
+        status
+    };
+    let answer = |refused: Option<Status>| refused.unwrap_or(Status::Exist);
+    let mkdir = move |volume: Volume| {
+        tokio::spawn(async move {
+            let new = NewNode { what: What::Dir, attrs: mode(0o755) };
+            answer(volume.make(&user(), ROOT_REF, b"d", new).await.err().map(|r| r.status))
+        })
+    };
+    let create = move |volume: Volume| {
+        tokio::spawn(async move {
+            let made = volume.create(&user(), ROOT_REF, b"c", CreateHow::Guarded(mode(0o644))).await;
+            answer(made.err().map(|r| r.status))
+        })
+    };
+    let remove = move |volume: Volume| {
+        tokio::spawn(async move { answer(volume.remove(&user(), ROOT_REF, b"old").await.err().map(|r| r.status)) })
+    };
+    let rename = move |volume: Volume| {
+        tokio::spawn(async move {
+            let done = volume.rename(&user(), ROOT_REF, b"old", ROOT_REF, b"new").await;
+            answer(done.err().map(|r| r.status))
+        })
+    };
+    let link = move |volume: Volume| {
+        tokio::spawn(async move { answer(volume.link(&user(), old, ROOT_REF, b"l").await.err().map(|r| r.status)) })
+    };
+    for (name, op) in [
+        ("d", &mkdir as &dyn Fn(Volume) -> tokio::task::JoinHandle<Status>),
+        ("c", &create),
+        ("old", &remove),
+        ("old", &rename),
+        ("l", &link),
+    ] {
+        assert_eq!(behind(name, mode(0o755), op).await, Status::Access, "{name}");
+    }
+    assert_eq!(w.names(ROOT_REF).await, ["old"]);
+    // The group of a directory that has become set-gid goes to what is made in it.
+    let set_gid = SetAttrs { mode: Some(0o2777), gid: Some(4242), ..SetAttrs::default() };
+    assert_eq!(behind("d", set_gid, &mkdir).await, Status::Exist, "it was made");
+    let made = w.lookup(ROOT_REF, "d").await.unwrap();
+    let attr = w.volume.getattr(made).await.unwrap();
+    assert_eq!((attr.gid, attr.mode & 0o2000), (4242, 0o2000));
+    w.assert_at_rest().await;
+}
