@@ -100,12 +100,22 @@ impl ArchiveHeader {
         self.first_lsn().plus(self.size)
     }
 
-    /// Whether these bytes, from the segment's first on, are what is in the archive. (Of a segment that was cut by a
-    /// repair, and written again, an archive of before it holds something else.)
-    #[must_use]
-    pub fn is_of(&self, segment: &[u8]) -> bool {
-        let content = usize::try_from(self.content).ok().and_then(|len| segment.get(..len));
-        content.is_some_and(|content| *blake3::hash(content).as_bytes() == self.digest)
+    /// Whether what `read` fills buffers with, from these places of the segment on, is what is in the archive. (Of a
+    /// segment that was cut by a repair, and written again, an archive of before it holds something else.)
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn is_of<E>(&self, mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>) -> Result<bool, E> {
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        let mut part = vec![0; BLOCK_CONTENT];
+        while at < self.content {
+            let len = usize::try_from(self.content - at).unwrap_or(BLOCK_CONTENT).min(BLOCK_CONTENT);
+            let part = part.get_mut(..len).unwrap_or_default();
+            read(part, at)?;
+            hasher.update(part);
+            at += len as u64;
+        }
+        Ok(*hasher.finalize().as_bytes() == self.digest)
     }
 
     /// The header's bytes.

@@ -82,12 +82,13 @@ pub fn credentials(grant: Grant, credential: &Credential) -> (u32, u32, Vec<u32>
     let (anon_uid, anon_gid) = grant.anon;
     match (credential, grant.squash) {
         (Credential::None, _) | (Credential::Unix { .. }, Squash::All) => (anon_uid, anon_gid, Vec::new()),
-        (Credential::Unix { uid, gid, gids }, Squash::Root) => {
-            let squash = |id: u32, to: u32| if id == 0 { to } else { id };
-            let gids = gids.iter().map(|gid| squash(*gid, anon_gid)).collect();
-            (squash(*uid, anon_uid), squash(*gid, anon_gid), gids)
+        (Credential::Unix { uid, gid, gids }, squash) => {
+            // Nobody is -1: to the kernel it says "leave the owner as it is".
+            let squashed = |id: u32| id == u32::MAX || (id == 0 && squash == Squash::Root);
+            let of = |id: u32, anon: u32| if squashed(id) { anon } else { id };
+            let gids = gids.iter().map(|gid| of(*gid, anon_gid)).collect();
+            (of(*uid, anon_uid), of(*gid, anon_gid), gids)
         }
-        (Credential::Unix { uid, gid, gids }, Squash::None) => (*uid, *gid, gids.clone()),
     }
 }
 
@@ -184,6 +185,10 @@ pub(super) mod tests {
         assert_eq!(credentials(squash, &Credential::None), (98, 99, vec![]));
         let user = Credential::Unix { uid: 1000, gid: 100, gids: vec![7] };
         assert_eq!(credentials(squash, &user), (1000, 100, vec![7]));
+        let nobody = Credential::Unix { uid: u32::MAX, gid: u32::MAX, gids: vec![u32::MAX, 7] };
+        for squash in [squash, Grant { squash: Squash::None, ..squash }] {
+            assert_eq!(credentials(squash, &nobody), (98, 99, vec![99, 7]));
+        }
         let all = Grant { squash: Squash::All, ..squash };
         assert_eq!(credentials(all, &user), (98, 99, vec![]));
     }

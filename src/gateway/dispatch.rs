@@ -112,11 +112,11 @@ impl Shared {
                 frame
             }
             Begin::Refilled(outcome) if self.is_doubted(outcome).await => {
-                self.doubted.sent_away(&session.call, key);
+                self.drc.sent_away(&session.call, key);
                 refuse(&args, Status::Jukebox, &mut w);
                 w.finish()
             }
-            Begin::Refilled(outcome) if session.replay(&args, outcome, &mut w).await => {
+            Begin::Refilled(outcome) if self.replay(&session, &args, key, outcome, &mut w).await => {
                 count(&self.stats.repeated);
                 w.finish()
             }
@@ -136,9 +136,7 @@ impl Shared {
 
     /// Run a call that changes something, unless it was sent away before, under another xid.
     async fn run_or_tell(&self, session: &Session<'_>, args: Args, w: &mut Writer) {
-        if let Some(first) = self.doubted.first(&session.call)
-            && self.tell_of(first, session, &args, w).await
-        {
+        if self.tell_of_former_life(session, &args, w).await {
             return count(&self.stats.repeated);
         }
         match self.backend.late(&session.call) {
@@ -158,17 +156,24 @@ impl Shared {
         outcome.failed.is_none() && self.backend.in_doubt(outcome.junction).await
     }
 
-    /// Tell the client what came of its call of a former life, or that this is not known yet; `false`: the call is to run.
-    async fn tell_of(&self, first: Key, session: &Session<'_>, args: &Args, w: &mut Writer) -> bool {
-        let outcome = self.drc.refilled(first);
-        if let Some(outcome) = outcome
-            && self.is_doubted(outcome).await
-        {
+    /// The answer to a call of a former life that is no more in doubt.
+    async fn replay(&self, session: &Session<'_>, args: &Args, key: Key, before: Outcome, w: &mut Writer) -> bool {
+        // It may have been decided since it was looked up; and who is told now does not come again.
+        let outcome = self.drc.refilled(key).unwrap_or(before);
+        self.drc.came_back(&session.call);
+        session.replay(args, outcome, w).await
+    }
+
+    /// If the client was sent away when it repeated this call of a former life: tell it what came of it, or to come again.
+    /// `false`: the call is to run.
+    async fn tell_of_former_life(&self, session: &Session<'_>, args: &Args, w: &mut Writer) -> bool {
+        let Some(outcome) = self.drc.away(&session.call) else { return false };
+        if self.is_doubted(outcome).await {
+            self.drc.away_again(&session.call);
             refuse(args, Status::Jukebox, w);
             return true;
         }
-        self.doubted.forget(&session.call);
-        match outcome {
+        match self.drc.came_back(&session.call) {
             Some(outcome) if outcome.failed.is_some() || session.is_as_left(args, outcome.effect) => {
                 session.replay(args, outcome, w).await
             }

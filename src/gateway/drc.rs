@@ -10,11 +10,18 @@
 //!  refill ─────────► Refilled(outcome)                                a repeat's reply is made from the outcome
 //! ```
 //!
+//! While it is not certain yet what came of a refilled call on names its client is sent away (JUKEBOX), and a kernel
+//! comes again under a new xid, which would make it another call: it would meet its own work. So what came of it is kept,
+//! too, by address, user and checksum ([`Drc::sent_away`]), and told once to whoever makes this very call, if the names
+//! still say so. (`volume/late.rs` does the same for operations that outlast their client's patience in one life.)
+//!
 //! Bounds: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] and [`BYTES_MAX`] in all; at a bound the entries that
 //! ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
-//! the calls in flight. There is no age limit: order decides, not the clock.
+//! the calls in flight. There is no age limit: order decides, not the clock. Clients that were sent away: [`AWAY_MAX`],
+//! beyond it the oldest goes; and [`AWAY_FOR`] since it was last sent away (a kernel comes again after 5 s).
 
 use crate::volume::outcome::{Effect, Outcome, operation};
+use crate::volume::types::Call;
 use crate::wire::xdr::Frame;
 use journal_format::event::{Caller, Event, PartDone};
 use journal_format::ids::{Lsn, Time};
@@ -23,7 +30,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Ended entries kept for one client.
 pub const CLIENT_MAX: usize = 4096;
@@ -31,6 +40,11 @@ pub const CLIENT_MAX: usize = 4096;
 pub const ENTRIES_MAX: usize = 65_536;
 /// Bytes of replies kept in all.
 pub const BYTES_MAX: usize = 32 << 20;
+
+/// Calls kept whose clients were sent away.
+pub const AWAY_MAX: usize = 1024;
+/// So long a client may take to come again.
+pub const AWAY_FOR: Duration = Duration::from_secs(120);
 
 /// How a call is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +73,27 @@ pub fn mapped(addr: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// A call of a client that was sent away, whatever its xid.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Again {
+    addr: [u8; 16],
+    uid: u32,
+    sum: u32,
+}
+
+impl Again {
+    fn of(call: &Call) -> Self {
+        Self { addr: mapped(call.addr), uid: call.uid, sum: call.sum }
+    }
+}
+
+struct Away {
+    seq: u64,
+    since: Instant,
+    lsn: Lsn,
+    outcome: Outcome,
 }
 
 /// What to do with a call.
@@ -94,6 +129,8 @@ struct Table {
     clients: HashMap<[u8; 16], BTreeMap<u64, Key>>,
     /// Refilled entries by the LSN of their operation.
     by_lsn: HashMap<Lsn, Key>,
+    away: HashMap<Again, Away>,
+    away_order: BTreeMap<u64, Again>,
     bytes: usize,
     seq: u64,
 }
@@ -168,6 +205,44 @@ impl Drc {
             Some(Slot::Refilled { outcome, .. }) => Some(*outcome),
             _ => None,
         }
+    }
+
+    /// The client of a refilled call on names, which is in doubt, is about to be sent away.
+    pub fn sent_away(&self, call: &Call, key: Key) {
+        let mut table = self.table.lock();
+        let Some(Slot::Refilled { lsn, outcome, .. }) = table.slots.get(&key) else { return };
+        if let Effect::Made { .. } | Effect::Removed { .. } | Effect::Renamed { .. } | Effect::Linked { .. } =
+            outcome.effect
+        {
+            let away = Away { seq: 0, since: Instant::now(), lsn: *lsn, outcome: *outcome };
+            table.go_away(Again::of(call), away);
+        }
+    }
+
+    /// What came, as far as it is known, of the same call of a client that was sent away.
+    pub fn away(&self, call: &Call) -> Option<Outcome> {
+        let mut table = self.table.lock();
+        if table.away.is_empty() {
+            return None;
+        }
+        let again = Again::of(call);
+        if table.away.get(&again).is_some_and(|away| away.since.elapsed() > AWAY_FOR) {
+            table.came_back(&again);
+        }
+        table.away.get(&again).map(|away| away.outcome)
+    }
+
+    /// It is sent away once more.
+    pub fn away_again(&self, call: &Call) {
+        if let Some(away) = self.table.lock().away.get_mut(&Again::of(call)) {
+            away.since = Instant::now();
+        }
+    }
+
+    /// The same as [`Drc::away`], to be told now: nobody else is told.
+    pub fn came_back(&self, call: &Call) -> Option<Outcome> {
+        let mut table = self.table.lock();
+        if table.away.is_empty() { None } else { table.came_back(&Again::of(call)) }
     }
 
     /// Entries, running ones too.
@@ -248,7 +323,29 @@ impl Table {
         }
     }
 
-    fn amend(&mut self, op: Lsn, change: impl FnOnce(&mut Outcome)) {
+    fn go_away(&mut self, again: Again, away: Away) {
+        self.came_back(&again);
+        self.seq += 1;
+        let seq = self.seq;
+        self.away.insert(again, Away { seq, ..away });
+        self.away_order.insert(seq, again);
+        if self.away_order.len() > AWAY_MAX
+            && let Some((_, oldest)) = self.away_order.pop_first()
+        {
+            self.away.remove(&oldest);
+        }
+    }
+
+    fn came_back(&mut self, again: &Again) -> Option<Outcome> {
+        let away = self.away.remove(again)?;
+        self.away_order.remove(&away.seq);
+        Some(away.outcome)
+    }
+
+    fn amend(&mut self, op: Lsn, change: impl Fn(&mut Outcome)) {
+        for away in self.away.values_mut().filter(|away| away.lsn == op) {
+            change(&mut away.outcome);
+        }
         let Some(key) = self.by_lsn.get(&op).copied() else { return };
         if let Some(Slot::Refilled { outcome, .. }) = self.slots.get_mut(&key) {
             change(outcome);
@@ -341,6 +438,48 @@ mod tests {
         }
         assert!(drc.len() < 10 && !drc.is_empty(), "{}", drc.len());
         assert!(drc.table.lock().bytes <= BYTES_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_sent_away_is_known_for_a_while_is_told_once_and_beyond_the_bound_the_oldest_goes() {
+        let drc = Drc::default();
+        let junction = JunctionId(1);
+        let away =
+            |sum: u32| Call { uid: 7, gid: 7, gids: vec![], addr: IpAddr::from([127, 0, 0, 1]), port: 1, xid: 9, sum };
+        let refill = |xid: u32| {
+            let location = journal_format::ids::LocationId(1);
+            let (node, dir, name) = (NodeId(5), NodeId(2), b"x".to_vec());
+            let link = Link { junction, location, node, kind: Kind::File, dir, name, caller: caller(xid) };
+            drc.refill(Lsn(u64::from(xid)), Time(0), &Event::Link(link), None);
+        };
+        refill(1);
+        drc.refill(Lsn(2), Time(0), &write(2), None);
+        drc.sent_away(&away(1), key(1, 1));
+        drc.sent_away(&away(2), key(1, 2));
+        assert!(drc.away(&away(1)).is_some() && drc.away(&away(3)).is_none());
+        assert!(drc.away(&Call { uid: 8, ..away(1) }).is_none(), "another's call");
+        assert!(drc.away(&away(2)).is_none(), "a WRITE that runs again does no harm");
+        // What came of it is known although its own entry has gone.
+        for xid in 100..100 + u32::try_from(CLIENT_MAX).unwrap() {
+            run(&drc, key(1, xid)).await.finish(&frame(xid), true);
+        }
+        assert!(drc.refilled(key(1, 1)).is_none());
+        drc.refill(Lsn(3), Time(0), &Event::Failed(Failed { op: Lsn(1), status: 28 }), None);
+        assert_eq!(drc.away(&away(1)).unwrap().failed, Some(28));
+        assert!(drc.came_back(&away(1)).is_some());
+        assert!(drc.away(&away(1)).is_none() && drc.came_back(&away(1)).is_none(), "told once");
+
+        refill(1);
+        for sum in 0..=u32::try_from(AWAY_MAX).unwrap() {
+            drc.sent_away(&away(sum), key(1, 1));
+        }
+        assert!(drc.away(&away(0)).is_none() && drc.away(&away(1)).is_some());
+        tokio::time::advance(AWAY_FOR).await;
+        drc.away_again(&away(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(drc.away(&away(1)).is_some() && drc.away(&away(2)).is_none());
+        let table = drc.table.lock();
+        assert_eq!(table.away.len(), table.away_order.len());
     }
 
     fn caller(xid: u32) -> Caller {

@@ -29,7 +29,6 @@ pub mod backend;
 mod connection;
 mod convert;
 mod dispatch;
-mod doubted;
 pub mod drc;
 mod inbox;
 pub mod limits;
@@ -96,7 +95,6 @@ pub(crate) struct Shared {
     sealer: Sealer,
     write_verifier: [u8; 8],
     drc: Drc,
-    doubted: doubted::Doubted,
     mounts: mount::Mounts,
     locks: locks::Locks,
     seats: seats::Seats,
@@ -128,7 +126,6 @@ impl Gateway {
             sealer: Sealer::new(identity.handle_key),
             write_verifier,
             drc,
-            doubted: doubted::Doubted::default(),
             mounts: mount::Mounts::default(),
             locks: locks::Locks::default(),
             seats: seats::Seats::default(),

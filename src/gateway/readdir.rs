@@ -4,7 +4,7 @@
 use super::convert::{bare, post};
 use super::nfs::Session;
 use super::status::nfsstat;
-use crate::volume::types::{DirEntry, Listing, NodeRef, READDIR_MAX, Room, Status};
+use crate::volume::types::{DirEntry, Listing, NAME_MAX, NodeRef, READDIR_MAX, Room, Status};
 use crate::wire::nfs3::{
     Entry, EntryPlus, LISTING_MAX, Name, PLUS_MAX, ReaddirArgs, ReaddirOk, ReaddirPlusArgs, ReaddirPlusOk,
     ReaddirPlusRes, ReaddirRes, Res, entry_len, listing_len, plus_len,
@@ -75,7 +75,8 @@ pub(super) async fn plain(session: &Session<'_>, a: &ReaddirArgs) -> ReaddirRes 
 /// `maxcount` bounds the whole result, `dircount` what names, fileids and cookies take of it.
 pub(super) async fn plus(session: &Session<'_>, a: &ReaddirPlusArgs) -> ReaddirPlusRes {
     let mut room = Left(limit(a.maxcount));
-    let mut names = Left(limit(a.dircount));
+    // A hint: one entry there is room for, whatever it says.
+    let mut names = Left(limit(a.dircount).max(entry_len(NAME_MAX)));
     let asked = Room::plus(of_entries(a.maxcount), names.0, PLUS_MAX);
     let listing = list(session, a.cookie, a.verifier, asked).await?;
     let dir = post(listing.dir.as_ref());

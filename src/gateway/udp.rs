@@ -1,11 +1,12 @@
-//! What is served by UDP: hosts tell so that they have restarted (SM_NOTIFY), and programs ask so whether somebody is
-//! there (NULL). One datagram at a time, small, and what makes no sense is not answered.
+//! What is served by UDP: hosts tell so that they have restarted (SM_NOTIFY), and `mount`, unless it is told otherwise,
+//! asks so for MOUNT first, and stays with it when NULL is answered. Not NFS and not locks: who asks by UDP whether they
+//! are there must not be told so. One datagram at a time, small, and what makes no sense is not answered.
 
 use super::Shared;
 use super::locks::Ends;
 use super::outgoing::Procedure;
-use crate::wire::nsm;
 use crate::wire::rpc::parse_call;
+use crate::wire::{mount, nsm};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,8 +43,12 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: UdpSocket) {
 
 async fn answer(shared: &Arc<Shared>, peer: SocketAddr, datagram: Bytes) -> Option<Bytes> {
     let (header, args) = parse_call(datagram).ok()?;
-    if header.program != nsm::PROGRAM && header.procedure != 0 {
-        return None;
+    // A list may be longer than a datagram; whoever wants one comes by TCP.
+    let lists = [mount::Args::Dump.procedure(), mount::Args::Export.procedure()];
+    match header.program {
+        nsm::PROGRAM => {}
+        mount::PROGRAM if !lists.contains(&header.procedure) => {}
+        _ => return None,
     }
     let (procedure, begun) = (Procedure::of(&header), Instant::now());
     let frame = shared.answer(Ends { peer, local: None }, header, args).await;

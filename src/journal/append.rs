@@ -56,6 +56,13 @@ pub struct Open {
     pub phase: Phase,
 }
 
+impl Open {
+    /// Forward always, also while the clock catches up with itself: to a client the same time is no change.
+    pub fn time_at(&self, now: Time) -> Time {
+        Time(self.last_time.0.saturating_add(1)).max(now)
+    }
+}
+
 /// Cheap counters since the journal was opened.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -410,8 +417,7 @@ impl Shared {
                 return Ok(Try::Wait { full: refused == Some(Refused::Full) });
             }
         }
-        // Forward always, also while the clock catches up with itself: to a client the same time is no change.
-        let time = Time(open.last_time.0.saturating_add(1)).max(now);
+        let time = open.time_at(now);
         open.last_time = time;
         let lsn = open.batch.next_lsn();
         placed.part = Some(open.batch.reserve(incoming.layout, incoming.row, time));

@@ -14,6 +14,7 @@
 use super::append::Shared;
 use super::error::{At, Error, Result};
 use super::segments::Segment;
+use crate::env::disk::Open;
 use journal_format::archive::{
     ArchiveHeader, BLOCK_CONTENT, CUT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
 };
@@ -65,11 +66,16 @@ impl Archiver {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).at("create", dir)?;
         }
         let segments = &shared.segments;
+        let mut archived = Vec::new();
         for entry in std::fs::read_dir(dir).at("list", dir)? {
             let path = entry.at("list", dir)?.path();
-            let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("archive-"));
-            if ours && header_of(&path).is_some_and(|header| header.journal_id != segments.id) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(header) = name.starts_with("archive-").then(|| header_of(&path)).flatten() else { continue };
+            if header.journal_id != segments.id {
                 return Err(Error::Foreign { path });
+            }
+            if name == file_name(header.number) {
+                archived.push(header.number);
             }
         }
         let first = segments.start_lsn().0 / segments.size;
@@ -81,6 +87,13 @@ impl Archiver {
             state: Mutex::default(),
             wake: Condvar::new(),
         };
+        if repaired {
+            // The journal has not come so far again: these are of what was cut.
+            let open = shared.durable.load(Ordering::Acquire) / segments.size;
+            for number in archived.into_iter().filter(|number| number.0 >= open) {
+                archiver.keep_aside(number)?;
+            }
+        }
         if first > 0 && !archiver.has(SegmentNo(first - 1)) {
             tracing::warn!(dir = %dir.display(), first, "the archives begin here: earlier segments were not archived");
         }
@@ -142,18 +155,17 @@ impl Archiver {
             return Ok(false);
         }
         let segment = segments.get(number);
-        if self.repaired
-            && let Some(segment) = &segment
-        {
-            self.keep_aside_unless_of(segment)?;
-        }
-        if !self.has(number) {
+        let stale = match &segment {
+            Some(segment) if self.repaired => self.is_stale(segment)?,
+            _ => false,
+        };
+        if stale || !self.has(number) {
             let Some(segment) = segment else {
                 let lsn = Lsn(number.0 * segments.size);
                 return Err(Error::Recycled { lsn, start: segments.start_lsn() });
             };
             let map = segment.map(&self.shared.durable)?;
-            if !self.write(&segment.header, map.durable())? {
+            if !self.write(&segment.header, map.durable(), stale)? {
                 return Ok(false);
             }
         }
@@ -170,26 +182,38 @@ impl Archiver {
         header_of(&self.path(number)).is_some()
     }
 
-    /// What a repair has cut is kept, under another name.
-    fn keep_aside_unless_of(&self, segment: &Segment) -> Result<()> {
-        let number = segment.header.number;
-        let path = self.path(number);
-        let Some(header) = header_of(&path) else { return Ok(()) };
-        if header.is_of(segment.map(&self.shared.durable)?.durable()) {
-            return Ok(());
+    /// There is an archive, and it is of what a repair has cut. Of a segment that is damaged itself it may be all there is.
+    fn is_stale(&self, segment: &Segment) -> Result<bool> {
+        let Some(header) = header_of(&self.path(segment.header.number)) else { return Ok(false) };
+        // Plain reads: a sector that cannot be read is an error, and no signal.
+        let file = segment.open(Open::Read)?;
+        match header.is_of(|bytes, at| file.read_at(bytes, at)) {
+            Ok(true) => Ok(false),
+            Ok(false) => Ok(closed(&segment.header, segment.map(&self.shared.durable)?.durable()).is_ok()),
+            Err(error) => {
+                tracing::warn!(segment = %segment.path().display(), %error, "the segment cannot be read: its archive stays");
+                Ok(false)
+            }
         }
+    }
+
+    /// What a repair has cut is kept, under another name.
+    fn keep_aside(&self, number: SegmentNo) -> Result<()> {
+        let path = self.path(number);
         let name = |n: u64| self.dir.join(format!("{CUT}{}-{n}", file_name(number)));
         let aside = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
-        tracing::warn!(
-            archive = %path.display(), kept = %aside.display(),
-            "the archive is of before a repair: it is kept under another name, and the segment archived anew"
-        );
+        tracing::warn!(archive = %path.display(), kept = %aside.display(), "an archive of what a repair has cut is kept aside");
         std::fs::rename(&path, &aside).at("rename", &path)?;
         sync_dir(&self.dir)
     }
 
     /// `false` when it was told to stop.
-    fn write(&self, segment: &journal_format::segment::SegmentHeader, bytes: &[u8]) -> Result<bool> {
+    fn write(
+        &self,
+        segment: &journal_format::segment::SegmentHeader,
+        bytes: &[u8],
+        instead_of_stale: bool,
+    ) -> Result<bool> {
         let closed = closed(segment, bytes).map_err(|error| Error::Corrupt {
             segment: segment.number,
             offset: 0,
@@ -218,6 +242,9 @@ impl Archiver {
         })?;
         file.write_all_at(&header.to_bytes(), 0).and_then(|()| file.sync_all()).at("write", &tmp)?;
         let path = self.path(segment.number);
+        if instead_of_stale {
+            self.keep_aside(segment.number)?;
+        }
         std::fs::rename(&tmp, &path).at("rename", &tmp)?;
         sync_dir(&self.dir)?;
         Ok(true)
@@ -371,6 +398,12 @@ mod tests {
         assert!(journal.start_lsn() >= Lsn(3 * SEGMENT));
     }
 
+    fn header_for(archive: &[u8], number: u64) -> Vec<u8> {
+        let header = ArchiveHeader::from_bytes(archive).unwrap();
+        let header = ArchiveHeader { number: SegmentNo(number), ..header };
+        [header.to_bytes().as_slice(), &archive[HEADER_LEN..]].concat()
+    }
+
     /// As after a repair: a segment of the same number with other records in it.
     #[tokio::test]
     async fn an_archive_of_before_a_repair_is_kept_aside_and_the_segment_archived_anew() {
@@ -404,6 +437,19 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), good);
         let kept = to.join(format!("{CUT}{}-1", file_name(SegmentNo(0))));
         assert_eq!(std::fs::read(kept).unwrap(), stale);
+        // One of a segment that the journal has not come to again.
+        let ahead = to.join(file_name(SegmentNo(1)));
+        std::fs::write(&ahead, header_for(&stale, 1)).unwrap();
+        // A damaged segment is no reason to give up the archive of it.
+        let segment = dir.path().join("journal").join("segment-0000000000000000");
+        let journal = open(dir.path());
+        let mut bytes = std::fs::read(&segment).unwrap();
+        bytes[5000] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+        journal.archive_to(&to).unwrap();
+        until("it is looked at", || archived(&journal) >= 1).await;
+        assert_eq!((std::fs::read(&path).unwrap(), journal.archive_status().unwrap().error), (good.clone(), None));
+        assert!(!ahead.exists() && to.join(format!("{CUT}{}-1", file_name(SegmentNo(1)))).exists());
         let lines = manifest_lines(&std::fs::read(to.join(MANIFEST)).unwrap());
         let digest = ArchiveHeader::from_bytes(&good).unwrap().digest;
         assert_eq!(lines.last().unwrap().digest, digest);

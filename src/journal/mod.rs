@@ -299,6 +299,11 @@ impl Journal {
         self.inner.shared.open.lock().batch.next_lsn()
     }
 
+    /// The time that a record would have now: behind every record's, also while the clock catches up with itself.
+    pub fn now(&self) -> Time {
+        self.inner.shared.open.lock().time_at(clock::now())
+    }
+
     /// Something was cut from it by `tain-journal repair`, which keeps what it cuts beside it. Blocking.
     pub fn was_repaired(&self) -> Result<bool> {
         let dir = &self.inner.shared.segments.dir;

@@ -24,7 +24,7 @@ use super::outcome::{Outcome, operation};
 use super::types::{Call, Status};
 use crate::index::live::Live;
 use journal_format::event::{Caller, Event};
-use journal_format::ids::{JunctionId, NodeId};
+use journal_format::ids::NodeId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Owed {
 /// What is known of a call that comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It is still under way, or its primary is being redone: the client must come again.
+    /// It is still under way: the client must come again.
     Running,
     /// It is done; this is to be answered.
     Done(Outcome),
@@ -129,13 +129,10 @@ impl Late {
         }
     }
 
-    fn known(&self, live: &Live, key: Key, doubted: impl Fn(JunctionId) -> bool) -> Result<Option<Known>, Status> {
+    fn known(&self, live: &Live, key: Key) -> Result<Option<Known>, Status> {
         let mut table = self.table.lock();
         let Some(slot) = table.slots.get(&key) else { return Ok(None) };
         let Some((outcome, expected)) = &slot.done else { return Ok(Some(Known::Running)) };
-        if doubted(outcome.junction) {
-            return Ok(Some(Known::Running));
-        }
         let mut as_left = true;
         for (dir, name, node) in expected {
             as_left &= live.entry(*dir, name)?.map(|entry| entry.node) == *node;
@@ -157,6 +154,6 @@ impl Table {
 impl Volume {
     /// Whether this very call was sent away before, and what came of it; what is done is told once.
     pub fn late(&self, call: &Call) -> Result<Option<Known>, Status> {
-        self.late.known(&self.live, Key::of(&call.caller()), |junction| self.ledger.doubt_from(junction).is_some())
+        self.late.known(&self.live, Key::of(&call.caller()))
     }
 }

@@ -62,7 +62,7 @@ use crate::index::live::Live;
 use crate::ledger::Ledger;
 use crate::location::Locations;
 use hold::{HoldGuard, Holds};
-use journal_format::ids::{JunctionId, NodeId, Time};
+use journal_format::ids::{JunctionId, NodeId};
 use locks::{Guard, Key, Locks, Mode};
 use patience::Silent;
 use std::collections::BTreeMap;
@@ -174,11 +174,6 @@ fn fsid_of(journal: &[u8; 16], junction: JunctionId) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_le_bytes(first)
-}
-
-/// "The server's time" of a SETATTR; every other time is its record's.
-fn now() -> Time {
-    Time(crate::env::wall_nanos())
 }
 
 #[cfg(test)]

@@ -209,9 +209,10 @@ impl Volume {
     pub(super) async fn look(&self, at: NodeRef) -> Result<(Arc<Location>, Seen), Status> {
         loop {
             let location = self.primary(at.junction)?;
-            let seen = self.see(&location, at).await?;
+            let seen = self.see(&location, at).await;
+            // An error of a side that was left meanwhile is none either.
             if self.is_still_primary(at.junction, &location) {
-                return Ok((location, seen));
+                return Ok((location, seen?));
             }
         }
     }

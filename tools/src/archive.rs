@@ -12,6 +12,7 @@ use journal_format::archive::{
     ArchiveHeader, BLOCK_CONTENT, CUT, HEADER_LEN, Listed, MANIFEST, Packer, closed, file_name, manifest_line,
     manifest_lines,
 };
+use journal_format::ids::SegmentNo;
 use journal_format::segment::SegmentHeader;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
@@ -43,9 +44,14 @@ pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
     let dir = Directory::open(std::slice::from_ref(&args.dir))?;
     let id = dir.journal_id().with_context(|| format!("{} holds no readable segment", args.dir.display()))?;
     let mut target = Target::open(&args.to, id)?;
-    target.repaired = was_repaired(&args.dir)?;
+    target.repaired = dir.was_repaired;
     let (mut made, mut there, mut problems, mut bytes, mut stored) = (Vec::new(), 0u64, Vec::new(), 0, 0);
-    let last = dir.segments.iter().rposition(has_records).unwrap_or(0);
+    let last = dir.segments.iter().rposition(SegmentFile::has_records).unwrap_or(0);
+    if target.repaired
+        && let Some(open) = dir.segments.get(last)
+    {
+        target.keep_aside_from(open.number)?;
+    }
     let mut buffer = Vec::new();
     for segment in dir.segments.iter().take(last) {
         if target.has(segment, &mut buffer)? {
@@ -76,30 +82,11 @@ pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
     Ok(problems.is_empty())
 }
 
-/// A batch is begun only when the one before is durable: records in a segment say that all before it is.
-fn has_records(segment: &SegmentFile) -> bool {
-    let Ok(header) = &segment.header else { return false };
-    let mut head = vec![0; 64 << 10];
-    let read = File::open(&segment.path).and_then(|file| file.read_at(&mut head, 0));
-    let Ok(len) = read else { return false };
-    let head = head.get(..len).unwrap_or_default();
-    // The first record may be longer than what was read: its place states its LSN all the same.
-    let first = head.get(4096..4112).map(journal_format::record::claimed_lsn);
-    first == Some(header.first_record())
-}
-
 struct Target {
     dir: PathBuf,
     listed: Vec<Listed>,
     /// The journal was cut: archives of before that may not be of today's segments.
     repaired: bool,
-}
-
-fn was_repaired(journal: &Path) -> Result<bool> {
-    let list = || format!("cannot list {}", journal.display());
-    let names = std::fs::read_dir(journal).with_context(list)?.map(|entry| Ok(entry?.file_name()));
-    let names: std::io::Result<Vec<_>> = names.collect();
-    Ok(names.with_context(list)?.iter().any(|name| name.to_string_lossy().starts_with("repair-")))
 }
 
 impl Target {
@@ -127,14 +114,11 @@ impl Target {
     /// The archive is there, under its name, as long as it says. (Whether it is whole is `verify`'s to tell.)
     /// One of before a repair, which is not of the segment, is kept under another name.
     fn has(&self, segment: &SegmentFile, buffer: &mut Vec<u8>) -> Result<bool> {
-        let number = journal_format::ids::SegmentNo(segment.number);
+        let number = SegmentNo(segment.number);
         let path = self.dir.join(file_name(number));
         let Some(header) = archive_header(&path) else { return Ok(false) };
-        if self.repaired && segment.read(buffer).is_ok_and(|(_, damage)| damage.is_empty()) && !header.is_of(buffer) {
-            let name = |n: u64| self.dir.join(format!("{CUT}{}-{n}", file_name(number)));
-            let aside = (1..).map(name).find(|path| !path.exists()).context("no name is free")?;
-            std::fs::rename(&path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
-            sync_dir(&self.dir)?;
+        if self.repaired && is_stale(&header, segment, buffer) {
+            self.keep_aside(number)?;
             return Ok(false);
         }
         let last = self.listed.iter().rfind(|line| line.number == number);
@@ -142,6 +126,26 @@ impl Target {
             self.list(&header)?;
         }
         Ok(true)
+    }
+
+    fn keep_aside(&self, number: SegmentNo) -> Result<()> {
+        let path = self.dir.join(file_name(number));
+        let name = |n: u64| self.dir.join(format!("{CUT}{}-{n}", file_name(number)));
+        let aside = (1..).map(name).find(|path| !path.exists()).context("no name is free")?;
+        std::fs::rename(&path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+        sync_dir(&self.dir)
+    }
+
+    /// The journal has not come so far again since it was repaired: these are of what was cut.
+    fn keep_aside_from(&self, open: u64) -> Result<()> {
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let header = archive_header(&path).filter(|header| header.number.0 >= open);
+            if let Some(header) = header.filter(|header| path.ends_with(file_name(header.number))) {
+                self.keep_aside(header.number)?;
+            }
+        }
+        Ok(())
     }
 
     fn archive(
@@ -200,6 +204,17 @@ impl Target {
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).with_context(at)?;
         sync_dir(&self.dir)
     }
+}
+
+/// It is of what a repair has cut. Of a segment that is damaged itself it may be all there is.
+fn is_stale(archive: &ArchiveHeader, segment: &SegmentFile, buffer: &mut Vec<u8>) -> bool {
+    let Ok((header, damage)) = segment.read(buffer) else { return false };
+    let fill = |part: &mut [u8], at: u64| {
+        let from = usize::try_from(at).ok().and_then(|at| buffer.get(at..at + part.len()));
+        from.map(|from| part.copy_from_slice(from)).ok_or(())
+    };
+    // Shorter than what is in the archive is another one, too.
+    damage.is_empty() && !archive.is_of(fill).unwrap_or(false) && closed(&header, buffer).is_ok()
 }
 
 /// The header of an archive that is as long as it says.

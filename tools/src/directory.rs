@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Default)]
 pub struct Directory {
-    /// Ascending by the number in the name; of one that is there several times the best copy.
+    /// Ascending by the number in the name; of one that is there several times the first to be read.
     pub segments: Vec<SegmentFile>,
     /// Ascending.
     pub snapshots: Vec<SnapshotFile>,
@@ -29,6 +29,8 @@ pub struct Directory {
     pub spares: usize,
     /// Things a reader should know, and no damage: names that are not ours, unfinished files.
     pub notes: Vec<String>,
+    /// `repair` has cut the journal once: archives of before that may not be of today's segments.
+    pub was_repaired: bool,
     /// What the lists of archives name and is not there, or is another.
     listed_wrongly: Vec<String>,
 }
@@ -74,6 +76,19 @@ impl Directory {
             let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             bail!("{} holds no journal: there is no segment and no archive in it", paths.join(", "));
         }
+        let own = found.iter().filter(|segment| !segment.is_archive() && segment.has_records());
+        let last = own.map(|segment| segment.number).max();
+        if let Some(last) = last.filter(|_| dir.was_repaired) {
+            // The journal has not come so far again: these are of what was cut.
+            let notes = &mut dir.notes;
+            found.retain(|segment| {
+                let cut = segment.is_archive() && segment.number >= last;
+                if cut {
+                    notes.push(format!("{}: an archive of before a repair", segment.path.display()));
+                }
+                !cut
+            });
+        }
         found.sort_by_key(|segment: &SegmentFile| (segment.number, segment.header.is_err(), segment.is_archive()));
         for segment in found {
             match dir.segments.last_mut().filter(|last| last.number == segment.number) {
@@ -81,8 +96,8 @@ impl Directory {
                 None => dir.segments.push(segment),
             }
         }
-        if let Some(last) = dir.segments.last_mut() {
-            last.is_last = true;
+        for segment in &mut dir.segments {
+            segment.is_last = last.is_none_or(|last| segment.number >= last);
         }
         dir.snapshots.sort_by_key(|snapshot| snapshot.lsn);
         dir.sides.sort_by(|a, b| a.path.file_name().cmp(&b.path.file_name()));
@@ -111,6 +126,9 @@ impl Directory {
                 listed = manifest_lines(&text).into_iter().map(|line| (line.number, line.digest)).collect();
             } else if name.starts_with(CUT) {
                 self.notes.push(format!("{}: an archive of before a repair", entry.path().display()));
+            } else if name.starts_with("repair-") {
+                self.was_repaired = true;
+                self.notes.push(format!("{}: what a repair has cut", entry.path().display()));
             } else if name != "lock" {
                 self.notes.push(format!("{}: not a part of the journal", entry.path().display()));
             }

@@ -17,7 +17,7 @@ pub struct SegmentFile {
     /// It is an archive, with a whole header.
     pub archive: Option<ArchiveHeader>,
     packed: bool,
-    /// No other follows: it may still be written to.
+    /// No other with records follows: it may still be written to.
     pub is_last: bool,
     /// Further copies of the same segment.
     pub others: Vec<SegmentFile>,
@@ -54,6 +54,18 @@ impl SegmentFile {
             Err(error) => (None, Err(error)),
         };
         SegmentFile { path, number, len, header, archive, packed: true, is_last: false, others: Vec::new() }
+    }
+
+    /// A batch is begun only when the one before is durable: records in a segment say that all before it is.
+    pub fn has_records(&self) -> bool {
+        let Ok(header) = &self.header else { return false };
+        let mut head = vec![0; 64 << 10];
+        let read = File::open(&self.path).and_then(|file| file.read_at(&mut head, 0));
+        let Ok(len) = read else { return false };
+        let head = head.get(..len).unwrap_or_default();
+        // The first record may be longer than what was read: its place states its LSN all the same.
+        let first = head.get(4096..4112).map(journal_format::record::claimed_lsn);
+        first == Some(header.first_record())
     }
 
     pub fn is_archive(&self) -> bool {

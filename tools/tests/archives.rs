@@ -168,6 +168,25 @@ fn an_archive_of_before_a_repair_is_kept_aside_and_the_segment_archived_anew() {
     assert_eq!(again["archived"], serde_json::json!([0]), "{again}");
     assert_eq!(std::fs::read(&path).unwrap(), good);
     assert_eq!(std::fs::read(to.path().join(format!("cut-{ARCHIVE}-1"))).unwrap(), stale);
+    // One of a segment that the journal has not come to again is not read, and kept aside with the next run.
+    let ahead = to.path().join("archive-0000000000000001");
+    header.number = SegmentNo(1);
+    std::fs::write(&ahead, [header.to_bytes().as_slice(), &good[128..]].concat()).unwrap();
+    let verified = tool(&["verify"], &[dir.path(), to.path()]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+    assert!(
+        text(&tool(&["dump", "--json"], &[dir.path(), to.path()])) == text(&tool(&["dump", "--json"], &[dir.path()]))
+    );
+    text(&tool(&["archive"], &[dir.path(), to.path()]));
+    assert!(!ahead.exists() && to.path().join("cut-archive-0000000000000001-1").exists());
+    // A damaged segment is no reason to give up the archive of it.
+    let path_of_segment = dir.path().join("segment-0000000000000000");
+    let mut bytes = std::fs::read(&path_of_segment).unwrap();
+    bytes[4200] ^= 1;
+    std::fs::write(&path_of_segment, bytes).unwrap();
+    let again = json(&tool(&["archive", "--json"], &[dir.path(), to.path()]));
+    assert_eq!(again["there_already"], 1, "{again}");
+    assert_eq!(std::fs::read(&path).unwrap(), good);
     let verified = tool(&["verify"], &[to.path()]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
 }

@@ -28,7 +28,8 @@ pub(super) fn kind(errno: Errno) -> ErrorKind {
         Errno::NAMETOOLONG => ErrorKind::NameTooLong,
         Errno::INVAL => ErrorKind::Invalid,
         Errno::FBIG | Errno::OVERFLOW => ErrorKind::FileTooBig,
-        Errno::ACCESS => ErrorKind::Access,
+        // A program that runs: that can take for ever, and a client that is told to come again would hang.
+        Errno::ACCESS | Errno::TXTBSY => ErrorKind::Access,
         Errno::PERM => ErrorKind::NotPermitted,
         Errno::ROFS => ErrorKind::ReadOnly,
         Errno::NOSPC => ErrorKind::NoSpace,
@@ -37,7 +38,7 @@ pub(super) fn kind(errno: Errno) -> ErrorKind {
         Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY => ErrorKind::NotSupported,
         Errno::STALE => ErrorKind::Stale,
         // Out of descriptors or memory: waiting may cure it.
-        Errno::BUSY | Errno::TXTBSY | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => ErrorKind::Busy,
+        Errno::BUSY | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => ErrorKind::Busy,
         Errno::NODEV | Errno::NXIO | Errno::NOTCONN | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NETUNREACH => {
             ErrorKind::Down
         }

@@ -77,11 +77,24 @@ impl Shared {
         Ok(id)
     }
 
-    /// Under the table's lock: the host has not been forgotten since it was given its number.
-    pub(super) fn still(&self, id: HostId, peer: SocketAddr, name: &Short) -> Result<(), Stat> {
+    /// How often the host has restarted; to be asked before anything else is, and told to [`still`](Self::still).
+    pub(super) fn lives(&self, peer: SocketAddr, name: &Short) -> u64 {
+        self.locks.hosts.lock().known.get(&host(peer, name)).map_or(0, |known| known.lives)
+    }
+
+    /// Under the table's lock: the host has not been forgotten since it was given its number, nor restarted since it
+    /// asked, unless this is what told so. `state`: its number, as it says; 0 if it does not.
+    pub(super) fn still(
+        &self,
+        id: HostId,
+        (peer, name): (SocketAddr, &Short),
+        lives: u64,
+        state: u32,
+    ) -> Result<(), Stat> {
         let hosts = self.locks.hosts.lock();
-        let known = hosts.known.get(&host(peer, name)).is_some_and(|known| known.id == id);
-        if known { Ok(()) } else { Err(Stat::Grace) }
+        let known = hosts.known.get(&host(peer, name)).filter(|known| known.id == id);
+        let same = known.is_some_and(|known| known.lives == lives || (state != 0 && known.state == state));
+        if same { Ok(()) } else { Err(Stat::Grace) }
     }
 
     /// A host's number grows when it restarts, and only then: what it held under a smaller one is gone there.
@@ -91,7 +104,9 @@ impl Shared {
             let Some(known) = hosts.known.get_mut(host) else { return };
             let before = known.state;
             known.state = known.state.max(state);
-            (before != 0 && state > before).then_some(known.id)
+            let restarted = before != 0 && state > before;
+            known.lives += u64::from(restarted);
+            restarted.then_some(known.id)
         };
         if let Some(id) = before {
             self.free_host(id, host);
@@ -107,6 +122,7 @@ impl Shared {
             let news = if datagram { state > known.state } else { state == 0 || state != known.state };
             if host.addr == addr && same_name(&host.name, &name.0) && news {
                 known.state = state;
+                known.lives += 1;
                 freed.push((known.id, host.clone()));
             }
         }

@@ -68,6 +68,8 @@ struct Known {
     used: Instant,
     /// Its number when it last told one; 0: it has told none.
     state: u32,
+    /// How often it has restarted, as far as it told: what a former life asked for is not given to the next one.
+    lives: u64,
     /// Its record is durable, and says so of these addresses of the service.
     monitored: Option<KnownAt>,
 }
@@ -98,7 +100,7 @@ impl Hosts {
         }
         self.last += 1;
         let id = HostId { number: self.last, addr: host.addr };
-        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0, monitored: None });
+        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0, lives: 0, monitored: None });
         Some((id, false))
     }
 

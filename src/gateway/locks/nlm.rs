@@ -226,6 +226,7 @@ impl Caller<'_> {
     }
 
     async fn lock(&self, a: &LockArgs, monitored: bool) -> Result<Stat, Stat> {
+        let lives = self.shared.lives(self.ends.peer, &a.lock.caller);
         let (node, call) = self.open(&a.lock.fh)?;
         let _turn = self.turn(&a.lock.caller, a.lock.svid, &a.lock.oh, node).await;
         let range = Range::new(a.lock.offset, a.lock.len).ok_or(Stat::FBig)?;
@@ -237,7 +238,7 @@ impl Caller<'_> {
         let request = Request { junction: node.junction, node: node.node, owner, range, exclusive, wait };
         let (outcome, grants) = {
             let mut table = self.shared.locks.table.lock();
-            self.shared.still(host, self.ends.peer, &a.lock.caller)?;
+            self.shared.still(host, (self.ends.peer, &a.lock.caller), lives, a.state)?;
             table.lock(request)
         };
         self.shared.offer(grants);
@@ -290,6 +291,7 @@ impl Caller<'_> {
     }
 
     async fn share(&self, a: &ShareArgs) -> Result<Stat, Stat> {
+        let lives = self.shared.lives(self.ends.peer, &a.share.caller);
         let (node, call) = self.open(&a.share.fh)?;
         let _turn = self.turn(&a.share.caller, 0, &a.share.oh, node).await;
         self.in_time(a.reclaim)?;
@@ -298,7 +300,7 @@ impl Caller<'_> {
         let owner = owner(host, 0, &a.share.oh);
         let share = Share { owner, mode: a.share.mode, access: a.share.access };
         let mut table = self.shared.locks.table.lock();
-        self.shared.still(host, self.ends.peer, &a.share.caller)?;
+        self.shared.still(host, (self.ends.peer, &a.share.caller), lives, 0)?;
         Ok(stat(&table.share(node.junction, node.node, share)))
     }
 

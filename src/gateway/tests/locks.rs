@@ -224,6 +224,67 @@ async fn notify(world: &World, name: &str, state: u32) {
     panic!("no answer by UDP");
 }
 
+/// `mount` without `mountproto` asks for MOUNT by UDP first, and stays with UDP when NULL is answered.
+#[tokio::test]
+async fn mount_is_served_by_udp_and_lists_and_other_programs_are_not() {
+    use crate::wire::mount::{self, Mounted};
+    let world = lock_world(1).await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let ask = async |program, version, procedure, path: Option<&'static [u8]>, patience| {
+        let xid = next_xid();
+        let mut w = rpc::call(&CallHeader { xid, program, version, procedure, credential: Credential::None });
+        if let Some(path) = path {
+            w.put(&mount::Text(Bytes::from_static(path)));
+        }
+        socket.send_to(&w.finish().to_vec()[4..], world.addr).await.unwrap();
+        let mut reply = [0; 2000];
+        let received = tokio::time::timeout(patience, socket.recv(&mut reply)).await.ok()?;
+        let (got, reply) = rpc::parse_reply(Bytes::copy_from_slice(&reply[..received.unwrap()])).unwrap();
+        assert_eq!(got, xid);
+        match reply {
+            Reply::Accepted(Accept::Success, results) => Some(results),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (long, short) = (Duration::from_secs(30), Duration::from_millis(300));
+    let procedure = |args: mount::Args| args.procedure();
+    let path = mount::Text(Bytes::new());
+    assert!(ask(mount::PROGRAM, 3, 0, None, long).await.is_some());
+    let mnt = procedure(mount::Args::Mnt(path.clone()));
+    let mut mounted = ask(mount::PROGRAM, 3, mnt, Some(b"/j"), long).await.unwrap();
+    assert!(matches!(mounted.get::<Mounted>().unwrap(), Mounted::Ok(..)));
+    let mut refused = ask(mount::PROGRAM, 3, mnt, Some(b"/absent"), long).await.unwrap();
+    assert!(matches!(refused.get::<Mounted>().unwrap(), Mounted::Refused(_)));
+    assert!(ask(mount::PROGRAM, 3, procedure(mount::Args::Umnt(path)), Some(b"/j"), long).await.is_some());
+    for (program, version, procedure) in [
+        (mount::PROGRAM, 3, procedure(mount::Args::Export)),
+        (mount::PROGRAM, 3, procedure(mount::Args::Dump)),
+        (crate::wire::nfs3::PROGRAM, 3, 0),
+        (nlm4::PROGRAM, 4, 0),
+    ] {
+        assert!(ask(program, version, procedure, None, short).await.is_none(), "{program} {procedure}");
+    }
+}
+
+/// What a client asked for that has gone down since is not given to the one that came up.
+#[tokio::test]
+async fn a_lock_that_was_asked_for_before_a_restart_is_not_granted_behind_it() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    let (mut a, mut c) = (world.client().await, world.client().await);
+    assert_eq!(a.lock(lock(&fh, "a", 1, 0, 1), false).await, Stat::Granted);
+    let asking = world.double.asking.write().await;
+    let late = tokio::spawn({
+        let asked = lock(&fh, "a", 1, 5, 1);
+        async move { a.lock(asked, false).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    notify(&world, "a", 9).await;
+    drop(asking);
+    assert_eq!(late.await.unwrap(), Stat::Grace);
+    assert_eq!(c.lock(lock(&fh, "c", 1, 0, 9), false).await, Stat::Granted, "nothing is held");
+}
+
 #[tokio::test]
 async fn a_host_that_has_restarted_holds_nothing_any_more_and_others_of_its_address_do() {
     let world = lock_world(1).await;

@@ -1,28 +1,39 @@
 //! LOOKUP.
 
 use crate::volume::Volume;
+use crate::volume::locks::{Key, Mode};
 use crate::volume::resolve::check_bytes;
 use crate::volume::types::{Attr, Call, Found, NodeRef, Refused, Status, Wcc};
 use crate::volume::virtuals::TREE;
+
+/// How often a name is looked up that others replace meanwhile.
+const TRIES: usize = 16;
 
 impl Volume {
     pub async fn lookup(&self, call: &Call, dir: NodeRef, name: &[u8]) -> Result<Found, Refused<Option<Attr>>> {
         if dir.junction == TREE {
             return self.virtual_lookup(dir.node, name).await;
         }
-        let (location, seen) = match self.look(dir).await {
-            Ok(looked) => looked,
-            Err(status) => return Err(Refused::new(status, None)),
-        };
-        let dir_attr = seen.attr(self.fsid(dir.junction));
-        let found = async {
-            self.judge(&location, call, seen).await?.searchable(call)?;
-            check_bytes(name)?;
-            let node = self.step(dir, name).await?;
-            let attr = self.attr_of_entry(dir, name, node).await?;
-            Ok(Found { node, attr, dir: Wcc { before: None, after: Some(dir_attr) } })
-        };
-        found.await.map_err(|status| Refused::new(status, Some(dir_attr)))
+        for _ in 0..TRIES {
+            let (location, seen) = match self.look(dir).await {
+                Ok(looked) => looked,
+                Err(status) => return Err(Refused::new(status, None)),
+            };
+            let dir_attr = seen.attr(self.fsid(dir.junction));
+            let found = async {
+                self.judge(&location, call, seen).await?.searchable(call)?;
+                check_bytes(name)?;
+                let node = self.step(dir, name).await?;
+                let Some(attr) = self.attr_of_entry(dir, name, node).await? else { return Ok(None) };
+                Ok(Some(Found { node, attr, dir: Wcc { before: None, after: Some(dir_attr) } }))
+            };
+            match found.await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(status) => return Err(Refused::new(status, Some(dir_attr))),
+            }
+        }
+        Err(Refused::new(Status::Jukebox, None))
     }
 
     /// Where `name` leads to from a directory of a junction.
@@ -37,14 +48,17 @@ impl Volume {
         }
     }
 
-    /// Attributes of what a name led to. If it was removed since, the name has no entry now, and that is the answer.
-    async fn attr_of_entry(&self, dir: NodeRef, name: &[u8], node: NodeRef) -> Result<Attr, Status> {
+    /// Attributes of what a name led to. `None`: it was removed, or replaced, since, and that has ended: the name is to be
+    /// looked up again. A name that is replaced is there at every moment.
+    async fn attr_of_entry(&self, dir: NodeRef, name: &[u8], node: NodeRef) -> Result<Option<Attr>, Status> {
         match self.attr_now(node).await {
             Err(Status::Stale) if name != b"." && name != b".." => {
-                let gone = self.live.entry(dir.node, name)?.is_none_or(|e| e.node != node.node);
-                Err(if gone { Status::NoEnt } else { Status::Stale })
+                let ended = self.acquire(vec![(Key::Name(dir.node, name.to_vec()), Mode::Shared)]).await?;
+                let now = self.live.entry(dir.node, name)?;
+                drop(ended);
+                if now.is_some_and(|entry| entry.node == node.node) { Err(Status::Stale) } else { Ok(None) }
             }
-            other => other,
+            attr => attr.map(Some),
         }
     }
 }

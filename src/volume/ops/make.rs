@@ -188,6 +188,10 @@ fn check_what(call: &Call, location: &Location, what: &What) -> Result<(), Statu
         What::File => Err(Status::BadType),
         What::Symlink { target } => check_target(target),
         What::Char { .. } | What::Block { .. } if !call.cred().is_root() => Err(Status::Perm),
+        // Linux has no greater numbers, and would make another device of them.
+        What::Char { major, minor } | What::Block { major, minor } if *major > 0xfff || *minor > 0xf_ffff => {
+            Err(Status::Inval)
+        }
         What::Fifo | What::Socket => Ok(()),
         What::Char { .. } | What::Block { .. } => {
             if location.filer.capabilities().special_files {

@@ -7,7 +7,7 @@ use crate::volume::locks::{Guard, Key, Mode};
 use crate::volume::resolve::{Judged, changeable};
 use crate::volume::run::{Ended, Mutation};
 use crate::volume::types::{Call, FILE_SIZE_MAX, NodeRef, Refused, SetAttrs, Status, Wcc};
-use crate::volume::{Volume, hold::Permit, now};
+use crate::volume::{Volume, hold::Permit};
 use journal_format::event;
 use journal_format::ids::{Kind, Time};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Volume {
         wish: &SetAttrs,
     ) -> Result<Guard, Status> {
         check_size(seen.rec.kind, wish.size)?;
-        let mut explicit = decide(&call.cred(), &seen.owned(), wish, now())?;
+        let mut explicit = decide(&call.cred(), &seen.owned(), wish, self.ledger.journal.now())?;
         if seen.rec.kind == Kind::Symlink {
             // A symlink's mode means nothing, and Linux refuses to set one.
             explicit.mode = None;

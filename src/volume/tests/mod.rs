@@ -17,7 +17,7 @@ use crate::location::Location;
 use crate::state::{Child, Junction, State};
 use bytes::Bytes;
 use journal_format::event::{Event, JunctionAdded, LocationSpec, What};
-use journal_format::ids::{FilerId, LocationId, Lsn};
+use journal_format::ids::{FilerId, LocationId, Lsn, Time};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicUsize;
 

@@ -429,3 +429,47 @@ async fn a_directory_that_changed_while_a_name_was_waited_for_is_judged_as_it_is
     assert_eq!((attr.gid, attr.mode & 0o2000), (4242, 0o2000));
     w.assert_at_rest().await;
 }
+
+/// As git does with a ref, and whoever writes a file aside and renames it over the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_name_that_is_replaced_is_found_at_every_moment() {
+    let w = world().await;
+    w.create(&user(), "ref").await;
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let looking: Vec<_> = (0..3)
+        .map(|_| {
+            let (volume, done) = (w.volume.clone(), done.clone());
+            tokio::spawn(async move {
+                while !done.load(Ordering::SeqCst) {
+                    let found = volume.lookup(&user(), ROOT_REF, b"ref").await;
+                    assert_eq!(found.err().map(|r| r.status), None);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..500 {
+        w.create(&user(), "lock").await;
+        w.volume.rename(&user(), ROOT_REF, b"lock", ROOT_REF, b"ref").await.unwrap();
+    }
+    done.store(true, Ordering::SeqCst);
+    for looking in looking {
+        looking.await.unwrap();
+    }
+    w.volume.remove(&user(), ROOT_REF, b"ref").await.unwrap();
+    assert_eq!(w.lookup(ROOT_REF, "ref").await, Err(Status::NoEnt));
+}
+
+#[tokio::test]
+async fn a_device_whose_number_no_kernel_has_is_refused() {
+    let w = world().await;
+    for (major, minor, status) in
+        [(4104, 0, Status::Inval), (1, 1 << 20, Status::Inval), (0xfff, 0xf_ffff, Status::Exist)]
+    {
+        for what in [What::Char { major, minor }, What::Block { major, minor }] {
+            let new = NewNode { what, attrs: mode(0o600) };
+            let made = w.volume.make(&root(), ROOT_REF, format!("d{major}-{minor}").as_bytes(), new).await;
+            let got = made.err().map(|r| r.status);
+            assert!(got == Some(status) || (status == Status::Exist && matches!(got, None | Some(Status::Exist))));
+        }
+    }
+}
