@@ -51,8 +51,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Run until cancelled.
-    pub async fn run(mut self, core: Core) {
+    /// Run until cancelled. `told` hears after each checkpoint why it failed, if it did.
+    pub async fn run(mut self, core: Core, told: impl Fn(Option<String>)) {
         let (tick, time_max) = if crate::crash::armed() { (TICK_ARMED, TIME_MAX_ARMED) } else { (TICK, TIME_MAX) };
         let mut since = tokio::time::Instant::now();
         loop {
@@ -67,7 +67,9 @@ impl Checkpoints {
                 continue;
             }
             since = tokio::time::Instant::now();
-            if let Err(error) = self.take(&core).await {
+            let taken = self.take(&core).await;
+            told(taken.as_ref().err().map(ToString::to_string));
+            if let Err(error) = taken {
                 tracing::error!(%error, "no checkpoint: cursors stay where they are, and it is tried again");
                 if error.is_the_end() {
                     return;

@@ -90,7 +90,8 @@ pub async fn run(config: Config) -> Result<()> {
     let board = Arc::new(Board::default());
     let mut supervisor = tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped.clone()));
     wait_for_primaries(&core, &board).await;
-    let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone()));
+    let told = board.clone();
+    let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone(), move |failed| told.checkpoint(failed)));
 
     let backend: Arc<dyn Backend> = volume;
     let identity = Identity { handle_key, journal_id: journal.id() };

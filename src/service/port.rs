@@ -201,6 +201,9 @@ impl ServicePort {
             let path = name(id);
             problems.push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside"));
         }
+        if let Some(why) = self.board.checkpoint_failed() {
+            problems.push(format!("no checkpoint can be taken, and the journal keeps everything until then: {why}"));
+        }
         if let Some(archive) = self.core.ledger.journal.archive_status()
             && let Some(why) = archive.error
         {

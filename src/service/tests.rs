@@ -370,7 +370,9 @@ async fn checkpoints_go_on_when_the_journals_disk_has_room_again() {
     let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
     let filers = [Memory::default(), Memory::default()];
     let mut w = World::begin_with(dir.path(), &filers, journal.clone(), live).await;
-    let running = tokio::spawn(Checkpoints::default().run(w.core.clone()));
+    let said = Arc::new(parking_lot::Mutex::new(None));
+    let told = said.clone();
+    let running = tokio::spawn(Checkpoints::default().run(w.core.clone(), move |failed| *told.lock() = failed));
     let (op, event) = w.make(WELL, "well").await;
     let Event::Make(Make { node, .. }) = event else { panic!() };
     w.done(op, &event);
@@ -387,9 +389,10 @@ async fn checkpoints_go_on_when_the_journals_disk_has_room_again() {
         w.write(WELL, node).await;
     }
     until("a checkpoint is tried", &|| disk.refused.load(Ordering::SeqCst)).await;
+    until("why there is none is told", &|| said.lock().is_some()).await;
     disk.full.store(false, Ordering::SeqCst);
     let start = journal.start_lsn();
-    until("another one is taken", &|| journal.start_lsn() > start).await;
+    until("another one is taken", &|| journal.start_lsn() > start && said.lock().is_none()).await;
     running.abort();
 }
 

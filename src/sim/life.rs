@@ -211,7 +211,7 @@ impl Life {
         let core = Core { ledger, live, locations, volume, stores, filers: Arc::new(Registry) };
         let (stop, stopped) = watch::channel(false);
         let supervisor = tokio::spawn(Supervisor::new(core.clone(), Arc::new(Board::default())).run(stopped));
-        let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone()));
+        let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone(), |_| ()));
         Ok(Self { ground: ground.clone(), core, ids, stop, supervisor, checkpoints, clients: Vec::new() })
     }
 

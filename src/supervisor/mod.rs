@@ -49,6 +49,8 @@ pub struct Board {
     holds: Mutex<BTreeMap<JobId, Duration>>,
     /// Why a destination's store is dead.
     dead: Mutex<Option<String>>,
+    /// Why the last checkpoint failed.
+    checkpoint: Mutex<Option<String>>,
 }
 
 impl Board {
@@ -62,6 +64,15 @@ impl Board {
     }
     pub fn hold(&self, job: JobId) -> Option<Duration> {
         self.holds.lock().get(&job).copied()
+    }
+
+    /// Why the last checkpoint failed: until one succeeds the journal keeps everything.
+    pub fn checkpoint_failed(&self) -> Option<String> {
+        self.checkpoint.lock().clone()
+    }
+    /// What is said of the last checkpoint.
+    pub fn checkpoint(&self, failed: Option<String>) {
+        *self.checkpoint.lock() = failed;
     }
 
     /// Why a destination's part of the index cannot be used any more, before another start.
