@@ -1,6 +1,6 @@
 //! What is served by UDP: hosts tell so that they have restarted (SM_NOTIFY), and `mount`, unless it is told otherwise,
 //! asks so for MOUNT first, and stays with it when NULL is answered. Not NFS and not locks: who asks by UDP whether they
-//! are there must not be told so. One datagram at a time, small, and what makes no sense is not answered.
+//! are there must not be told so. Datagrams are small, and what makes no sense is not answered.
 
 use super::Shared;
 use super::locks::Ends;
@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Longest datagram that is looked at, in bytes: a name, a credential, and what is around them.
@@ -19,17 +20,28 @@ const DATAGRAM_MAX: usize = 2048;
 /// After an error of the socket, which is another datagram's that could not be delivered.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Datagrams that are being answered; more are lost, and sent again. Whoever mounts from a filer that hangs takes a while.
+const AT_ONCE: usize = 64;
+
 /// Until aborted.
 pub(super) async fn serve(shared: Arc<Shared>, socket: UdpSocket) {
-    // Nobody can be answered with more than was sent.
+    let socket = Arc::new(socket);
+    let mut answering = JoinSet::new();
     let mut buffer = [0u8; DATAGRAM_MAX + 1];
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((len, peer)) if len <= DATAGRAM_MAX => {
-                if let Some(reply) = answer(&shared, peer, Bytes::copy_from_slice(&buffer[..len])).await
-                    && let Err(error) = socket.try_send_to(&reply, peer)
-                {
-                    tracing::debug!(%peer, %error, "a datagram was not answered");
+                while answering.try_join_next().is_some() {}
+                if answering.len() < AT_ONCE {
+                    let (shared, socket) = (shared.clone(), socket.clone());
+                    let datagram = Bytes::copy_from_slice(&buffer[..len]);
+                    answering.spawn(async move {
+                        if let Some(reply) = answer(&shared, peer, datagram).await
+                            && let Err(error) = socket.try_send_to(&reply, peer)
+                        {
+                            tracing::debug!(%peer, %error, "a datagram was not answered");
+                        }
+                    });
                 }
             }
             Ok(_) => {}

@@ -12,11 +12,13 @@
 //! any other reason, and are answered JUKEBOX: nothing is recycled unarchived, and nothing is lost.
 
 use super::append::Shared;
+use super::batch::to_usize;
 use super::error::{At, Error, Result};
 use super::segments::Segment;
 use crate::env::disk::Open;
 use journal_format::archive::{
-    ArchiveHeader, BLOCK_CONTENT, CUT, HEADER_LEN, MANIFEST, Packer, closed, file_name, manifest_line, manifest_lines,
+    ArchiveHeader, BLOCK_CONTENT, CUT, HEADER_LEN, MANIFEST, NotClosed, Packer, closed, file_name, manifest_line,
+    manifest_lines,
 };
 use journal_format::ids::{Lsn, SegmentNo};
 use parking_lot::{Condvar, Mutex};
@@ -182,19 +184,41 @@ impl Archiver {
         header_of(&self.path(number)).is_some()
     }
 
-    /// There is an archive, and it is of what a repair has cut. Of a segment that is damaged itself it may be all there is.
+    /// There is an archive, and it is of what a repair has cut. Of a segment that is damaged itself an archive that is as
+    /// the segment up to the damage is all there is.
     fn is_stale(&self, segment: &Segment) -> Result<bool> {
-        let Some(header) = header_of(&self.path(segment.header.number)) else { return Ok(false) };
+        let path = self.path(segment.header.number);
+        let Some(header) = header_of(&path) else { return Ok(false) };
         // Plain reads: a sector that cannot be read is an error, and no signal.
         let file = segment.open(Open::Read)?;
-        match header.is_of(|bytes, at| file.read_at(bytes, at)) {
-            Ok(true) => Ok(false),
-            Ok(false) => Ok(closed(&segment.header, segment.map(&self.shared.durable)?.durable()).is_ok()),
-            Err(error) => {
-                tracing::warn!(segment = %segment.path().display(), %error, "the segment cannot be read: its archive stays");
-                Ok(false)
-            }
+        if let Ok(true) = header.is_of(|bytes, at| file.read_at(bytes, at)) {
+            return Ok(false);
         }
+        let mut bytes = vec![0; to_usize(segment.header.size)];
+        let readable = bytes.chunks_mut(BLOCK_CONTENT).scan(0, |at, part| {
+            let read = file.read_at(part, *at).is_ok();
+            *at += part.len() as u64;
+            read.then_some(part.len())
+        });
+        let readable: usize = readable.sum();
+        let until = match closed(&segment.header, &bytes) {
+            Ok(_) if readable == bytes.len() => return Ok(true),
+            Ok(_) => readable,
+            Err(NotClosed::Open(at) | NotClosed::Damaged(at, _)) => to_usize(at).min(readable),
+        };
+        let mut archived = Vec::new();
+        let archive = std::fs::read(&path).at("read", &path)?;
+        let unpacked = journal_format::archive::unpack(&archive, &mut archived);
+        let same = archived.get(..until).is_some_and(|archived| bytes.get(..until) == Some(archived));
+        if same && unpacked.is_ok_and(|unpacked| unpacked.is_whole()) {
+            return Ok(false);
+        }
+        Err(Error::Corrupt {
+            segment: segment.header.number,
+            offset: until as u64,
+            lsn: segment.header.first_lsn().plus(until as u64),
+            what: format!("the segment is damaged, and {} is not of it", path.display()),
+        })
     }
 
     /// What a repair has cut is kept, under another name.
@@ -450,6 +474,20 @@ mod tests {
         until("it is looked at", || archived(&journal) >= 1).await;
         assert_eq!((std::fs::read(&path).unwrap(), journal.archive_status().unwrap().error), (good.clone(), None));
         assert!(!ahead.exists() && to.join(format!("{CUT}{}-1", file_name(SegmentNo(1)))).exists());
+        journal.close().await.unwrap();
+        // One that is not of it is none: then nothing is recycled, and it is told.
+        let mut content = Vec::new();
+        journal_format::archive::unpack(&good, &mut content).unwrap();
+        content[4100] ^= 1;
+        let segment = journal_format::segment::SegmentHeader::from_bytes(&content).unwrap();
+        let (content_len, time) = (ArchiveHeader::from_bytes(&good).unwrap().content, segment.created);
+        let closed = journal_format::archive::Closed { content: content_len, first_time: time, last_time: time };
+        let mut packer = Packer::new(&segment, closed);
+        let other = packer.block(&content[..to_usize(content_len)]);
+        std::fs::write(&path, [packer.finish().unwrap().to_bytes().as_slice(), &other].concat()).unwrap();
+        let archiver = Archiver::open(&to, journal.inner.shared.clone(), true).unwrap();
+        assert!(matches!(archiver.next(), Err(Error::Corrupt { .. })));
+        std::fs::write(&path, &good).unwrap();
         let lines = manifest_lines(&std::fs::read(to.join(MANIFEST)).unwrap());
         let digest = ArchiveHeader::from_bytes(&good).unwrap().digest;
         assert_eq!(lines.last().unwrap().digest, digest);

@@ -433,9 +433,12 @@ impl Life {
     #[must_use]
     pub fn judge_read(seen: &Seen, versions: &[(Lsn, Arc<Vec<u8>>)], unknown: &[Unknown]) -> Option<String> {
         let last_before = versions.iter().rposition(|(lsn, _)| *lsn < seen.window.0);
-        let from = last_before.unwrap_or(0);
-        let could: Vec<&[u8]> =
-            versions[from..].iter().filter(|(lsn, _)| *lsn <= seen.window.1).map(|(_, bytes)| &bytes[..]).collect();
+        let from_version = last_before.unwrap_or(0);
+        let could: Vec<&[u8]> = versions[from_version..]
+            .iter()
+            .filter(|(lsn, _)| *lsn <= seen.window.1)
+            .map(|(_, bytes)| &bytes[..])
+            .collect();
         if could.is_empty() {
             return None;
         }
@@ -455,7 +458,11 @@ impl Life {
             }
             let mut from = at;
             let unknown = || unknown.iter().filter(|unknown| unknown.lsn <= seen.window.1);
-            let edges = edges(&could, unknown());
+            // What a refused WRITE left shows between what was written over it, however long ago.
+            let first = unknown().map(|unknown| unknown.lsn).min().unwrap_or(seen.window.0);
+            let since = versions.iter().rposition(|(lsn, _)| *lsn < first).map_or(0, |before| before.min(from_version));
+            let over = versions[since..].iter().filter(|(lsn, _)| *lsn <= seen.window.1).map(|(_, bytes)| &bytes[..]);
+            let edges = edges(&over.collect::<Vec<_>>(), unknown());
             for to in edges.range(at + 1..at + block.len()).copied().chain([at + block.len()]) {
                 let piece = &block[from - at..to - at];
                 let known = could.iter().any(|bytes| is_as_of(bytes, from, piece));

@@ -4,7 +4,7 @@
 //! Order for each: packed into a file of another name, synced, renamed, the directory synced; then its line is appended to
 //! the list, and the list synced.
 
-use crate::directory::Directory;
+use crate::directory::{Directory, is_ahead};
 use crate::segment::SegmentFile;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -47,10 +47,8 @@ pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
     target.repaired = dir.was_repaired;
     let (mut made, mut there, mut problems, mut bytes, mut stored) = (Vec::new(), 0u64, Vec::new(), 0, 0);
     let last = dir.segments.iter().rposition(SegmentFile::has_records).unwrap_or(0);
-    if target.repaired
-        && let Some(open) = dir.segments.get(last)
-    {
-        target.keep_aside_from(open.number)?;
+    if target.repaired {
+        target.keep_aside_what_is_ahead(&args.dir)?;
     }
     let mut buffer = Vec::new();
     for segment in dir.segments.iter().take(last) {
@@ -137,13 +135,17 @@ impl Target {
     }
 
     /// The journal has not come so far again since it was repaired: these are of what was cut.
-    fn keep_aside_from(&self, open: u64) -> Result<()> {
+    fn keep_aside_what_is_ahead(&self, journal: &Path) -> Result<()> {
+        let mut archived = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            let header = archive_header(&path).filter(|header| header.number.0 >= open);
-            if let Some(header) = header.filter(|header| path.ends_with(file_name(header.number))) {
-                self.keep_aside(header.number)?;
-            }
+            let header = archive_header(&path);
+            archived.extend(header.map(|h| h.number).filter(|number| path.ends_with(file_name(*number))));
+        }
+        // Looked at behind them: what the service archives meanwhile is not ahead.
+        let now = Directory::open(&[journal.to_owned()])?;
+        for number in archived.into_iter().filter(|number| is_ahead(number.0, &now.segments)) {
+            self.keep_aside(number)?;
         }
         Ok(())
     }
@@ -206,7 +208,7 @@ impl Target {
     }
 }
 
-/// It is of what a repair has cut. Of a segment that is damaged itself it may be all there is.
+/// It is of what a repair has cut, and the segment is whole: of one that is damaged itself it may be all there is.
 fn is_stale(archive: &ArchiveHeader, segment: &SegmentFile, buffer: &mut Vec<u8>) -> bool {
     let Ok((header, damage)) = segment.read(buffer) else { return false };
     let fill = |part: &mut [u8], at: u64| {
@@ -218,7 +220,7 @@ fn is_stale(archive: &ArchiveHeader, segment: &SegmentFile, buffer: &mut Vec<u8>
 }
 
 /// The header of an archive that is as long as it says.
-fn archive_header(path: &Path) -> Option<ArchiveHeader> {
+pub fn archive_header(path: &Path) -> Option<ArchiveHeader> {
     let file = File::open(path).ok()?;
     let mut head = [0; HEADER_LEN];
     file.read_exact_at(&mut head, 0).ok()?;

@@ -9,7 +9,7 @@
 use crate::segment::SegmentFile;
 use crate::sides::{self, SideFile};
 use anyhow::{Context, Result, bail};
-use journal_format::archive::{CUT, MANIFEST, manifest_lines};
+use journal_format::archive::{self, CUT, MANIFEST, manifest_lines};
 use journal_format::record::ALIGN;
 use journal_format::record::KIND_SEGMENT_END;
 use journal_format::scan::{Found, Place, RecordRef, record_at, search};
@@ -76,13 +76,17 @@ impl Directory {
             let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             bail!("{} holds no journal: there is no segment and no archive in it", paths.join(", "));
         }
-        let own = found.iter().filter(|segment| !segment.is_archive() && segment.has_records());
-        let last = own.map(|segment| segment.number).max();
-        if let Some(last) = last.filter(|_| dir.was_repaired) {
-            // The journal has not come so far again: these are of what was cut.
+        let last = last_with_records(&found);
+        if dir.was_repaired {
+            // The journal has not come so far again: these are of what was cut. (Archives were made since they were listed
+            // of segments that had no records then: it is looked again.)
+            let mut now = Vec::new();
+            for path in paths {
+                Directory::default().list(path, &mut now)?;
+            }
             let notes = &mut dir.notes;
             found.retain(|segment| {
-                let cut = segment.is_archive() && segment.number >= last;
+                let cut = segment.is_archive() && is_ahead(segment.number, &now);
                 if cut {
                     notes.push(format!("{}: an archive of before a repair", segment.path.display()));
                 }
@@ -105,7 +109,7 @@ impl Directory {
     }
 
     fn list(&mut self, path: &Path, found: &mut Vec<SegmentFile>) -> Result<()> {
-        let mut listed = BTreeMap::new();
+        let (mut listed, mut cut) = (BTreeMap::new(), Vec::new());
         let first = found.len();
         for entry in std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
             let entry = entry?;
@@ -125,6 +129,7 @@ impl Directory {
                 // Of one segment the last line counts.
                 listed = manifest_lines(&text).into_iter().map(|line| (line.number, line.digest)).collect();
             } else if name.starts_with(CUT) {
+                cut.extend(crate::archive::archive_header(&entry.path()).map(|header| (header.number, header.digest)));
                 self.notes.push(format!("{}: an archive of before a repair", entry.path().display()));
             } else if name.starts_with("repair-") {
                 self.was_repaired = true;
@@ -138,6 +143,7 @@ impl Directory {
             let name = journal_format::archive::file_name(number);
             let name = path.join(name).display().to_string();
             match there.map(|segment| &segment.archive) {
+                None if cut.contains(&(number, digest)) => {}
                 None => self.listed_wrongly.push(format!("{name}: is in the list of archives, and not there")),
                 Some(Some(header)) if header.digest != digest => {
                     self.listed_wrongly.push(format!("{name}: is not the one that the list of archives names"));
@@ -220,6 +226,28 @@ impl Directory {
             }
         }
         stated
+    }
+}
+
+/// The last segment of the journal itself that anything was written to.
+fn last_with_records(found: &[SegmentFile]) -> Option<u64> {
+    let own = found.iter().filter(|segment| !segment.is_archive() && segment.has_records());
+    own.map(|segment| segment.number).max()
+}
+
+/// In a journal that a repair has cut: it is not behind this segment's end, so that an archive of it is of what was cut.
+pub fn is_ahead(number: u64, found: &[SegmentFile]) -> bool {
+    let mut own = found.iter().filter(|segment| !segment.is_archive());
+    match last_with_records(found) {
+        // It may have ended right at the segment's end.
+        Some(last) if number == last => {
+            let last = own.find(|segment| segment.number == number);
+            let mut bytes = Vec::new();
+            let read = last.and_then(|last| last.read(&mut bytes).ok());
+            !read.is_some_and(|(header, damage)| damage.is_empty() && archive::closed(&header, &bytes).is_ok())
+        }
+        Some(last) => number > last,
+        None => own.map(|segment| segment.number).min().is_some_and(|first| number >= first),
     }
 }
 

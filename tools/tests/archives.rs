@@ -172,6 +172,9 @@ fn an_archive_of_before_a_repair_is_kept_aside_and_the_segment_archived_anew() {
     let ahead = to.path().join("archive-0000000000000001");
     header.number = SegmentNo(1);
     std::fs::write(&ahead, [header.to_bytes().as_slice(), &good[128..]].concat()).unwrap();
+    let mut lines = std::fs::read_to_string(&list).unwrap();
+    lines.push_str(&journal_format::archive::manifest_line(&header));
+    std::fs::write(&list, lines).unwrap();
     let verified = tool(&["verify"], &[dir.path(), to.path()]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
     assert!(
@@ -179,6 +182,15 @@ fn an_archive_of_before_a_repair_is_kept_aside_and_the_segment_archived_anew() {
     );
     text(&tool(&["archive"], &[dir.path(), to.path()]));
     assert!(!ahead.exists() && to.path().join("cut-archive-0000000000000001-1").exists());
+    let verified = tool(&["verify"], &[to.path()]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+    // The journal ends right at the end of a segment: the archive of that is a good one.
+    let next = dir.path().join("segment-0000000000000001");
+    let bytes = std::fs::read(&next).unwrap();
+    std::fs::remove_file(&next).unwrap();
+    text(&tool(&["archive"], &[dir.path(), to.path()]));
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+    std::fs::write(&next, bytes).unwrap();
     // A damaged segment is no reason to give up the archive of it.
     let path_of_segment = dir.path().join("segment-0000000000000000");
     let mut bytes = std::fs::read(&path_of_segment).unwrap();

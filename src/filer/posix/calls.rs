@@ -133,7 +133,8 @@ impl Calls {
     fn submit(&self, call: Call) {
         let mut queue = self.queue.lock();
         queue.waiting.push_back(call);
-        let wanted = queue.lanes - queue.slow < self.quick;
+        // At the bound one of them has no call, or has ended it: it takes this one.
+        let wanted = queue.lanes - queue.slow < self.quick && queue.lanes < CALLS_MAX;
         self.open_lanes(queue, usize::from(wanted));
     }
 

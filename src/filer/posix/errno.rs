@@ -28,8 +28,7 @@ pub(super) fn kind(errno: Errno) -> ErrorKind {
         Errno::NAMETOOLONG => ErrorKind::NameTooLong,
         Errno::INVAL => ErrorKind::Invalid,
         Errno::FBIG | Errno::OVERFLOW => ErrorKind::FileTooBig,
-        // A program that runs: that can take for ever, and a client that is told to come again would hang.
-        Errno::ACCESS | Errno::TXTBSY => ErrorKind::Access,
+        Errno::ACCESS => ErrorKind::Access,
         Errno::PERM => ErrorKind::NotPermitted,
         Errno::ROFS => ErrorKind::ReadOnly,
         Errno::NOSPC => ErrorKind::NoSpace,
@@ -38,7 +37,7 @@ pub(super) fn kind(errno: Errno) -> ErrorKind {
         Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY => ErrorKind::NotSupported,
         Errno::STALE => ErrorKind::Stale,
         // Out of descriptors or memory: waiting may cure it.
-        Errno::BUSY | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => ErrorKind::Busy,
+        Errno::BUSY | Errno::TXTBSY | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => ErrorKind::Busy,
         Errno::NODEV | Errno::NXIO | Errno::NOTCONN | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NETUNREACH => {
             ErrorKind::Down
         }

@@ -99,41 +99,45 @@ impl Shared {
 
     /// A host's number grows when it restarts, and only then: what it held under a smaller one is gone there.
     fn restarted_if_newer(self: &Arc<Self>, host: &Host, state: u32) {
-        let before = {
-            let mut hosts = self.locks.hosts.lock();
-            let Some(known) = hosts.known.get_mut(host) else { return };
+        self.free_restarted(|hosts| {
+            let Some(known) = hosts.known.get_mut(host) else { return Vec::new() };
             let before = known.state;
             known.state = known.state.max(state);
             let restarted = before != 0 && state > before;
             known.lives += u64::from(restarted);
-            restarted.then_some(known.id)
-        };
-        if let Some(id) = before {
-            self.free_host(id, host);
-        }
+            if restarted { vec![(known.id, host.clone())] } else { Vec::new() }
+        });
     }
 
     /// A host says that it has restarted, and has this number now. Said twice it frees nothing twice. In a datagram, whose
     /// sender anybody can forge, it must name a number that is greater than the known one.
     pub(super) fn restarted(self: &Arc<Self>, ends: Ends, name: &Short, state: u32) {
         let (addr, datagram) = (mapped(ends.peer.ip()), ends.local.is_none());
-        let mut freed = Vec::new();
-        for (host, known) in &mut self.locks.hosts.lock().known {
-            let news = if datagram { state > known.state } else { state == 0 || state != known.state };
-            if host.addr == addr && same_name(&host.name, &name.0) && news {
-                known.state = state;
-                known.lives += 1;
-                freed.push((known.id, host.clone()));
+        self.free_restarted(|hosts| {
+            let mut freed = Vec::new();
+            for (host, known) in &mut hosts.known {
+                let news = if datagram { state > known.state } else { state == 0 || state != known.state };
+                if host.addr == addr && same_name(&host.name, &name.0) && news {
+                    known.state = state;
+                    known.lives += 1;
+                    freed.push((known.id, host.clone()));
+                }
             }
-        }
-        for (id, host) in freed {
-            self.free_host(id, &host);
-        }
+            freed
+        });
     }
 
-    fn free_host(self: &Arc<Self>, id: HostId, host: &Host) {
-        let grants = self.locks.table.lock().free_host(id);
-        tracing::info!(name = %host.name.escape_ascii(), granted = grants.len(), "a client has restarted: its locks are free");
+    /// Free what these hosts held, in one step with what is known of them: what the next life is granted is not taken
+    /// away for the last one's.
+    fn free_restarted(self: &Arc<Self>, restarted: impl FnOnce(&mut super::Hosts) -> Vec<(HostId, Host)>) {
+        let mut grants = Vec::new();
+        {
+            let mut table = self.locks.table.lock();
+            for (id, host) in restarted(&mut self.locks.hosts.lock()) {
+                grants.extend(table.free_host(id));
+                tracing::info!(name = %host.name.escape_ascii(), "a client has restarted: its locks are free");
+            }
+        }
         self.offer(grants);
     }
 }

@@ -21,7 +21,11 @@ impl Volume {
             };
             let dir_attr = seen.attr(self.fsid(dir.junction));
             let found = async {
-                self.judge(&location, call, seen).await?.searchable(call)?;
+                match self.judge(&location, call, seen).await {
+                    // The other side is to be asked.
+                    Err(_) if !self.is_still_primary(dir.junction, &location) => return Ok(None),
+                    judged => judged?.searchable(call)?,
+                }
                 check_bytes(name)?;
                 let node = self.step(dir, name).await?;
                 let Some(attr) = self.attr_of_entry(dir, name, node).await? else { return Ok(None) };

@@ -51,7 +51,11 @@ impl Volume {
             Kind::Dir => return Err(Status::IsDir),
             _ => return Err(Status::Inval),
         }
-        let judged = self.judge(location, call, seen).await?;
+        let at = seen.at;
+        let judged = match self.judge(location, call, seen).await {
+            Err(_) if !self.is_still_primary(at.junction, location) => return Ok(None),
+            judged => judged?,
+        };
         if !may_read_data(&call.cred(), &judged.owned()) {
             return Err(Status::Access);
         }
