@@ -58,4 +58,9 @@ pub const FOUND: &[(u64, &str)] = &[
     ),
     (882, "as 440: a copier forgot what it had ordered when the replayer went back to its last commit"),
     (879, "a REMOVE said that its directory's handle was stale: another one took the same name away at that moment"),
+    (
+        94,
+        "the judge's own: what a refused WRITE had left showed in a READ between two later WRITEs, the edges of which lay \
+         before the READ's window",
+    ),
 ];
