@@ -15,9 +15,10 @@ use crate::env::watch;
 use crate::journal::{Appended, Journal, Result};
 use crate::state::{Command, Refusal, State};
 use journal_format::event::{Event, Failed, Partial};
-use journal_format::ids::{JunctionId, Lsn};
+use journal_format::ids::{JunctionId, Lsn, NodeId, Time};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,6 +37,8 @@ struct Inner {
     told: Told,
     state: RwLock<Arc<State>>,
     unsettled: Mutex<BTreeMap<JunctionId, BTreeSet<Lsn>>>,
+    /// Times of the unsettled operations that change a node.
+    under_way: Mutex<HashMap<NodeId, Vec<Time>>>,
     doubts: Mutex<BTreeMap<JunctionId, Lsn>>,
     /// One command at a time.
     commands: tokio::sync::Mutex<()>,
@@ -58,6 +61,8 @@ const ENDS_MIN: u64 = 512;
 pub struct Op {
     pub at: Appended,
     junction: JunctionId,
+    /// Those it changes.
+    nodes: [Option<NodeId>; 4],
     /// Room for its end.
     _end: OwnedSemaphorePermit,
 }
@@ -70,6 +75,7 @@ impl Ledger {
             told,
             state: RwLock::new(Arc::new(state)),
             unsettled: Mutex::default(),
+            under_way: Mutex::default(),
             doubts: Mutex::default(),
             commands: tokio::sync::Mutex::new(()),
             moved: watch::Sender::new(0),
@@ -85,11 +91,15 @@ impl Ledger {
         // There are always some that can end: those that cannot are fewer (the volume bounds them).
         let end = self.inner.ends.clone().acquire_owned().await.map_err(|_| crate::journal::Error::Closed)?;
         crash_point!(crate::crash::kind(event), "BEFORE_APPEND");
-        let unsettled = &self.inner.unsettled;
+        let (unsettled, under_way, nodes) = (&self.inner.unsettled, &self.inner.under_way, changed_by(event));
         let (pending, ()) = self
             .journal
             .append_pending(event, bulk, |at| {
                 unsettled.lock().entry(junction).or_default().insert(at.lsn);
+                let mut under_way = under_way.lock();
+                for node in nodes.into_iter().flatten() {
+                    under_way.entry(node).or_default().push(at.time);
+                }
             })
             .await?;
         let at = pending.at();
@@ -99,7 +109,7 @@ impl Ledger {
             pending.durable().await?;
         }
         crash_point!(crate::crash::kind(event), "AFTER_DURABLE");
-        Ok(Op { at, junction, _end: end })
+        Ok(Op { at, junction, nodes, _end: end })
     }
 
     /// The operation was carried out whole.
@@ -112,7 +122,28 @@ impl Ledger {
             }
         }
         drop(unsettled);
+        let mut under_way = self.inner.under_way.lock();
+        for node in op.nodes.into_iter().flatten() {
+            if let Entry::Occupied(mut times) = under_way.entry(node) {
+                times.get_mut().retain(|time| *time != op.at.time);
+                if times.get().is_empty() {
+                    times.remove();
+                }
+            }
+        }
+        drop(under_way);
         self.wake();
+    }
+
+    /// A node's change time as clients are to see it; `last` is that of the last operation on it that is done. While older
+    /// ones are under way it lies a nanosecond for each of them before `last`: when such a one ends whoever looked before
+    /// sees that something has changed since, and when none is left it is what the journal says, also after a crash.
+    /// (Records' times differ by a nanosecond at least, so that it grows with each operation that ends, in any order.)
+    #[must_use]
+    pub fn shown_ctime(&self, node: NodeId, last: Time) -> Time {
+        let under_way = self.inner.under_way.lock();
+        let older = under_way.get(&node).map_or(0, |times| times.iter().filter(|time| **time < last).count());
+        Time(last.0.saturating_sub(i64::try_from(older).unwrap_or(i64::MAX)))
     }
 
     /// It ended otherwise: `end` is its `Failed` or `Partial`; durable when this returns.
@@ -299,6 +330,22 @@ impl Ledger {
 
     fn wake(&self) {
         self.inner.moved.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Nodes whose change time an operation sets, each once, but for the one it makes.
+fn changed_by(event: &Event) -> [Option<NodeId>; 4] {
+    match event {
+        Event::Write(e) => [Some(e.node), None, None, None],
+        Event::SetAttr(e) => [Some(e.node), None, None, None],
+        Event::Make(e) => [Some(e.dir), None, None, None],
+        Event::Remove(e) => [Some(e.dir), Some(e.node), None, None],
+        Event::Link(e) => [Some(e.dir), Some(e.node), None, None],
+        Event::Rename(e) => {
+            let to = (e.to_dir != e.from_dir).then_some(e.to_dir);
+            [Some(e.from_dir), to, Some(e.node), e.replaced.as_ref().map(|replaced| replaced.node)]
+        }
+        _ => [None; 4],
     }
 }
 

@@ -273,19 +273,19 @@ fn fold_tail(
         bytes += record.end.0 - lsn.0 - record.bulk.len() as u64;
         batch.extend(as_ended(record.event, ends.get(&lsn)).map(|event| (lsn, time, event)));
         if batch.len() == FOLDED_AT_ONCE || bytes >= FOLDED_BYTES {
-            live.apply_again(&batch).map_err(index_error)?;
+            live.apply_all(&batch).map_err(index_error)?;
             batch.clear();
             bytes = 0;
         }
         Ok(())
     })?;
-    Ok(live.apply_again(&batch).map_err(index_error)?)
+    Ok(live.apply_all(&batch).map_err(index_error)?)
 }
 
 /// Fold one record as it ended.
 pub fn fold(live: &Live, record: Record, end: Option<&End>) -> crate::index::store::Result<()> {
     let (lsn, time) = (record.lsn, record.time);
-    as_ended(record.event, end).map_or(Ok(()), |event| live.apply_again(&[(lsn, time, event)]))
+    as_ended(record.event, end).map_or(Ok(()), |event| live.apply(lsn, time, &event))
 }
 
 /// What happened of an operation; `None`: nothing did.

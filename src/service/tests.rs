@@ -268,34 +268,33 @@ async fn a_job_that_is_stopped_does_not_stand_in_the_way_of_setting_aside() {
 /// Its cursor is as old as its sync: in a busy journal that is far, and no reason to copy its records.
 #[tokio::test]
 async fn a_primary_that_is_merely_slow_is_not_set_aside() {
-    let dir = tempfile::tempdir().unwrap();
-    let filers = [Memory::default(), Memory::default()];
-    let mut w = World::begin(dir.path(), &filers).await;
-    let (op, event) = w.make(WELL, "well").await;
-    let Event::Make(Make { node, .. }) = event else { panic!() };
-    w.done(op, &event);
-    let slow = |op| if op == "sync" { Duration::from_millis(200) } else { Duration::ZERO };
-    filers[1].set_script(Some(Box::new(move |op| Turn { before: slow(op), ..Turn::default() })));
-    let mut checkpoints = Checkpoints::default();
-    let mut far = 0;
-    while far < 3 {
-        let core = w.core.clone();
-        let taking = tokio::spawn(async move {
-            checkpoints.take(&core).await.unwrap();
-            checkpoints
-        });
+    const PATIENCE: Duration = Duration::from_millis(300);
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let filers = [Memory::default(), Memory::default()];
+        let mut w = World::begin(dir.path(), &filers).await;
+        let (op, event) = w.make(WELL, "well").await;
+        let Event::Make(Make { node, .. }) = event else { panic!() };
+        w.done(op, &event);
+        let slow = |op| if op == "sync" { PATIENCE / 3 } else { Duration::ZERO };
+        filers[1].set_script(Some(Box::new(move |op| Turn { before: slow(op), ..Turn::default() })));
+        let (core, begin) = (w.core.clone(), std::time::Instant::now());
+        let taking = tokio::spawn(async move { Checkpoints::default().take(&core).await.unwrap() });
         while !taking.is_finished() {
             if w.core.ledger.journal.used_bytes() < 8 * SEGMENT {
                 w.write(WELL, node).await;
             }
             tokio::task::yield_now().await;
         }
-        checkpoints = taking.await.unwrap();
+        taking.await.unwrap();
         let (journal, state) = (&w.core.ledger.journal, w.core.ledger.state());
-        assert_eq!((journal.sides().len(), w.core.live.aside().unwrap()), (0, vec![]));
         let behind = journal.durable_lsn().0 - state.locations[&LocationId(WELL)].cursor.0;
-        far += u32::from(behind > journal.soft_limit());
+        // On a machine that is busy elsewhere it may have hung, or the journal not have come far.
+        if begin.elapsed() < PATIENCE && behind > journal.soft_limit() {
+            return assert_eq!((journal.sides().len(), w.core.live.aside().unwrap()), (0, vec![]));
+        }
     }
+    panic!("the machine is too slow to tell who is");
 }
 
 async fn hung_and_back(w: &mut World) {

@@ -164,12 +164,13 @@ impl Volume {
         self.locations.get(primary).ok_or(Status::Jukebox)
     }
 
-    /// The index's record of a node of this junction.
+    /// The index's record of a node of this junction, with the change time that clients are to see.
     pub(super) fn rec(&self, at: NodeRef) -> Result<NodeRec, Status> {
-        let Some(rec) = self.live.node(at.node)? else {
+        let Some(mut rec) = self.live.node(at.node)? else {
             // Of a primary that has not been redone yet the index lacks the last operations: then the client waits.
             return self.location_of(at.junction).and(Err(Status::Stale));
         };
+        rec.ctime = self.ledger.shown_ctime(at.node, rec.ctime);
         if rec.junction == at.junction { Ok(rec) } else { Err(Status::Stale) }
     }
 

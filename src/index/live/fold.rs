@@ -19,9 +19,7 @@
 //!   before an explicit older mtime would win over it where the suffix ends between the two.) Two WRITEs to different
 //!   ranges of a file may be applied in either order; a SETATTR excludes both.
 //! * **ctime** is the maximum of all times, as it never goes back; at adoption no later than the record's. A maximum does
-//!   not mind order or repetition. While live an event that ends behind a younger one still moves it, by a nanosecond:
-//!   whoever looked between the two ends must see that something has changed since. So ctime alone may come out by as
-//!   many nanoseconds higher as events were overtaken; what was moved so is lost in a crash before the next commit.
+//!   not mind order or repetition. (What clients see while older operations are under way: `Ledger::shown_ctime`.)
 //! * **A node's record** is made once (ids are never used again): a second Make or Adopt of it finds it and leaves it.
 //!   The removal of its last name deletes it; a Make folded again after that brings it back until the removal is folded
 //!   again. Events on a node without a record change no record. `complete` is only ever set.
@@ -37,23 +35,25 @@ use journal_format::event::{Adopt, Event, JunctionAdded, Link, Make, Remove, Ren
 use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
 use std::collections::BTreeMap;
 
-/// The keys that an event which ends now writes: a function of the event, and of what is there where that is younger.
+/// The keys an event writes: a function of the event, and of what is there where that is younger than the event.
 ///
 /// The caller keeps other folds away until the changes are written ([`Live::apply`], or `Store::update`).
-pub(super) fn fold(live: &Live, lsn: Lsn, time: Time, event: &Event) -> Result<Vec<Change>> {
-    let mut fold = Fold { live, lsn, time, ends_now: true, changes: BTreeMap::new() };
-    fold.event(event)?;
-    Ok(fold.into_changes())
+pub fn fold(live: &Live, lsn: Lsn, time: Time, event: &Event) -> Result<Vec<Change>> {
+    fold_events(live, std::iter::once((lsn, time, event)))
 }
 
-/// The same for events of the past, in LSN order: a key is written once, and what came and went within them not at all.
-pub(super) fn fold_again(live: &Live, events: &[(Lsn, Time, Event)]) -> Result<Vec<Change>> {
-    let mut fold = Fold { live, lsn: Lsn(0), time: Time(0), ends_now: false, changes: BTreeMap::new() };
+/// The same for several, in LSN order: a key is written once, and what came and went within them not at all.
+pub(super) fn fold_all(live: &Live, events: &[(Lsn, Time, Event)]) -> Result<Vec<Change>> {
+    fold_events(live, events.iter().map(|(lsn, time, event)| (*lsn, *time, event)))
+}
+
+fn fold_events<'e>(live: &Live, events: impl Iterator<Item = (Lsn, Time, &'e Event)>) -> Result<Vec<Change>> {
+    let mut fold = Fold { live, lsn: Lsn(0), time: Time(0), changes: BTreeMap::new() };
     for (lsn, time, event) in events {
-        (fold.lsn, fold.time) = (*lsn, *time);
+        (fold.lsn, fold.time) = (lsn, time);
         fold.event(event)?;
     }
-    Ok(fold.into_changes())
+    Ok(fold.changes.into_iter().map(|(key, Changed { slot, .. })| (key, slot)).collect())
 }
 
 /// Whether the event may change anything in an index.
@@ -84,16 +84,10 @@ struct Fold<'a> {
     live: &'a Live,
     lsn: Lsn,
     time: Time,
-    /// Clients may have looked just before.
-    ends_now: bool,
     changes: BTreeMap<Key, Changed>,
 }
 
 impl Fold<'_> {
-    fn into_changes(self) -> Vec<Change> {
-        self.changes.into_iter().map(|(key, Changed { slot, .. })| (key, slot)).collect()
-    }
-
     fn event(&mut self, event: &Event) -> Result<()> {
         if !is_folded(event) {
             return Ok(());
@@ -161,7 +155,7 @@ impl Fold<'_> {
         }
         self.touch(event.node, None)?;
         self.touch(event.from_dir, Some(self.time))?;
-        if event.to_dir == event.from_dir { Ok(()) } else { self.touch(event.to_dir, Some(self.time)) }
+        self.touch(event.to_dir, Some(self.time))
     }
 
     fn link(&mut self, event: &Link) -> Result<()> {
@@ -199,8 +193,7 @@ impl Fold<'_> {
     /// The event changes the node: its ctime, and where `mtime` is given that too, unless a younger event has set it.
     fn touch(&mut self, node: NodeId, mtime: Option<Time>) -> Result<()> {
         let Some(mut stored) = self.node(node)? else { return Ok(()) };
-        let seen = stored.rec.ctime;
-        stored.rec.ctime = self.time.max(if self.ends_now { Time(seen.0.saturating_add(1)) } else { seen });
+        stored.rec.ctime = stored.rec.ctime.max(self.time);
         if let Some(mtime) = mtime
             && stored.mtime_by <= self.lsn
         {

@@ -13,7 +13,7 @@ mod tests;
 
 use super::store::{Result, Store};
 use codec::Stored;
-pub use fold::is_folded;
+pub use fold::{fold, is_folded};
 use journal_format::event::Event;
 use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
 use std::sync::Arc;
@@ -127,16 +127,16 @@ impl Live {
         Err(self.store.corrupt(format!("node {node} lies in itself, or deeper than {DEPTH_MAX} directories")))
     }
 
-    /// Apply an event that has just happened (its operation ended done): every node that it changes gets another ctime.
+    /// Apply an event that has happened (its operation ended done).
     pub fn apply(&self, lsn: Lsn, time: Time, event: &Event) -> Result<()> {
         // Times and names are read, merged and written: no other fold may come in between.
-        self.store.update(|| fold::fold(self, lsn, time, event))
+        self.store.update(|| fold(self, lsn, time, event))
     }
 
-    /// Apply events of the past, in LSN order, all at once, whether they are in the index or not. They and their changes
-    /// are in memory meanwhile, and other folds wait: the caller bounds them.
-    pub fn apply_again(&self, events: &[(Lsn, Time, Event)]) -> Result<()> {
-        self.store.update(|| fold::fold_again(self, events))
+    /// Apply events that have happened, in LSN order, all at once. They and their changes are in memory meanwhile, and
+    /// other folds wait: the caller bounds them.
+    pub fn apply_all(&self, events: &[(Lsn, Time, Event)]) -> Result<()> {
+        self.store.update(|| fold::fold_all(self, events))
     }
 
     /// Highest node id that was ever folded in, also of nodes that are gone: ids are never used again.

@@ -426,3 +426,30 @@ async fn while_a_junction_is_suspended_clients_wait_and_a_job_still_reads_its_di
     assert_eq!(listed(&w).await, Ok(1));
     w.assert_at_rest().await;
 }
+
+/// Two WRITEs side by side, and the older one ends last: who looked between the two must see that something changed since.
+#[tokio::test]
+async fn an_operation_that_ends_behind_a_younger_one_shows_in_the_change_time() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    let first = AtomicUsize::new(0);
+    let slow = move |op: &'static str| op == "write" && first.fetch_add(1, Ordering::SeqCst) == 0;
+    let before = move |op| if slow(op) { Duration::from_millis(400) } else { Duration::ZERO };
+    w.filer.set_script(Some(Box::new(move |op| Turn { before: before(op), ..Turn::default() })));
+    let writes = |w: &World| w.count(|event| matches!(event, Event::Write(_)));
+    let older = tokio::spawn({
+        let volume = w.volume.clone();
+        async move { volume.write(&user(), file, 0, Bytes::from_static(b"older")).await.map(drop).map_err(|r| r.status) }
+    });
+    while writes(&w) == 0 {
+        tokio::task::yield_now().await;
+    }
+    w.write(&user(), file, 100, "younger").await.unwrap();
+    let between = w.volume.getattr(file).await.unwrap();
+    older.await.unwrap().unwrap();
+    let end = w.volume.getattr(file).await.unwrap();
+    assert!(end.ctime > between.ctime, "{:?}", end.ctime);
+    assert_eq!((end.ctime, end.mtime), (end.mtime, between.mtime), "the younger one's, as the journal says");
+    assert_eq!(w.volume.getattr(file).await.unwrap().ctime, end.ctime);
+    w.assert_at_rest().await;
+}

@@ -185,7 +185,7 @@ impl<'a> Engine<'a> {
             if self.is_ours(&at.event)
                 && let Some(event) = happened(self.history, at.lsn, at.event)
             {
-                self.live.apply_again(&[(at.lsn, at.time, event)])?;
+                self.live.apply(at.lsn, at.time, &event)?;
             }
             Ok(ControlFlow::Continue(()))
         })
