@@ -266,6 +266,29 @@ async fn mount_is_served_by_udp_and_lists_and_other_programs_are_not() {
     }
 }
 
+/// As where a filer hangs below a path that is mounted.
+#[tokio::test]
+async fn mounts_that_wait_hold_up_no_host_that_tells_of_its_restart() {
+    let world = lock_world(1).await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let path = crate::wire::mount::Text(Bytes::from_static(b"/slow"));
+    let (program, procedure) = (crate::wire::mount::PROGRAM, crate::wire::mount::Args::Mnt(path.clone()).procedure());
+    for _ in 0..200 {
+        let xid = next_xid();
+        let mut w = rpc::call(&CallHeader { xid, program, version: 3, procedure, credential: Credential::None });
+        w.put(&path);
+        socket.send_to(&w.finish().to_vec()[4..], world.addr).await.unwrap();
+    }
+    notify(&world, "a", 9).await;
+    // Those that were taken are answered in the end; more than that were not kept.
+    world.double.gate.add_permits(200);
+    let (mut reply, mut answered) = ([0; 200], 0);
+    while tokio::time::timeout(Duration::from_secs(2), socket.recv(&mut reply)).await.is_ok() {
+        answered += 1;
+    }
+    assert!((1..=64).contains(&answered), "{answered}");
+}
+
 /// What a client asked for that has gone down since is not given to the one that came up.
 #[tokio::test]
 async fn a_lock_that_was_asked_for_before_a_restart_is_not_granted_behind_it() {
