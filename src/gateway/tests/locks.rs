@@ -297,10 +297,15 @@ async fn a_lock_that_was_asked_for_before_a_restart_is_not_granted_behind_it() {
     let (mut a, mut c) = (world.client().await, world.client().await);
     assert_eq!(a.lock(lock(&fh, "a", 1, 0, 1), false).await, Stat::Granted);
     let asking = world.double.asking.write().await;
+    let calls = world.shared.drc.len();
     let late = tokio::spawn({
         let asked = lock(&fh, "a", 1, 5, 1);
         async move { a.lock(asked, false).await }
     });
+    while world.shared.drc.len() == calls {
+        tokio::task::yield_now().await;
+    }
+    // It is under way; and what it does before it waits for the permission takes no time.
     tokio::time::sleep(Duration::from_millis(200)).await;
     notify(&world, "a", 9).await;
     drop(asking);

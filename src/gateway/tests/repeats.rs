@@ -133,6 +133,26 @@ fn caller(xid: u32, args: &Args) -> Caller {
     Caller { addr: mapped([127, 0, 0, 1].into()), port: 999, xid, call_sum: sum, uid: 0, gid: 0 }
 }
 
+/// What the journal says of this CREATE.
+fn make(xid: u32, args: &Args, name: &[u8], node: NodeId) -> Event {
+    Event::Make(Make {
+        junction: JunctionId(1),
+        location: LocationId(1),
+        dir: ROOT.node,
+        name: name.to_vec(),
+        node,
+        what: What::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        atime: None,
+        mtime: None,
+        verifier: None,
+        caller: caller(xid, args),
+    })
+}
+
 #[tokio::test]
 async fn a_call_repeated_across_a_crash_gets_its_first_answer_and_does_not_run() {
     let world = world().await;
@@ -151,22 +171,7 @@ async fn a_call_repeated_across_a_crash_gets_its_first_answer_and_does_not_run()
         })
     };
     let create = world.create(b"made");
-    let make = Event::Make(Make {
-        junction,
-        location,
-        dir: ROOT.node,
-        name: b"made".to_vec(),
-        node: made.node,
-        what: What::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        atime: None,
-        mtime: None,
-        verifier: None,
-        caller: caller(500, &create),
-    });
+    let make = make(500, &create, b"made", made.node);
     let (gone, kept) = (Args::Remove(world.at(b"gone")), Args::Remove(world.at(b"kept")));
     let drc = &world.shared.drc;
     drc.refill(Lsn(1), Time(1), &make, None);
@@ -194,26 +199,8 @@ async fn a_call_repeated_across_a_crash_gets_its_first_answer_and_does_not_run()
 #[tokio::test]
 async fn a_call_of_a_former_life_that_is_in_doubt_is_told_what_came_of_it_under_whatever_xid_it_comes_again() {
     let world = world().await;
-    let (junction, location) = (JunctionId(1), LocationId(1));
     let made = world.double.file(b"made", b"abc".to_vec());
-    let make = |xid, name: &[u8], node| {
-        Event::Make(Make {
-            junction,
-            location,
-            dir: ROOT.node,
-            name: name.to_vec(),
-            node,
-            what: What::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            atime: None,
-            mtime: None,
-            verifier: None,
-            caller: caller(xid, &world.create(name)),
-        })
-    };
+    let make = |xid, name: &[u8], node| make(xid, &world.create(name), name, node);
     let drc = &world.shared.drc;
     drc.refill(Lsn(1), Time(1), &make(600, b"made", made.node), None);
     drc.refill(Lsn(2), Time(2), &make(601, b"refused", NodeId(78)), None);
