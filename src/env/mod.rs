@@ -25,7 +25,7 @@ pub mod watch;
 pub use disk::{Disk, DiskFile};
 pub use real::RealDisk;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -88,6 +88,28 @@ pub fn go_first() {
     if !is_simulated() {
         real::go_first();
     }
+}
+
+thread_local! {
+    static IN_PASSING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Poll something in passing: whoever does has other things to do, and goes on with it elsewhere if it does not end.
+pub fn in_passing<T>(poll: impl FnOnce() -> T) -> T {
+    struct Passed(bool);
+    impl Drop for Passed {
+        fn drop(&mut self) {
+            IN_PASSING.set(self.0);
+        }
+    }
+    let _passed = Passed(IN_PASSING.replace(true));
+    poll()
+}
+
+/// Whether what is polled here is polled in passing: then it must not make this thread wait, and may rather give way.
+#[must_use]
+pub fn is_in_passing() -> bool {
+    IN_PASSING.get()
 }
 
 /// Work that was given aside has no result: the runtime is stopping.

@@ -8,7 +8,9 @@ use super::locks::Ends;
 use super::outgoing::Procedure;
 use super::seats::Seat;
 use super::{Shared, count};
-use crate::wire::rpc::denied;
+use crate::env::in_passing;
+use crate::wire::nfs3::{self, procedure};
+use crate::wire::rpc::{CallHeader, denied};
 use crate::wire::xdr::Frame;
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -116,17 +118,21 @@ async fn read(
 
 /// Run a call. What began is not cancelled: it outlives the connection, in a task of its own.
 fn start(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work: Work) {
-    let small = match &work.todo {
-        Todo::Call(_, args) => args.rest().len() <= Limits::LARGE,
+    let quick = match &work.todo {
+        Todo::Call(header, args) => args.rest().len() <= Limits::LARGE && !lists(header),
         Todo::Deny(..) => true,
     };
     let call = run(shared, ends, replies, work);
-    if small {
+    if quick {
         here_or_in_a_task(call);
     } else {
-        // To look through its data takes a while, in which the next call can be read.
+        // To look through its data, or to list, takes a while, in which the next call can be read.
         tokio::spawn(call);
     }
+}
+
+const fn lists(header: &CallHeader) -> bool {
+    header.program == nfs3::PROGRAM && matches!(header.procedure, procedure::READDIR | procedure::READDIRPLUS)
 }
 
 /// Calls on what is in memory end when they are polled for the first time: that is done here, where it costs no task and
@@ -134,7 +140,7 @@ fn start(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work:
 fn here_or_in_a_task(call: impl Future<Output = ()> + Send + 'static) {
     let mut call = Box::pin(call);
     // Nobody need be woken: its task polls it again.
-    if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+    if in_passing(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop()))).is_pending() {
         tokio::spawn(call);
     }
 }

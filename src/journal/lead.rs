@@ -3,7 +3,8 @@
 //!
 //! Only where that is worth it: the caller's record is the only one in the batch, the batch before had no more than
 //! one either, nobody writes at the moment, and the runtime has other threads for everybody else's tasks meanwhile.
-//! What comes while it writes rings the writer's thread, which goes on behind it.
+//! What comes while it writes rings the writer's thread, which goes on behind it. Nor where it was appended in passing: by
+//! whoever reads what a client sends, which may be more.
 
 use super::Appended;
 use super::append::{Open, Phase, Shared};
@@ -34,6 +35,9 @@ impl<'a> Pending<'a> {
 
     /// Until it, and everything before it, is durable. An error is final: fail stop (I8).
     pub async fn durable(mut self) -> Result<()> {
+        if !self.rung && crate::env::is_in_passing() {
+            tokio::task::yield_now().await;
+        }
         self.rung = self.rung || self.shared.lead();
         let (shared, end) = (self.shared, self.at.end);
         drop(self);

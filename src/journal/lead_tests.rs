@@ -4,7 +4,9 @@
 use super::tests::{append, append_durably, idle, options, read_all, write_event};
 use super::{Error, Journal, Options};
 use journal_format::event::Event;
+use std::future::Future;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
 
 fn open(dir: &std::path::Path) -> Journal {
     Journal::open(Options { hard_limit: 1 << 30, segment_size: 1 << 20, ..options(dir) }).unwrap()
@@ -35,6 +37,28 @@ async fn who_is_alone_writes_himself_and_the_journal_still_says_when_it_is_idle(
     assert!(journal.stats().batches >= said + 2, "what a caller wrote is said to be durable, too");
     drop(journal);
     assert_eq!(nodes(&open(dir.path())), (0..=200).collect::<Vec<_>>());
+}
+
+/// Whoever reads what a client sends polls its calls in passing, and must not stand still for a write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_appends_in_passing_does_not_write_there_but_where_he_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    idle(&journal).await;
+    let before = journal.stats();
+    for node in 0..200 {
+        let (journal, led) = (journal.clone(), journal.stats().led);
+        let event = write_event(node, b"alone");
+        let mut alone = Box::pin({
+            let journal = journal.clone();
+            async move { append_durably(&journal, &event, b"alone").await }
+        });
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(crate::env::in_passing(|| alone.as_mut().poll(&mut nobody)).is_pending());
+        assert_eq!(journal.stats().led, led, "in passing");
+        tokio::spawn(alone).await.unwrap();
+    }
+    assert!(journal.stats().led > before.led, "none of 200 batches was written by its caller");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

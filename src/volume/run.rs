@@ -34,10 +34,13 @@ use journal_format::event::{self, Event, Failed, Made, PartDone, Partial};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
@@ -203,30 +206,75 @@ fn pause_after(pauses: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(PAUSE_MAX)
 }
 
+/// An operation on its way. It goes where whoever waits for it goes, which costs no change of threads; when he leaves it
+/// goes on in a task of its own.
+struct Going {
+    op: Option<Pin<Box<dyn Future<Output = Result<Ended, Status>> + Send>>>,
+    stuck: StuckCounts,
+    junction: JunctionId,
+}
+
+impl Future for Going {
+    type Output = Result<Ended, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Taken out, so that one that panics is not driven on.
+        let mut op = self.op.take().expect("polled until it has ended");
+        let polled = op.as_mut().poll(context);
+        if polled.is_pending() {
+            self.op = Some(op);
+        }
+        polled
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and the next start redoes it.
+        if let (Some(op), Ok(runtime)) = (self.op.take(), Handle::try_current()) {
+            runtime.spawn(counted(self.stuck.clone(), self.junction, PATIENCE, op));
+        }
+    }
+}
+
 impl Volume {
     /// Begin the operation and see it to its end.
     pub(super) async fn run(&self, mutation: Mutation) -> Result<Ended, Status> {
-        self.check_stuck(mutation.permit.junction())?;
+        let junction = mutation.permit.junction();
+        self.check_stuck(junction)?;
         let (begun, has_begun) = oneshot::channel();
         let volume = self.clone();
-        let mut task = tokio::spawn(async move { volume.begin_and_end(mutation, begun).await });
-        // An error says that the task has ended without: then it says why.
-        let owed = has_begun.await.unwrap_or_default();
-        match (tokio::time::timeout(PATIENCE, &mut task).await, owed) {
-            (Err(_), Some(owed)) => {
-                self.remember(owed, task);
-                Err(Status::Jukebox)
-            }
-            (ended, _) => said(ended),
+        let op = Box::pin(async move { volume.begin_and_end(mutation, begun).await });
+        let mut going = Going { op: Some(op), stuck: self.stuck.clone(), junction };
+        let owed = tokio::select! {
+            biased;
+            ended = &mut going => return ended,
+            owed = has_begun => owed.unwrap_or_default(),
+        };
+        if let Ok(ended) = tokio::time::timeout(PATIENCE, &mut going).await {
+            return ended;
         }
+        self.remember(owed, going);
+        Err(Status::Jukebox)
     }
 
     /// The client is sent away; what comes of its call is kept for when it comes again.
-    fn remember(&self, owed: Owed, task: JoinHandle<Result<Ended, Status>>) {
-        let (late, seq) = (self.late.clone(), self.late.begin(&owed));
+    fn remember(&self, owed: Option<Owed>, mut going: Going) {
+        let Some(op) = going.op.take() else { return };
+        let stuck = self.stuck.one_more(going.junction);
+        let late = self.late.clone();
+        let owed = owed.map(|owed| (late.begin(&owed), owed));
+        let op = tokio::spawn(op);
         tokio::spawn(async move {
-            let done = matches!(task.await, Ok(Ok(_)));
-            late.ended(seq, owed, done);
+            let _stuck = stuck;
+            let ended = op.await;
+            if let Some((seq, owed)) = owed {
+                late.ended(seq, owed, matches!(ended, Ok(Ok(_))));
+            }
+            if let Err(error) = ended {
+                // Our own bug. What it had begun stays unsettled, and is redone at the next start.
+                tracing::error!(%error, "an operation's task ended before the operation did");
+            }
         });
     }
 
@@ -248,11 +296,10 @@ impl Volume {
 
     async fn begin_and_end(&self, mutation: Mutation, begun: oneshot::Sender<Option<Owed>>) -> Result<Ended, Status> {
         let event = mutation.act.event();
-        let junction = mutation.permit.junction();
-        let op = self.ledger.begin(junction, &event, mutation.act.bulk()).await?;
-        // Nobody listens when the client's task was dropped.
+        let op = self.ledger.begin(mutation.permit.junction(), &event, mutation.act.bulk()).await?;
+        // Nobody listens when whoever waited has left.
         let _ = begun.send(Owed::of(&event));
-        counted(self.stuck.clone(), junction, PATIENCE, self.end(mutation, event, op)).await
+        self.end(mutation, event, op).await
     }
 
     /// [`run`](Self::run) inside a task that is the operation's own already.

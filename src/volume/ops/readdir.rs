@@ -165,8 +165,7 @@ impl Volume {
             return None;
         }
         let rec = self.rec(node).ok()?;
-        let obj = location.named_at_once(&dir.obj, name, node.node)?;
-        let stat = location.filer.stat_at_once(&obj)?;
+        let stat = location.stat_at_once(&dir.obj, name, node.node)?;
         Some(resolve::attr(&rec, &stat, node.node, fsid))
     }
 
