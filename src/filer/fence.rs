@@ -155,6 +155,9 @@ macro_rules! forward {
             fn stat_at_once(&self, obj: &Object) -> Option<Stat> {
                 self.pass_at_once()?.stat_at_once(obj)
             }
+            fn stat_named_at_once(&self, dir: &Object, name: &[u8], id: &Identity) -> Option<Stat> {
+                self.pass_at_once()?.stat_named_at_once(dir, name, id)
+            }
             fn nameless_max(&self) -> usize {
                 self.inner.read().as_ref().map_or(0, |inner| inner.nameless_max())
             }

@@ -183,7 +183,13 @@ pub trait CoreFiler: Send + Sync + 'static {
         None
     }
 
-    /// Whether it is worth asking the two above.
+    /// Attributes of what `name` in `dir` leads to, in the same way, if it is the object `id`: of many that are looked at
+    /// once, and need not be held.
+    fn stat_named_at_once(&self, _dir: &Object, _name: &[u8], _id: &Identity) -> Option<Stat> {
+        None
+    }
+
+    /// Whether it is worth asking the three above.
     fn answers_at_once(&self) -> bool {
         false
     }

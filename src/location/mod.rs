@@ -22,7 +22,7 @@ pub mod tail;
 pub mod view;
 
 use crate::filer::fence::{Fence, Fenced};
-use crate::filer::{self, CoreFiler, Error, ErrorKind, Object};
+use crate::filer::{self, CoreFiler, Error, ErrorKind, Object, Stat};
 use crate::index::objects::Objects;
 use async_trait::async_trait;
 use cache::Cache;
@@ -155,6 +155,14 @@ impl Location {
         }
         self.remember(node, &object);
         Some(object)
+    }
+
+    /// Attributes of the node's object, whose name is known, in the same way; it is not remembered.
+    pub fn stat_at_once(&self, dir: &Object, name: &[u8], node: NodeId) -> Option<Stat> {
+        match self.remembered(node) {
+            Some(object) => self.filer.stat_at_once(&object),
+            None => self.filer.stat_named_at_once(dir, name, &self.identity(node).ok()?),
+        }
     }
 
     fn remembered(&self, node: NodeId) -> Option<Object> {

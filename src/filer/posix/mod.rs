@@ -170,6 +170,11 @@ impl CoreFiler for Posix {
         attrs::to_stat(&self.tree.stat_at_once(&node)?).ok()
     }
 
+    fn stat_named_at_once(&self, dir: &Object, name: &[u8], id: &Identity) -> Option<Stat> {
+        let dir = node(dir).ok()?;
+        attrs::to_stat(&names::stat_at_once(&self.tree, &dir, name, id)?).ok()
+    }
+
     fn answers_at_once(&self) -> bool {
         self.tree.at_once
     }

@@ -8,7 +8,7 @@ use super::tree::{PATH, Tree, beneath, create, create_nameless, proc_path};
 use crate::filer::hidden::is_hidden;
 use crate::filer::{Error, ErrorKind, MakeAttrs, Page, Result};
 use journal_format::event::What;
-use journal_format::ids::Kind;
+use journal_format::ids::{Identity, Kind};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, RawDir, RenameFlags, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev, mkdirat,
@@ -32,6 +32,13 @@ pub(super) fn lookup_at_once(tree: &Tree, dir: &Node, name: &[u8]) -> Option<Arc
     tree.check(dir, name, ErrorKind::NotFound).ok()?;
     must_be_dir(dir).ok()?;
     tree.child_at_once(dir, name)
+}
+
+/// Attributes of what such a name leads to, if it is the object `id`.
+pub(super) fn stat_at_once(tree: &Tree, dir: &Node, name: &[u8], id: &Identity) -> Option<Statx> {
+    tree.check(dir, name, ErrorKind::NotFound).ok()?;
+    must_be_dir(dir).ok()?;
+    tree.stat_child_at_once(dir, name, id)
 }
 
 fn must_be_dir(dir: &Node) -> Result<()> {

@@ -139,8 +139,16 @@ impl Tree {
         if !self.at_once {
             return None;
         }
-        let path = openat2(&dir.path, name, PATH, Mode::empty(), BENEATH | ResolveFlags::CACHED).ok()?;
-        self.node(path, None).ok()
+        self.node(cached(dir, name)?, None).ok()
+    }
+
+    /// Attributes of such a child if it is the object `id`. It is not kept: a large directory's children would push out
+    /// what is in use.
+    pub fn stat_child_at_once(&self, dir: &Node, name: &[u8], id: &Identity) -> Option<Statx> {
+        let _quiet = self.lending.try_read().filter(|_| self.at_once)?;
+        let path = cached(dir, name)?;
+        let seen = identity::stat_fd(&path).ok()?;
+        (identity::identity(self.root().form, &path, &seen).ok()? == *id).then_some(seen)
     }
 
     /// Puts an object that was just opened among those that are kept.
@@ -390,6 +398,11 @@ fn down(text: impl Into<String>) -> Error {
 /// The one way to a name in a directory.
 pub(super) fn beneath(dir: impl AsFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     openat2(dir, name, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+}
+
+/// The same for names that the kernel remembers.
+fn cached(dir: &Node, name: &[u8]) -> Option<OwnedFd> {
+    openat2(&dir.path, name, PATH, Mode::empty(), BENEATH | ResolveFlags::CACHED).ok()
 }
 
 /// A new regular file, readable by nobody else until it has its own attributes.

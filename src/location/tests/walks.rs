@@ -123,8 +123,12 @@ async fn a_name_in_memory_leads_to_its_node_without_waiting_and_to_no_other() {
     source.forget_all();
     assert!(at_once(one).is_none(), "its directory is not at hand");
     let root = source.object(live.as_ref(), ROOT).await.unwrap();
-    assert_eq!(at_once(one).unwrap().id, id);
+    let object_of_one = at_once(one).unwrap();
+    assert_eq!(object_of_one.id, id);
     source.forget_all();
+    let stat_at_once = |name: &str, node| source.stat_at_once(&root, name.as_bytes(), node);
+    assert_eq!(stat_at_once("one", one), Some(source.filer.stat(&object_of_one).await.unwrap()));
+    assert_eq!((stat_at_once("two", one), stat_at_once("none", one)), (None, None), "another object's, and none");
     source.remember(ROOT, &root);
     for (from, to) in [("one", "other"), ("two", "one"), ("other", "two")] {
         std::fs::rename(temp.path().join(from), temp.path().join(to)).unwrap();
