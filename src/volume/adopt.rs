@@ -79,7 +79,7 @@ impl Volume {
     }
 
     async fn adopt_all(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
-        let _alone = self.acquire(vec![(Key::Taking(dir.node), Mode::Exclusive)]).await?;
+        let _alone = self.acquire(dir.junction, vec![(Key::Taking(dir.node), Mode::Exclusive)]).await?;
         if self.rec(dir)?.kind != Kind::Dir {
             return Err(Status::NotDir);
         }
@@ -87,7 +87,7 @@ impl Volume {
         let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         let mut from = 0;
         loop {
-            let mut guard = self.acquire(vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
+            let mut guard = self.acquire(dir.junction, vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
             if self.rec(dir)?.complete {
                 return Ok(());
             }
@@ -131,7 +131,7 @@ impl Volume {
             return Ok(self.live.entry(dir.node, &name)?);
         }
         let wanted = vec![(Key::Dir(dir.node), Mode::Shared), (Key::Name(dir.node, name.clone()), Mode::Exclusive)];
-        let guard = self.acquire(wanted).await?;
+        let guard = self.acquire(dir.junction, wanted).await?;
         if let Some(entry) = self.live.entry(dir.node, &name)? {
             return Ok(Some(entry));
         }
@@ -155,7 +155,7 @@ impl Volume {
     ) -> Result<Guard, Status> {
         let several = met.iter().filter(|m| m.stat.kind != Kind::Dir && m.stat.nlink > 1);
         let wanted: Vec<_> = several.map(|m| (Key::Object(m.obj.id.clone()), Mode::Exclusive)).collect();
-        let linked = if wanted.is_empty() { None } else { Some(self.acquire(wanted).await?) };
+        let linked = if wanted.is_empty() { None } else { Some(self.acquire(dir.junction, wanted).await?) };
         let mut entries = Vec::with_capacity(met.len());
         let mut objects = Vec::with_capacity(met.len());
         // Two names of one object in one page: the index does not know the first yet when the second is looked at.

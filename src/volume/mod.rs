@@ -72,6 +72,9 @@ use std::time::Duration;
 
 /// How long a client's operation waits for its locks.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// The same while an operation of its junction hangs, which may have those locks for as long as its filer likes. Who waits
+/// has a place on a connection that calls to other junctions need, too.
+const LOCK_PATIENCE_HUNG: Duration = Duration::from_millis(200);
 
 /// Gives out node ids; none twice.
 pub struct NodeIds {
@@ -161,8 +164,9 @@ impl Volume {
         fsid_of(&self.ledger.journal.id(), junction)
     }
 
-    async fn acquire(&self, wanted: Vec<(Key, Mode)>) -> Result<Guard, Status> {
-        self.locks.acquire(wanted, LOCK_PATIENCE).await.map_err(|_| Status::Jukebox)
+    async fn acquire(&self, junction: JunctionId, wanted: Vec<(Key, Mode)>) -> Result<Guard, Status> {
+        let patience = if self.stuck.any(junction) { LOCK_PATIENCE_HUNG } else { LOCK_PATIENCE };
+        self.locks.acquire(wanted, patience).await.map_err(|_| Status::Jukebox)
     }
 }
 

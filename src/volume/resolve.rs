@@ -305,7 +305,7 @@ impl Volume {
                 wanted.push((Key::Node(dir.node), Mode::Shared));
                 wanted.push((Key::Name(dir.node, name.to_vec()), Mode::Exclusive));
             }
-            let guard = self.acquire(wanted).await?;
+            let guard = self.acquire(permit.junction(), wanted).await?;
             if self.still_lead_to(names, &entries)? {
                 return Ok(LockedNames { guard, entries });
             }

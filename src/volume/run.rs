@@ -138,6 +138,10 @@ impl StuckCounts {
         self.counts.lock().iter().map(|(id, hanging)| (*id, (hanging.count, hanging.since.elapsed()))).collect()
     }
 
+    pub fn any(&self, junction: JunctionId) -> bool {
+        self.counts.lock().contains_key(&junction)
+    }
+
     fn may_begin(&self, junction: JunctionId) -> bool {
         let counts = self.counts.lock();
         match counts.get(&junction) {

@@ -57,7 +57,8 @@ impl Volume {
     async fn attr_of_entry(&self, dir: NodeRef, name: &[u8], node: NodeRef) -> Result<Option<Attr>, Status> {
         match self.attr_now(node).await {
             Err(Status::Stale) if name != b"." && name != b".." => {
-                let ended = self.acquire(vec![(Key::Name(dir.node, name.to_vec()), Mode::Shared)]).await?;
+                let ended =
+                    self.acquire(dir.junction, vec![(Key::Name(dir.node, name.to_vec()), Mode::Shared)]).await?;
                 let now = self.live.entry(dir.node, name)?;
                 drop(ended);
                 if now.is_some_and(|entry| entry.node == node.node) { Err(Status::Stale) } else { Ok(None) }

@@ -37,7 +37,7 @@ impl Volume {
         changeable(node)?;
         let permit = self.holds.enter(node.junction).await?;
         let location = self.primary(node.junction)?;
-        let guard = self.acquire(vec![(Key::Node(node.node), Mode::Exclusive)]).await?;
+        let guard = self.acquire(node.junction, vec![(Key::Node(node.node), Mode::Exclusive)]).await?;
         let seen = self.see(&location, node).await?;
         check_guard(expected, seen.rec.ctime)?;
         let seen = self.judge(&location, call, seen).await?;

@@ -35,7 +35,7 @@ impl Volume {
         let location = self.primary(node.junction)?;
         let range = Mode::Range { from: offset, to };
         let wanted = vec![(Key::Node(node.node), Mode::Shared), (Key::Bytes(node.node), range)];
-        let guard = self.acquire(wanted).await?;
+        let guard = self.acquire(node.junction, wanted).await?;
         let seen = self.see(&location, node).await?;
         match seen.rec.kind {
             Kind::File => {}

@@ -219,6 +219,9 @@ async fn who_is_kept_waiting_gets_jukebox_and_what_he_began_is_counted_until_it_
     assert_eq!(w.write(&user(), file, 0, "late").await, Err(Status::Jukebox));
     assert_eq!(w.volume.hanging().into_iter().map(|(id, (count, _))| (id, count)).collect::<Vec<_>>(), [(J, 1)]);
     assert_eq!(w.volume.getattr(file).await.unwrap().size, 0, "reads go on");
+    let began = std::time::Instant::now();
+    assert_eq!(w.write(&user(), file, 0, "late").await, Err(Status::Jukebox));
+    assert!(began.elapsed() < crate::volume::run::PATIENCE, "who comes again does not wait for the lock of what hangs");
     down.store(false, Ordering::SeqCst);
     while w.volume.stuck() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -375,7 +375,7 @@ async fn a_directory_that_changed_while_a_name_was_waited_for_is_judged_as_it_is
     let old = w.create(&user(), "old").await;
     let behind = async |name: &str, change: SetAttrs, op: &dyn Fn(Volume) -> tokio::task::JoinHandle<Status>| {
         let key = locks::Key::Name(ROOT, name.as_bytes().to_vec());
-        let held = w.volume.acquire(vec![(key, locks::Mode::Exclusive)]).await.unwrap();
+        let held = w.volume.acquire(J, vec![(key, locks::Mode::Exclusive)]).await.unwrap();
         let waits = op(w.volume.clone());
         while w.volume.locks.waiting() == 0 {
             tokio::task::yield_now().await;
