@@ -37,6 +37,7 @@ pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Resu
             drop(hold);
             location.filer.root().await?;
             location.forget_all();
+            location.is_redone();
             location
         }
         None => open_location(core, &state, id).await?,

@@ -10,7 +10,6 @@
 mod aside;
 
 use crate::core::{Core, Error, Result, blocking};
-use crate::filer;
 use crate::location::Location;
 use crate::location::carry_out::put_primary_times;
 use crate::service::recovery::CALLS_BYTES;
@@ -220,7 +219,7 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     crash_point!("CHECKPOINT_BEFORE_TIMES");
     let timed = put_primary_times(location, &core.live, &touched).await;
     crash_point!("CHECKPOINT_AFTER_TIMES");
-    let synced = sync(location).await;
+    let synced = location.sync().await;
     if synced.is_err() && core.locations.fall(location.id) {
         tracing::error!(location = %location.id, "a sync failed: clients wait until what is not durable is written again");
     }
@@ -231,8 +230,10 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
         for (lsn, node) in retired {
             location.retire(lsn, node);
         }
+        location.sync_has_ended();
         return Err(error.into());
     }
+    location.sync_has_ended();
     crash_point!("CHECKPOINT_SYNCED");
     for (lsn, node) in retired {
         if lsn < settled {
@@ -245,10 +246,4 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     let store = location.objects.store.clone();
     blocking(move || Ok(store.commit(settled)?)).await?;
     Ok(settled)
-}
-
-/// The root is asked for first: a file system that was mounted anew, or is not there, is found out so.
-async fn sync(location: &Location) -> filer::Result<()> {
-    location.filer.root().await?;
-    location.filer.sync().await
 }

@@ -97,6 +97,7 @@ impl Source {
             RangeDone { node: range.node, offset: range.offset, len: 0, digest: [0; 32], last: range.last, void: true };
         let Some(from) = self.object(range.node).await? else { return Ok(void) };
         let filer = &self.location.filer;
+        self.location.reads(range.node);
         let size = filer.stat(&from).await?.size;
         let end = range.offset.saturating_add(range.len).min(size);
         let len = end.saturating_sub(range.offset);
@@ -126,6 +127,7 @@ impl Source {
             crash_point!("COPY_PIECE");
             digest.update(offset, &data);
         }
+        self.location.reads(range.node);
         if range.last {
             crash_point!("COPY_BEFORE_SIZE");
             let stat = filer.stat(from).await?;

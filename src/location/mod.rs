@@ -19,6 +19,7 @@ pub mod redo;
 pub mod round;
 pub mod steplog;
 pub mod tail;
+mod unsynced;
 pub mod view;
 
 use crate::filer::fence::{Fence, Fenced};
@@ -32,6 +33,7 @@ use projection::PEN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use unsynced::Unsynced;
 pub use view::View;
 
 #[cfg(test)]
@@ -85,6 +87,7 @@ pub struct Location {
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
     touched: Mutex<BTreeSet<NodeId>>,
+    unsynced: Unsynced,
     /// Nodes that ended here, by the operation that ended them: their identities are forgotten when it is durable on
     /// the filer, for until then a power cut may bring the objects back.
     retired: Mutex<Vec<(Lsn, NodeId)>>,
@@ -95,8 +98,8 @@ impl Location {
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
         let cache = Mutex::new(Cache::new(kept(filer.as_ref())));
         let fence = Fence::default();
-        let (touched, retired, syncing, moving) = Default::default();
-        Self { id, root, filer, fence, objects, syncing, moving, cache, touched, retired }
+        let (touched, unsynced, retired, syncing, moving) = Default::default();
+        Self { id, root, filer, fence, objects, syncing, moving, cache, touched, unsynced, retired }
     }
 
     /// With a fence in front of its filer: for a secondary, whose replayer gives up a round that hangs.
@@ -293,9 +296,13 @@ impl Location {
         self.touched.lock().len()
     }
 
-    /// The nodes touched so far; they are the caller's now.
+    /// The nodes touched so far, which are about to be synced; they are the caller's now, until
+    /// [`sync_has_ended`](Self::sync_has_ended).
     pub fn take_touched(&self) -> BTreeSet<NodeId> {
-        std::mem::take(&mut *self.touched.lock())
+        let mut touched = self.touched.lock();
+        let taken = std::mem::take(&mut *touched);
+        self.unsynced.begins(&taken);
+        taken
     }
 }
 

@@ -108,6 +108,8 @@ impl Batch {
                 self.failed.push(CopyFailed { node, path, error, fatal: false });
             }
             crash_point!("BATCH_SYNCED");
+            let source = of.source.location.clone();
+            of.guarded(async move { source.settle().await }).await?;
         }
         if !crate::planted::is('g') {
             self.record(of).await?;

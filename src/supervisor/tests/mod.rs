@@ -359,6 +359,34 @@ async fn a_primary_that_hangs_in_mid_copy_is_waited_for_and_nothing_of_it_is_rep
     assert_eq!(content(w.filer("b"), "file").await, b"all of it");
 }
 
+/// Writing back what a client wrote has failed, and the page is gone: the old bytes are read until a sync says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_copied_of_a_primary_that_lost_a_write_before_its_sync_said_so_is_copied_again() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"old").await;
+    w.is_open(a).await;
+    let file = w.core.volume.lookup(&call(), a, b"file").await.unwrap().node;
+    w.core.volume.write(&call(), file, 0, Bytes::from_static(b"new")).await.unwrap();
+    let filer = &w.filer("a").filer;
+    let lost = filer.lookup(&filer.root().await.unwrap(), b"file").await.unwrap();
+    filer.write(&lost, 0, Bytes::from_static(b"old")).await.unwrap();
+    let tell_once = std::sync::atomic::AtomicBool::new(true);
+    filer.set_fault(Some(Box::new(move |op| {
+        (op == "sync" && tell_once.swap(false, std::sync::atomic::Ordering::SeqCst))
+            .then_some(Fault::Before(ErrorKind::Io))
+    })));
+    let job = w.start_move("a", "b").await;
+    let destination = w.core.ledger.state().jobs[&job].destination;
+    let went_back = || w.board.replayer(destination).is_some_and(|status| status.went_back > 0);
+    w.until(went_back, || "what was read is believed".into()).await;
+    Checkpoints::default().take(&w.core).await.unwrap();
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(
+        (content(w.filer("a"), "file").await, content(w.filer("b"), "file").await),
+        (b"new".into(), b"new".into())
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_job_that_paused_on_a_full_destination_goes_on_when_it_is_started_with_room_again() {
     let w = World::new(&["a", "b"]).await;
