@@ -14,6 +14,8 @@
 //! Bounds: [`LISTINGS_MAX`] directories at once, [`BYTES_AHEAD_MAX`] and [`FILES_AHEAD_MAX`] ordered and not replayed,
 //! and no further page while [`QUEUED_FILES_MAX`] files wait.
 
+mod cut;
+
 use crate::filer::aside::side_by_side;
 use crate::filer::{self, ErrorKind};
 use crate::index::live::Live;
@@ -22,7 +24,8 @@ use crate::location::copy::Source;
 use crate::location::projection::{Held, Projection, Queue};
 use crate::replayer::{Handle, Status};
 use async_trait::async_trait;
-use journal_format::event::{CopyDone, CopyFailed, CopyRange, Event, ListBegin, Listed, ListedEntry, Range};
+use cut::Step;
+use journal_format::event::{CopyDone, CopyFailed, CopyRange, Event, ListBegin, Listed, ListedEntry};
 use journal_format::ids::{JobId, JunctionId, Lsn, NodeId};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -30,7 +33,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 const LISTINGS_MAX: usize = 4;
-/// Bytes of one range: what a crash may carry over twice is at most so much per worker.
+/// Bytes of data of one range: what a crash may carry over twice is at most so much per worker.
 pub const CHUNK: u64 = 8 << 20;
 const BYTES_AHEAD_MAX: u64 = 64 << 20;
 const FILES_AHEAD_MAX: usize = 4096;
@@ -240,19 +243,23 @@ impl Copier {
         }
         let queued = self.projection.queued(Queue::Files, None, busy.len() + CopyRange::RANGES_MAX)?;
         let free: Vec<_> =
-            queued.into_iter().filter(|node| !busy.contains(node)).map(|node| self.sized(node)).collect();
-        let sizes = side_by_side(free).await?;
-        let mut sizes = sizes.into_iter();
-        let mut ranges = Vec::new();
+            queued.into_iter().filter(|node| !busy.contains(node)).map(|node| self.next_steps(node)).collect();
+        let mut files = side_by_side(free).await?.into_iter();
+        let (mut ranges, mut bytes) = (Vec::new(), 0);
         let mut nodes = Vec::new();
         let mut failed = Vec::new();
         while budget > 0 && ranges.len() < CopyRange::RANGES_MAX {
-            let Some((node, size)) = sizes.next() else { break };
-            let Some((_, Held::Partial { ordered_to })) = self.projection.held(node)? else { continue };
-            match size {
-                Ok(size) => {
+            let Some((node, steps)) = files.next() else { break };
+            match steps {
+                Ok(steps) => {
                     nodes.push(node);
-                    self.cut(node, ordered_to, size, &mut ranges, &mut budget);
+                    for Step { range, data } in steps {
+                        if budget > 0 && ranges.len() < CopyRange::RANGES_MAX {
+                            ranges.push(range);
+                            bytes += data;
+                            budget = budget.saturating_sub(data.max(4096));
+                        }
+                    }
                 }
                 Err(error) if failed.len() < CopyDone::FAILED_MAX => failed.push(self.failed(node, error)),
                 Err(_) => {} // it is still queued, and found again
@@ -270,7 +277,6 @@ impl Copier {
         if ranges.is_empty() {
             return Ok(false);
         }
-        let bytes = ranges.iter().map(|r| r.len).sum();
         crash_point!("COPIER_BEFORE_RANGES");
         let event = Event::CopyRange(CopyRange { job: self.job, location: self.projection.location, ranges });
         let at = self.ledger.append(&event).await?;
@@ -279,31 +285,20 @@ impl Copier {
         Ok(true)
     }
 
-    /// A file's next ranges; the last one says so.
-    fn cut(&self, node: NodeId, mut offset: u64, size: u64, ranges: &mut Vec<Range>, budget: &mut u64) {
-        loop {
-            let len = CHUNK.min(size.saturating_sub(offset));
-            let last = offset + len >= size;
-            ranges.push(Range { node, offset, len, last });
-            *budget = budget.saturating_sub(len.max(4096));
-            offset += len;
-            if last || *budget == 0 || ranges.len() >= CopyRange::RANGES_MAX {
-                return;
-            }
-        }
-    }
-
-    /// Size now; 0 when the file has gone, which its one empty step finds out. A size that cannot be read is none: the
-    /// file is reported, and copied when the job is started again. A primary that does not answer is waited for.
-    async fn sized(&self, node: NodeId) -> Result<(NodeId, Result<u64, String>), Error> {
-        let stat = match self.source.object(node).await {
-            Ok(Some(object)) => self.source.location.filer.stat(&object).await,
-            Ok(None) => return Ok((node, Ok(0))),
+    /// What is to be copied next of a queued file; of one that has gone an empty step, which finds that out. One whose size
+    /// cannot be read is reported, and copied when the job is started again. A primary that does not answer is waited for.
+    async fn next_steps(&self, node: NodeId) -> Result<(NodeId, Result<Vec<Step>, String>), Error> {
+        let Some((_, Held::Partial { ordered_to })) = self.projection.held(node)? else {
+            return Ok((node, Ok(Vec::new())));
+        };
+        let steps = match self.source.object(node).await {
+            Ok(Some(object)) => cut::steps(self.source.location.filer.as_ref(), &object, node, ordered_to).await,
+            Ok(None) => return Ok((node, Ok(vec![cut::last(node, ordered_to, 0)]))),
             Err(error) => Err(error),
         };
-        match stat {
-            Ok(stat) => Ok((node, Ok(stat.size))),
-            Err(_) if self.source.is_gone(node) => Ok((node, Ok(0))),
+        match steps {
+            Ok(steps) => Ok((node, Ok(steps))),
+            Err(_) if self.source.is_gone(node) => Ok((node, Ok(vec![cut::last(node, ordered_to, 0)]))),
             Err(error) if matches!(error.kind, ErrorKind::Down | ErrorKind::Unknown) => Err(Error::Source(error)),
             Err(error) => Ok((node, Err(format!("its size cannot be read: {error}")))),
         }

@@ -101,26 +101,15 @@ impl Source {
         let size = filer.stat(&from).await?.size;
         let end = range.offset.saturating_add(range.len).min(size);
         let len = end.saturating_sub(range.offset);
-        let mut pieces = Vec::new();
+        let mut data = Vec::new();
         if len > 0 {
-            let data = filer.data_ranges(&from, range.offset, len).await?;
+            data = filer.data_ranges(&from, range.offset, len).await?;
             make_holes(to, object, range.offset, end, &data).await?;
-            for (offset, len) in data {
-                let mut at = offset;
-                while at < offset + len {
-                    let n = PIECE.min(offset + len - at);
-                    pieces.push((
-                        at,
-                        u32::try_from(n).map_err(|_| Error::new(ErrorKind::Invalid, "copy", "piece too large"))?,
-                    ));
-                    at += n;
-                }
-            }
         }
         let mut digest = RangeDigest::default();
         let from = &from;
-        let pieces: Vec<_> =
-            pieces.into_iter().map(|(offset, len)| carry(filer.as_ref(), from, to, object, offset, len)).collect();
+        let pieces = data.into_iter().flat_map(|(offset, len)| pieces(offset, len));
+        let pieces = pieces.map(|(offset, len)| carry(filer.as_ref(), from, to, object, offset, len));
         let mut copied = stream::iter(pieces).buffered(PIECES_AHEAD);
         while let Some(piece) = copied.next().await {
             let (offset, data) = piece?;
@@ -208,6 +197,14 @@ async fn make_holes(to: &dyn CoreFiler, object: &Object, from: u64, end: u64, da
         at = at.max(start.saturating_add(len));
     }
     Ok(())
+}
+
+/// A file that was sparse when the step was ordered may be full of data by now: they are not put together beforehand.
+fn pieces(offset: u64, len: u64) -> impl Iterator<Item = (u64, u32)> {
+    (0..len.div_ceil(PIECE)).map(move |n| {
+        let len = PIECE.min(len - n * PIECE);
+        (offset + n * PIECE, u32::try_from(len).unwrap_or(u32::MAX))
+    })
 }
 
 async fn carry(

@@ -18,7 +18,7 @@ use crate::state::{Command, JobAction, State};
 use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status as NfsStatus, Volume};
 use bytes::Bytes;
 use gate::{Gated, Rack};
-use journal_format::event::{FilerFound, JobState, What};
+use journal_format::event::{Event, FilerFound, JobState, What};
 use journal_format::ids::{Lsn, NodeId, Time};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -357,6 +357,37 @@ async fn a_primary_that_hangs_in_mid_copy_is_waited_for_and_nothing_of_it_is_rep
     w.reaches(job, JobState::Completed).await;
     assert!(w.core.ledger.state().jobs[&job].errors.is_empty());
     assert_eq!(content(w.filer("b"), "file").await, b"all of it");
+}
+
+/// A thin disk image of 16 TiB: what a move takes is what is in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_that_is_mostly_holes_is_copied_in_as_many_steps_as_its_data_takes() {
+    const SIZE: u64 = 1 << 44;
+    let w = World::new(&["a", "b"]).await;
+    let filer = &w.filer("a").filer;
+    let root = filer.root().await.unwrap();
+    let attrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0, inherits: false };
+    let image = filer.make(&root, b"image", &What::File, attrs).await.unwrap();
+    filer.set(&image, Changes { size: Some(SIZE), ..Changes::default() }).await.unwrap();
+    for at in [4096, SIZE / 2, SIZE - 4] {
+        filer.write(&image, at, Bytes::from_static(b"data")).await.unwrap();
+    }
+    w.junction("a", 1, b"small").await;
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Completed).await;
+    let there = &w.filer("b").filer;
+    let copy = there.lookup(&there.root().await.unwrap(), b"image").await.unwrap();
+    assert_eq!(there.stat(&copy).await.unwrap().size, SIZE);
+    assert_eq!(there.data_ranges(&copy, 0, SIZE).await.unwrap(), filer.data_ranges(&image, 0, SIZE).await.unwrap());
+    assert_eq!(there.read(&copy, SIZE / 2, 4).await.unwrap(), "data");
+    let mut ranges = 0;
+    let mut journal = w.core.ledger.journal.reader(w.core.ledger.journal.start_lsn()).unwrap();
+    while let Some(record) = journal.next(Lsn(u64::MAX)).unwrap() {
+        if let Event::CopyRange(e) = record.event {
+            ranges += e.ranges.len();
+        }
+    }
+    assert_eq!(ranges, 2);
 }
 
 /// Writing back what a client wrote has failed, and the page is gone: the old bytes are read until a sync says so.
