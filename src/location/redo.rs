@@ -412,6 +412,8 @@ pub fn recollect(
             }
             event => known(objects, location, event)?,
         }
+        // They are true whatever else the store says; one that is stopped here begins anew.
+        objects.store.commit_if_full(objects.store.lsn()).map_err(index_error)?;
     }
     Ok(whole)
 }

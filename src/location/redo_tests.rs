@@ -585,3 +585,27 @@ async fn a_new_object_is_made_as_it_is_to_be_in_the_end_and_a_refusal_is_that_of
         world.assert_index_is_the_journals().await;
     }
 }
+
+/// As of a tree that does not fit into memory.
+#[tokio::test]
+async fn identities_that_are_collected_again_are_not_all_kept_in_memory() {
+    const EACH: u64 = 500;
+    let identity = |node: NodeId| (node, Identity([node.0.to_le_bytes().as_slice(), &[7; 90]].concat()));
+    let world = World::new().await;
+    for n in 0..80 {
+        let object = |i: u64| identity(NodeId(1000 + n * EACH + i));
+        let made = Event::Made(Made { location: L, objects: (0..EACH).map(object).collect() });
+        world.journal.append_with(&made, &[], |_| ()).await.unwrap();
+    }
+    let end = world.journal.end_lsn();
+    world.journal.wait_durable(end).await.unwrap();
+    let store = Arc::new(Store::open_exact(&world.dir.path().join("again"), 1 << 20).unwrap());
+    let again = Objects::new(store);
+    super::redo::recollect(&world.journal, &again, L, end).unwrap();
+    assert!(again.store.overlay_bytes() <= crate::index::store::OVERLAY_BYTES_MAX + (1 << 20));
+    assert_eq!(again.store.lsn(), Lsn(0), "and it says nothing of what else is in it");
+    for node in [1000, 1000 + 80 * EACH - 1] {
+        let (node, id) = identity(NodeId(node));
+        assert_eq!(again.identity(node).unwrap(), Some(id));
+    }
+}

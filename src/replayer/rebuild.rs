@@ -37,6 +37,7 @@ pub fn rebuild(
     while position < to {
         // What a round asks for was carried out, and synced, before the cursor was set.
         (feed, _, position) = feed.collect(projection, job, projection.junction, to, false)?;
+        projection.store.commit_if_full(position)?;
     }
     projection.store.commit(to)?;
     Ok(true)

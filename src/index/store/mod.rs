@@ -277,6 +277,11 @@ impl Store {
         self.inner.flush(Some(lsn))
     }
 
+    /// The same once there is too much to be kept in memory: for who writes much, and may say so half way.
+    pub fn commit_if_full(&self, lsn: Lsn) -> Result<()> {
+        if self.overlay_bytes() > OVERLAY_BYTES_MAX { self.commit(lsn) } else { Ok(()) }
+    }
+
     /// Drop what was written since the last `commit` (a secondary's batch that failed). An error if some of it was
     /// spilled, which an exact store never does.
     pub fn rollback(&self) -> Result<()> {
