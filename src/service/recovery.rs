@@ -95,6 +95,13 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
 /// From where on the live index is folded. One that is new, or was lost, is made from the whole journal.
 fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
     let (stated, start, end) = (live.store.lsn(), journal.start_lsn(), journal.durable_lsn());
+    if !live.is_of(journal.id())? {
+        return Err(Error::Other(
+            "the node index was made from another journal. Is the journal's disk mounted, and are [journal] dir and \
+             [state] dir those of one service? Nothing was changed in either"
+                .into(),
+        ));
+    }
     if stated > end {
         return ahead(journal, live);
     }

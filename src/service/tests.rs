@@ -404,12 +404,18 @@ async fn an_index_that_was_not_made_from_this_journal_is_left_alone() {
     w.done(op, &event);
     Checkpoints::default().take(&w.core).await.unwrap();
     let live = w.core.live.clone();
+    assert!(live.is_of(w.core.ledger.journal.id()).unwrap());
     let stated = live.store.lsn();
     let elsewhere = tempfile::tempdir().unwrap();
     let other = open_journal(elsewhere.path());
     let refused = recover(&other, &live, &Drc::default()).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("another journal") && live.store.lsn() == stated, "{refused}");
+    // An older copy of its own is another one, too, but for one that was cut, which says so.
+    let live = Live::new(Arc::new(Store::open(&elsewhere.path().join("live"), 1 << 20).unwrap()));
+    assert!(live.is_of(other.id()).unwrap());
+    live.store.commit(stated).unwrap();
+    let refused = recover(&other, &live, &Drc::default()).map(drop).unwrap_err().to_string();
     assert!(refused.contains("mounted") && live.store.lsn() == stated, "{refused}");
-    // One that was cut says so.
     std::fs::create_dir(elsewhere.path().join("journal").join("repair-1")).unwrap();
     recover(&other, &live, &Drc::default()).unwrap();
     assert_eq!(live.store.lsn(), other.durable_lsn());

@@ -6,6 +6,7 @@
 //!  C directory cookie    -> version, kind, node u64, name
 //!  R node directory name -> (empty)
 //!  S junction            -> (empty)                     the junction's side is to be folded first
+//!  J                     -> 16 bytes                    the journal that it is made from
 //!  M                     -> version, node u64           highest node id ever seen
 //! ```
 //!

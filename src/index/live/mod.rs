@@ -44,6 +44,7 @@ pub struct Entry {
     pub cookie: u64,
 }
 
+const JOURNAL: &[u8] = b"J";
 /// Key: `S`, junction.
 const ASIDE: &[u8] = b"S";
 
@@ -54,6 +55,15 @@ pub struct Live {
 impl Live {
     pub fn new(store: Arc<Store>) -> Self {
         Live { store }
+    }
+
+    /// Whether it is made from this journal; one that is new is from now on.
+    pub fn is_of(&self, journal: [u8; 16]) -> Result<bool> {
+        let stated = self.store.get(JOURNAL)?;
+        if stated.is_none() {
+            self.store.write(vec![(JOURNAL.to_vec(), Some(journal.to_vec()))]);
+        }
+        Ok(stated.is_none_or(|stated| stated == journal))
     }
 
     /// Junctions of which the store may lack operations before the LSN it states: their sides are folded first.
