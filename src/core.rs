@@ -65,10 +65,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Name of the live index's store.
 pub const LIVE_STORE: &str = "live";
 
+/// What the names of locations' stores begin with.
+pub const STORES_OF_LOCATIONS: &str = "location-";
+
 /// Name of a location's store.
 #[must_use]
 pub fn store_name(id: LocationId) -> String {
-    format!("location-{}", id.0)
+    format!("{STORES_OF_LOCATIONS}{}", id.0)
 }
 
 /// Reach a location: its filer answers, its root is the one that was added, its store is open.

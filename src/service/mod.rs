@@ -16,7 +16,7 @@ mod tests;
 use crate::checkpoint::Checkpoints;
 use crate::config::{Append, Config};
 use crate::control::Api;
-use crate::core::{Core, LIVE_CACHE, LIVE_STORE, blocking};
+use crate::core::{Core, LIVE_CACHE, LIVE_STORE, STORES_OF_LOCATIONS, blocking, store_name};
 use crate::env::RealDisk;
 use crate::filer::registry::Registry;
 use crate::gateway::{Backend, Drc, Gateway, Identity, Limits, rpcbind};
@@ -25,10 +25,12 @@ use crate::index::stores::{Directory, Stores};
 use crate::journal::{AppendMode, EXIT_FAIL_STOP, Journal, Options, end_by_bus_error};
 use crate::ledger::Ledger;
 use crate::location::Locations;
+use crate::state::{LocationState, Role, State};
 use crate::supervisor::{Board, Supervisor};
 use crate::volume::{NodeIds, Volume};
 use anyhow::{Context, Result};
 use port::ServicePort;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +55,8 @@ pub async fn run(config: Config) -> Result<()> {
     make_dirs(&[&config.journal.dir, &config.state.dir, &index_dir])?;
     let journal = open_journal(&config).await?;
     let drc = Drc::default();
-    let stores: Arc<dyn Stores> = Arc::new(Directory(index_dir));
+    let directory = Directory(index_dir);
+    let stores: Arc<dyn Stores> = Arc::new(Directory(directory.0.clone()));
     let (live, recovered) = {
         let (journal, drc, stores) = (journal.clone(), drc.clone(), stores.clone());
         blocking(move || {
@@ -68,6 +71,7 @@ pub async fn run(config: Config) -> Result<()> {
     if crate::planted::is('l') {
         handle_key[..8].copy_from_slice(&crate::env::wall_nanos().to_le_bytes());
     }
+    remove_left(&directory, &recovered.state);
     let ledger = Ledger::new(journal.clone(), recovered.state, told(live.clone(), drc.clone()));
     for (junction, from) in recovered.doubts {
         ledger.doubt(junction, from);
@@ -267,6 +271,20 @@ fn make_dirs(dirs: &[&Path]) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// What a switch, an abort or a removed junction left behind is never opened again: its store only takes room.
+fn remove_left(stores: &Directory, state: &State) {
+    let used = |location: &&LocationState| !matches!(location.role, Role::Left);
+    let wanted: BTreeSet<String> =
+        state.locations.iter().filter(|(_, location)| used(location)).map(|(id, _)| store_name(*id)).collect();
+    match stores.remove_others(STORES_OF_LOCATIONS, |name| wanted.contains(name)) {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "the stores of locations that were left are removed"),
+        Err(error) => {
+            tracing::warn!(%error, dir = %stores.0.display(), "the stores of locations that were left cannot be removed")
+        }
+    }
 }
 
 /// Connections and objects each take a descriptor: use what the system allows this user.
