@@ -44,7 +44,9 @@ fn look_at(bytes: &[u8]) {
         assert!(record.end_offset() <= bytes.len() as u64 && record.end_offset().is_multiple_of(ALIGN));
         assert!(record.bulk_offset() + record.bulk.len() as u64 <= record.end_offset());
         if let Ok(Some(event)) = record.event() {
-            assert_eq!((event.row().kind, event.row().version), (record.header.kind, record.header.version));
+            // One of an older version is what today's makes of it.
+            assert_eq!(event.row().kind, record.header.kind);
+            assert!(event.row().version >= record.header.version);
         }
     }
 }
