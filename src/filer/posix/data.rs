@@ -20,6 +20,9 @@ const TRUSTED_LEN: u32 = 1 << 20;
 /// Copying more than this takes longer than waking another thread.
 const AT_ONCE_MAX: u32 = 128 << 10;
 
+/// The end of the largest file that the kernel can address.
+const END_MAX: u64 = i64::MAX.cast_unsigned();
+
 static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
 
 pub(super) fn read(tree: &Tree, node: &Arc<Node>, offset: u64, len: u32) -> Result<Bytes> {
@@ -34,8 +37,9 @@ pub(super) fn read_at_once(tree: &Tree, node: &Node, offset: u64, len: u32) -> O
         return None;
     }
     let fd = node.open_file(false)?;
-    let end = offset.checked_add(u64::from(len)).filter(|end| *end <= i64::MAX.cast_unsigned())?;
-    let mut data = vec![0; len as usize];
+    let wanted = addressable(offset, len);
+    let end = offset.saturating_add(wanted as u64);
+    let mut data = vec![0; wanted];
     let got = preadv2(&fd, &mut [IoSliceMut::new(&mut data)], offset, ReadWriteFlags::NOWAIT).ok()?;
     if got < data.len() {
         // Either the end of the file, or of what is in the cache.
@@ -48,11 +52,18 @@ pub(super) fn read_at_once(tree: &Tree, node: &Node, offset: u64, len: u32) -> O
     Some(data.into())
 }
 
+/// How many of `len` bytes lie before the largest offset: the kernel refuses a read that reaches past it, although what
+/// is before it may be there.
+fn addressable(offset: u64, len: u32) -> usize {
+    let left = END_MAX.saturating_sub(offset);
+    usize::try_from(left).map_or(len as usize, |left| left.min(len as usize))
+}
+
 fn read_fd(fd: &OwnedFd, offset: u64, len: u32) -> Result<Bytes> {
-    if len == 0 || offset.saturating_add(u64::from(len)) > i64::MAX.cast_unsigned() {
+    let mut wanted = addressable(offset, len);
+    if wanted == 0 {
         return Ok(Bytes::new());
     }
-    let mut wanted = len as usize;
     if len > TRUSTED_LEN {
         let left = size(fd)?.saturating_sub(offset);
         wanted = wanted.min(usize::try_from(left).unwrap_or(wanted));
@@ -76,7 +87,7 @@ pub(super) fn write(tree: &Tree, node: &Arc<Node>, offset: u64, data: &[u8]) -> 
 }
 
 pub(super) fn write_fd(fd: &OwnedFd, offset: u64, data: &[u8]) -> Result<()> {
-    if offset.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX.cast_unsigned()) {
+    if offset.checked_add(data.len() as u64).is_none_or(|end| end > END_MAX) {
         return Err(Error::new(ErrorKind::FileTooBig, "write", "beyond the largest offset"));
     }
     let mut done = 0;

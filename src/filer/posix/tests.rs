@@ -352,3 +352,25 @@ fn what_can_neither_be_finished_nor_taken_away_again_is_not_called_refused() {
     assert_eq!(made.unwrap(), ErrorKind::Unknown);
     assert!(dir.join("f").exists());
 }
+
+/// A kernel refuses a read that reaches past its largest offset, whatever is before it.
+#[tokio::test]
+async fn a_read_that_reaches_past_the_largest_offset_gives_what_is_before_it() {
+    const END_MAX: u64 = i64::MAX.cast_unsigned();
+    // ext4's files are smaller.
+    let Ok(temp) = tempfile::tempdir_in("/dev/shm") else { return };
+    let filer = location(temp.path()).await;
+    let top = filer.root().await.unwrap();
+    let obj = filer.make(&top, b"file", &What::File, root_attrs(0o644)).await.unwrap();
+    if filer.write(&obj, END_MAX - 1, Bytes::from_static(b"x")).await.is_err() {
+        return;
+    }
+    for (offset, count) in [(END_MAX - 4095, 4096), (END_MAX - 4095, 1 << 20), (END_MAX - 1, u32::MAX)] {
+        let data = filer.read(&obj, offset, count).await.unwrap();
+        assert_eq!(data.len() as u64, END_MAX - offset, "{count} bytes from {offset}");
+        assert_eq!(data.last(), Some(&b'x'));
+    }
+    for beyond in [END_MAX, END_MAX + 1, u64::MAX] {
+        assert_eq!(filer.read(&obj, beyond, 4096).await.unwrap(), Bytes::new());
+    }
+}
