@@ -128,8 +128,9 @@ pub struct DirEntry {
     pub name: Vec<u8>,
     pub fileid: u64,
     pub cookie: u64,
-    /// Only when asked for (READDIRPLUS); absent where the object could not be reached just now.
+    /// Only when asked for (READDIRPLUS), and of a directory that the caller may search.
     pub node: Option<NodeRef>,
+    /// The same; absent where the object could not be reached just now, too.
     pub attr: Option<Attr>,
 }
 

@@ -6,7 +6,7 @@
 
 use crate::index::live::Entry;
 use crate::location::Location;
-use crate::semantics::permission::{READ, check};
+use crate::semantics::permission::{EXEC, READ, check};
 use crate::volume::Volume;
 use crate::volume::resolve::{self, Seen};
 use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Room, RoomPlus, Status};
@@ -106,6 +106,9 @@ impl Volume {
         self.fill(&mut filling, dir, cookie)?;
         let (mut entries, eof) = filling.end()?;
         if room.plus.is_some() {
+            if check(&call.cred(), &seen.owned(), EXEC).is_err() {
+                names_alone(&mut entries);
+            }
             self.add_attrs_at_once(&location, &seen, &mut entries).await;
             self.add_attrs(&location, dir, &mut entries).await;
             if !self.is_still_primary(dir.junction, &location) {
@@ -201,6 +204,14 @@ impl Volume {
         }
         let seen = self.see(location, node).await.ok()?;
         Some(seen.attr(fsid))
+    }
+}
+
+/// Who may read a directory and not search it is told its names, as by READDIR: a handle or attributes of what is in it
+/// would be more than LOOKUP gives him.
+fn names_alone(entries: &mut [DirEntry]) {
+    for entry in entries.iter_mut().filter(|entry| entry.name != b"." && entry.name != b"..") {
+        entry.node = None;
     }
 }
 

@@ -256,6 +256,24 @@ async fn a_file_with_a_link_outside_the_tree_can_be_removed() {
     w.assert_at_rest().await;
 }
 
+/// LOOKUP says ACCES there, and READ by a handle asks nobody about the directory.
+#[tokio::test]
+async fn who_may_read_a_directory_and_not_search_it_is_told_names_and_no_handles() {
+    let w = world().await;
+    let dir = w.mkdir(&root(), ROOT_REF, "d").await;
+    w.volume.create(&root(), dir, b"f", CreateHow::Guarded(mode(0o644))).await.unwrap();
+    for (bits, searched) in [(0o744, false), (0o755, true)] {
+        w.volume.setattr(&root(), dir, mode(bits), None).await.unwrap();
+        let found = w.volume.lookup(&user(), dir, b"f").await.map_err(|r| r.status);
+        assert_eq!(found.is_ok(), searched);
+        let listing = w.volume.readdir(&user(), dir, 0, 0, Room::plus(8192, 8192, 160)).await.unwrap();
+        let told = |entry: &DirEntry| (entry.node.is_some(), entry.attr.is_some());
+        let (dots, others) = listing.entries.split_at(2);
+        assert!(dots.iter().all(|entry| told(entry) == (true, true)), "{dots:?}");
+        assert_eq!(others.iter().map(told).collect::<Vec<_>>(), [(searched, searched)]);
+    }
+}
+
 #[tokio::test]
 async fn a_large_directory_is_adopted_in_pages_and_listed_whole_without_doubles() {
     let w = world().await;
