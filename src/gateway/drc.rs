@@ -17,7 +17,7 @@
 //!
 //! Bounds: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] and [`BYTES_MAX`] in all; at a bound the entries that
 //! ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
-//! the calls in flight. There is no age limit: order decides, not the clock. Clients that were sent away: [`AWAY_MAX`],
+//! the calls in flight. What ended longer ago than [`KEPT_FOR`] is unknown. Clients that were sent away: [`AWAY_MAX`],
 //! beyond it the oldest goes; and [`AWAY_FOR`] since it was last sent away (a kernel comes again after 5 s).
 
 use crate::volume::outcome::{Effect, Outcome, operation};
@@ -40,6 +40,15 @@ pub const CLIENT_MAX: usize = 4096;
 pub const ENTRIES_MAX: usize = 65_536;
 /// Bytes of replies kept in all.
 pub const BYTES_MAX: usize = 32 << 20;
+/// A call that ended longer ago (in a former life: at the start) is unknown when it comes again.
+///
+/// A client that hard-mounts repeats a call under the same xid until it is answered: after an hour behind a broken switch
+/// it is the same call still, and must not run twice. No time is long enough for all of them; but small systems count
+/// their xids from the same number at each power-on, and send the same calls in the same order then. Such a call would be
+/// told that it was done, and not be done. So this is longer than it takes to have a network repaired, and shorter than
+/// from one morning's power-on to the next. (Where it errs, a repeated call is told EXIST or NOENT; Linux's own server
+/// forgets after two minutes.)
+pub const KEPT_FOR: Duration = Duration::from_secs(4 * 3600);
 
 /// Calls kept whose clients were sent away.
 pub const AWAY_MAX: usize = 1024;
@@ -108,8 +117,8 @@ pub enum Begin {
 
 enum Slot {
     Running(watch::Receiver<Option<Frame>>),
-    Done { seq: u64, frame: Frame },
-    Refilled { seq: u64, lsn: Lsn, outcome: Outcome },
+    Done { seq: u64, ended: Instant, frame: Frame },
+    Refilled { seq: u64, ended: Instant, lsn: Lsn, outcome: Outcome },
 }
 
 impl Slot {
@@ -117,6 +126,14 @@ impl Slot {
         match self {
             Slot::Done { frame, .. } => frame.wire_len(),
             Slot::Running(_) | Slot::Refilled { .. } => 0,
+        }
+    }
+
+    /// It is nobody's any more: [`KEPT_FOR`].
+    fn is_old(&self) -> bool {
+        match self {
+            Slot::Running(_) => false,
+            Slot::Done { ended, .. } | Slot::Refilled { ended, .. } => ended.elapsed() > KEPT_FOR,
         }
     }
 }
@@ -153,7 +170,7 @@ impl Drc {
     /// Says what to do with a call; waits while the same call is running.
     pub async fn begin(&self, key: Key) -> Begin {
         loop {
-            let mut first = match self.table.lock().slots.entry(key) {
+            let mut first = match self.table.lock().young(&key).slots.entry(key) {
                 Entry::Vacant(slot) => {
                     let (reply, receiver) = watch::channel(None);
                     slot.insert(Slot::Running(receiver));
@@ -194,7 +211,8 @@ impl Drc {
             table.seq += 1;
             let seq = table.seq;
             table.by_lsn.insert(lsn, key);
-            table.keep(key, seq, Slot::Refilled { seq, lsn, outcome: Outcome { junction, effect, failed } });
+            let outcome = Outcome { junction, effect, failed };
+            table.keep(key, seq, Slot::Refilled { seq, ended: Instant::now(), lsn, outcome });
         }
     }
 
@@ -268,7 +286,7 @@ impl Running {
         if keep && !crate::planted::is('k') {
             table.seq += 1;
             let seq = table.seq;
-            table.keep(self.key, seq, Slot::Done { seq, frame: frame.clone() });
+            table.keep(self.key, seq, Slot::Done { seq, ended: Instant::now(), frame: frame.clone() });
         }
         drop(table);
         self.reply.send_replace(Some(frame.clone()));
@@ -284,6 +302,14 @@ impl Drop for Running {
 }
 
 impl Table {
+    /// The table without this entry, if it is too old to be told.
+    fn young(&mut self, key: &Key) -> &mut Self {
+        if self.slots.get(key).is_some_and(Slot::is_old) {
+            self.remove(key);
+        }
+        self
+    }
+
     fn keep(&mut self, key: Key, seq: u64, slot: Slot) {
         self.bytes += slot.bytes();
         self.slots.insert(key, slot);
@@ -438,6 +464,28 @@ mod tests {
         }
         assert!(drc.len() < 10 && !drc.is_empty(), "{}", drc.len());
         assert!(drc.table.lock().bytes <= BYTES_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ended_long_ago_is_unknown_and_runs_again() {
+        let drc = Drc::default();
+        run(&drc, key(1, 1)).await.finish(&frame(7), true);
+        drc.refill(Lsn(2), Time(0), &write(2), None);
+        let slow = run(&drc, key(1, 3)).await;
+        // A client that was cut off for an hour, and takes a while to come back, repeats its calls.
+        tokio::time::advance(Duration::from_secs(3600 + 600)).await;
+        assert!(matches!(drc.begin(key(1, 1)).await, Begin::Done(_)));
+        assert!(matches!(drc.begin(key(1, 2)).await, Begin::Refilled(_)));
+        // That it came makes it no younger; and what still runs is known whatever its age.
+        tokio::time::advance(KEPT_FOR).await;
+        slow.finish(&frame(3), true);
+        assert!(matches!(drc.begin(key(1, 3)).await, Begin::Done(_)));
+        for xid in [1, 2] {
+            run(&drc, key(1, xid)).await.finish(&frame(xid), true);
+            assert!(matches!(drc.begin(key(1, xid)).await, Begin::Done(_)));
+        }
+        let table = drc.table.lock();
+        assert_eq!((table.slots.len(), table.order.len(), table.by_lsn.len()), (3, 3, 0));
     }
 
     #[tokio::test(start_paused = true)]
