@@ -18,6 +18,12 @@
 //! such a name would be hidden for good once the directory is complete, and a move would leave it behind. So it is asked
 //! for again, and as long as the filer goes on the directory is not complete: clients are told of an I/O error, and a
 //! copy reports the directory.
+//!
+//! A mount point inside the export is no part of the location. Clients are not shown it: listings leave it out, and
+//! whoever names it is told ACCES. But its directory is never complete: what lies below the mount would be left out for
+//! good, and a move must say that it is. So [`Volume::complete`] gives XDEV when all else in the directory is known, a
+//! copy reports the directory, and a listing ([`Volume::know_names`]) goes on. Which directories these are is remembered
+//! for [`MOUNTS_KNOWN_FOR`], so that not every page of a listing reads the directory.
 
 use super::Volume;
 use super::act::Act;
@@ -32,9 +38,11 @@ use crate::index::live::Entry;
 use crate::location::Location;
 use journal_format::event::{Adopt, Adopted};
 use journal_format::ids::{Identity, JunctionId, Kind, NodeId};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a client waits for a directory to become complete, and gets JUKEBOX then while it goes on.
 const COMPLETE_PATIENCE: Duration = Duration::from_secs(15);
@@ -42,6 +50,42 @@ const COMPLETE_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a name is asked for that a filer says it has, and denies; and the pause between.
 const DENIED_TRIES: usize = 4;
 const DENIED_PAUSE: Duration = Duration::from_millis(150);
+
+/// A directory with mount points in it is not read again before that: what clients do in it is in the index.
+const MOUNTS_KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Directories remembered to have mount points in them; at it, the one that was read longest ago is forgotten, and read
+/// again when it is listed.
+const MOUNTED_IN_MAX: usize = 256;
+
+/// Directories with mount points in them, by when all their other names were last known. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct MountedIn(Arc<Mutex<BTreeMap<NodeId, Instant>>>);
+
+impl MountedIn {
+    /// Whether it was not remembered.
+    fn put(&self, dir: NodeId) -> bool {
+        let mut read = self.0.lock();
+        let new = read.insert(dir, Instant::now()).is_none();
+        if read.len() > MOUNTED_IN_MAX
+            && let Some(oldest) = read.iter().min_by_key(|(_, at)| **at).map(|(dir, _)| *dir)
+        {
+            read.remove(&oldest);
+        }
+        new
+    }
+
+    fn forget(&self, dir: NodeId) {
+        self.0.lock().remove(&dir);
+    }
+
+    fn was_just_read(&self, dir: NodeId) -> bool {
+        self.0.lock().get(&dir).is_some_and(|at| at.elapsed() < MOUNTS_KNOWN_FOR)
+    }
+
+    pub fn has(&self, dir: NodeId) -> bool {
+        self.0.lock().contains_key(&dir)
+    }
+}
 
 /// A name as the filer has it.
 struct Met {
@@ -54,13 +98,15 @@ struct Met {
 enum Look {
     Met(Met),
     Nothing(Vec<u8>, filer::Error),
+    /// It leads out of the location.
+    Mounted(Vec<u8>),
     /// It was found, and then called gone. Somebody may have removed it in between.
     Denied(Vec<u8>, filer::Error),
 }
 
 impl Volume {
     /// Make the directory complete: every name in it known to the index. JUKEBOX when it takes too long; it goes on, and
-    /// the caller asks again.
+    /// the caller asks again. XDEV: all but its mount points.
     pub async fn complete(&self, junction: JunctionId, dir: NodeId) -> Result<(), Status> {
         let at = NodeRef { junction, node: dir };
         if self.rec(at)?.complete {
@@ -70,9 +116,20 @@ impl Volume {
         self.complete_inside(permit, at).await
     }
 
+    /// The same for those who need not know of mount points.
+    pub(super) async fn know_names(&self, junction: JunctionId, dir: NodeId) -> Result<(), Status> {
+        match self.complete(junction, dir).await {
+            Err(Status::XDev) => Ok(()),
+            completed => completed,
+        }
+    }
+
     pub(super) async fn complete_inside(&self, permit: Permit, dir: NodeRef) -> Result<(), Status> {
         if self.rec(dir)?.complete {
             return Ok(());
+        }
+        if self.mounted_in.was_just_read(dir.node) {
+            return Err(Status::XDev);
         }
         let volume = self.clone();
         self.detached(dir.junction, COMPLETE_PATIENCE, async move { volume.adopt_all(permit, dir).await }).await
@@ -85,35 +142,57 @@ impl Volume {
         }
         let location = self.location_of(dir.junction)?;
         let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
-        let mut from = 0;
+        let (mut from, mut mount) = (0, None);
         loop {
             let mut guard = self.acquire(dir.junction, vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
             if self.rec(dir)?.complete {
                 return Ok(());
             }
             let page = self.ask(&location, location.filer.list(&obj, from, Adopt::ENTRIES_MAX)).await?;
-            let mut unknown = Vec::new();
-            for name in page.names {
-                if self.live.entry(dir.node, &name)?.is_none() {
-                    unknown.push(name);
-                }
-            }
+            let unknown = self.unknown(dir.node, page.names)?;
             // A filer may give more than was asked for.
             let mut parts = unknown.chunks(Adopt::ENTRIES_MAX).peekable();
+            let mut complete = false;
             while let Some(part) = parts.next() {
-                let met = meet(&location, &obj, part).await?;
-                let last = parts.peek().is_none() && page.next.is_none();
-                guard = self.adopt(&permit, guard, &location, dir, met, last).await?;
+                let (met, mounted) = meet(&location, &obj, part).await?;
+                mount = mount.or(mounted);
+                complete = parts.peek().is_none() && page.next.is_none() && mount.is_none();
+                if complete || !met.is_empty() {
+                    guard = self.adopt(&permit, guard, &location, dir, met, complete).await?;
+                }
             }
-            match page.next {
-                Some(next) => from = next,
-                None if unknown.is_empty() => {
-                    self.adopt(&permit, guard, &location, dir, Vec::new(), true).await?;
+            match (page.next, mount.take()) {
+                (Some(next), mounted) => (from, mount) = (next, mounted),
+                (None, Some(name)) => return Err(self.holds_mounts(&location, dir.node, &name)),
+                (None, None) => {
+                    if !complete {
+                        self.adopt(&permit, guard, &location, dir, Vec::new(), true).await?;
+                    }
+                    self.mounted_in.forget(dir.node);
                     return Ok(());
                 }
-                None => return Ok(()),
             }
         }
+    }
+
+    /// Those of the names that the index does not have.
+    fn unknown(&self, dir: NodeId, names: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Status> {
+        let mut unknown = Vec::new();
+        for name in names {
+            if self.live.entry(dir, &name)?.is_none() {
+                unknown.push(name);
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// All else in the directory is known. Said in the log when it is found out, not at each listing.
+    fn holds_mounts(&self, location: &Location, dir: NodeId, name: &[u8]) -> Status {
+        if self.mounted_in.put(dir) {
+            let name = String::from_utf8_lossy(name);
+            tracing::warn!(location = %location.id, %dir, %name, "a mount point inside the export: clients do not see it, and a copy reports its directory");
+        }
+        Status::XDev
     }
 
     /// Give one name of a directory that is not complete its node, if the filer has it.
@@ -200,6 +279,7 @@ async fn look(location: &Location, dir: &Object, name: &[u8]) -> Result<Look, St
         Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid) => {
             return Ok(Look::Nothing(name.to_vec(), error));
         }
+        Err(error) if error.kind == ErrorKind::CrossDevice => return Ok(Look::Mounted(name.to_vec())),
         // Either the name, or the directory, in which there is none then.
         Err(error) if error.kind == ErrorKind::Stale => return Ok(Look::Denied(name.to_vec(), error)),
         Err(error) => return Err(of_object(&error)),
@@ -218,6 +298,7 @@ async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Opti
         match look(location, dir, name).await? {
             Look::Met(met) => return Ok(Some(met)),
             Look::Nothing(..) => return Ok(None),
+            Look::Mounted(_) => return Err(Status::Access),
             Look::Denied(name, error) if left == 0 => return Err(contradicted(location, &name, &error)),
             Look::Denied(..) => tokio::time::sleep(DENIED_PAUSE).await,
         }
@@ -225,15 +306,21 @@ async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Opti
     Ok(None)
 }
 
-/// Look at names that were listed, side by side; those that are gone meanwhile are left out.
-async fn meet(location: &Arc<Location>, dir: &Object, names: &[Vec<u8>]) -> Result<Vec<Met>, Status> {
-    let (mut met, mut names) = (Vec::new(), names.to_vec());
+/// Look at names that were listed, side by side; those that are gone meanwhile are left out, and so are mount points, of
+/// which one is named.
+async fn meet(
+    location: &Arc<Location>,
+    dir: &Object,
+    names: &[Vec<u8>],
+) -> Result<(Vec<Met>, Option<Vec<u8>>), Status> {
+    let (mut met, mut mount, mut names) = (Vec::new(), None, names.to_vec());
     for left in (0..DENIED_TRIES).rev() {
         let looks: Vec<_> = names.iter().map(|name| look(location, dir, name)).collect();
         let mut denied = BTreeMap::new();
         for look in side_by_side(looks).await? {
             match look {
                 Look::Met(one) => met.push(one),
+                Look::Mounted(name) => mount = Some(name),
                 Look::Nothing(name, error) | Look::Denied(name, error) => drop(denied.insert(name, error)),
             }
         }
@@ -249,7 +336,7 @@ async fn meet(location: &Arc<Location>, dir: &Object, names: &[Vec<u8>]) -> Resu
     }
     // In the order of names, so that the event does not depend on who answered first.
     met.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(met)
+    Ok((met, mount))
 }
 
 /// Keeps those names that the directory lists even now. All of it is read: a name may have another place in it.

@@ -107,6 +107,7 @@ pub struct Volume {
     late: late::Late,
     silent: Arc<Silent>,
     searches: search::Searches,
+    mounted_in: adopt::MountedIn,
 }
 
 impl Volume {
@@ -123,6 +124,7 @@ impl Volume {
             late: late::Late::default(),
             silent: Arc::default(),
             searches: search::Searches::default(),
+            mounted_in: adopt::MountedIn::default(),
         }
     }
 

@@ -145,6 +145,8 @@ impl Volume {
                 Err(Status::Jukebox) => tokio::time::sleep(AGAIN).await,
                 // Removed meanwhile.
                 Err(Status::Stale | Status::NoEnt) => return Ok(()),
+                // Behind its mount points there is no other name of the file.
+                Err(Status::XDev) => return Ok(()),
                 other => return other,
             }
         }

@@ -32,11 +32,13 @@ pub const fn of_kind(kind: ErrorKind) -> Status {
     }
 }
 
-/// A filer's error where nothing has been appended. An object that the index knows and the filer does not is stale.
+/// A filer's error where nothing has been appended. An object that the index knows and the filer does not is stale; one
+/// behind a mount point is not tain's to show, and only RENAME and LINK may be told XDEV.
 #[must_use]
 pub fn of_object(error: &crate::filer::Error) -> Status {
     match error.kind {
         ErrorKind::NotFound => Status::Stale,
+        ErrorKind::CrossDevice => Status::Access,
         kind => of_kind(kind),
     }
 }

@@ -32,7 +32,7 @@ use image::{Image, Ino, Inode, refuse};
 use journal_format::event::What;
 use journal_format::ids::{Identity, Kind, Time};
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ struct Shared {
     options: Options,
     world: Mutex<World>,
     script: RwLock<Option<Script>>,
+    /// Directories that another file system is mounted on.
+    mounts: RwLock<BTreeSet<Ino>>,
 }
 
 struct World {
@@ -164,7 +166,12 @@ impl Memory {
             syncs: 0,
         };
         Self {
-            shared: Arc::new(Shared { options, world: Mutex::new(world), script: RwLock::new(None) }),
+            shared: Arc::new(Shared {
+                options,
+                world: Mutex::new(world),
+                script: RwLock::default(),
+                mounts: RwLock::default(),
+            }),
             expected: root,
         }
     }
@@ -180,7 +187,12 @@ impl Memory {
             held: BTreeMap::new(),
             ..*world
         };
-        let shared = Shared { options: self.shared.options, world: Mutex::new(world), script: RwLock::new(None) };
+        let shared = Shared {
+            options: self.shared.options,
+            world: Mutex::new(world),
+            script: RwLock::default(),
+            mounts: RwLock::new(self.shared.mounts.read().clone()),
+        };
         Self { shared: Arc::new(shared), expected: self.expected }
     }
 
@@ -220,6 +232,18 @@ impl Memory {
     /// Asked before every call, by the method's name; `None` takes it away.
     pub fn set_script(&self, script: Option<Script>) {
         *self.shared.script.write() = script;
+    }
+
+    /// From now on another file system is mounted on this directory, or not any more: its name is listed, and leads out
+    /// of the filer.
+    pub fn mount_on(&self, dir: &Object, mounted: bool) -> Result<()> {
+        let (ino, mut mounts) = (ino(dir)?, self.shared.mounts.write());
+        if mounted {
+            mounts.insert(ino)
+        } else {
+            mounts.remove(&ino)
+        };
+        Ok(())
     }
 
     /// Bytes that it holds from now on.
@@ -344,7 +368,11 @@ impl CoreFiler for Memory {
         let dir = ino(dir)?;
         let found = self.called("lookup", |world| {
             visible(world, dir, name, ErrorKind::NotFound)?;
-            world.live.lookup(dir, name)
+            let found = world.live.lookup(dir, name)?;
+            if self.shared.mounts.read().contains(&found) {
+                return refuse(ErrorKind::CrossDevice, "look up");
+            }
+            Ok(found)
         });
         found.await
     }

@@ -101,7 +101,7 @@ impl Volume {
         }
         let seen = self.judge(&location, call, seen).await?;
         check(&call.cred(), &seen.owned(), READ)?;
-        self.complete(dir.junction, dir.node).await?;
+        self.know_names(dir.junction, dir.node).await?;
         let mut filling = Filling::new(room);
         self.fill(&mut filling, dir, cookie)?;
         let (mut entries, eof) = filling.end()?;

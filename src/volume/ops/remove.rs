@@ -85,6 +85,8 @@ impl Volume {
                 match self.complete_inside(permit.clone(), below).await {
                     // Somebody else takes it away at this moment: what has the name then is found out under the lock.
                     Err(Status::Stale) => Ok(()),
+                    // It has mount points in it, which is found out there, too.
+                    Err(Status::XDev) => Ok(()),
                     completed => completed,
                 }
             }
@@ -96,6 +98,9 @@ impl Volume {
     pub(in crate::volume) fn check_empty(&self, victim: &Seen) -> Result<(), Status> {
         if victim.rec.kind != Kind::Dir {
             return Ok(());
+        }
+        if self.mounted_in.has(victim.at.node) && !victim.rec.complete {
+            return Err(Status::NotEmpty);
         }
         if !victim.rec.complete {
             // Another directory came under this name since it was completed.

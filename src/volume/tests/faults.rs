@@ -392,6 +392,45 @@ async fn a_name_that_somebody_removed_behind_us_while_its_directory_was_read_is_
     assert_eq!(w.count(|e| matches!(e, Event::Adopt(a) if a.complete)), 1);
 }
 
+/// What is below the mount would be left out for good if its directory were called complete, and a move must say that it is.
+#[tokio::test]
+async fn a_mount_point_is_left_out_of_listings_and_its_directory_is_reported_to_jobs() {
+    let w = world().await;
+    let top = w.top().await;
+    let dir = w.put(&top, "d", What::Dir).await;
+    w.put(&dir, "f", What::File).await;
+    let mounted = w.put(&dir, "mounted", What::Dir).await;
+    w.put(&dir, "z", What::Dir).await;
+    w.filer.mount_on(&mounted, true).unwrap();
+    let node = w.lookup(ROOT_REF, "d").await.unwrap();
+    assert_eq!(w.names(node).await, ["f", "z"]);
+    let listings = Arc::new(AtomicUsize::new(0));
+    let count = listings.clone();
+    let hook = move |op: &'static str| {
+        count.fetch_add(usize::from(op == "list"), Ordering::SeqCst);
+        None
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let how = || CreateHow::Guarded(mode(0o644));
+    w.volume.create(&root(), node, b"new", how()).await.unwrap();
+    assert_eq!(w.names(node).await, ["f", "z", "new"]);
+    assert_eq!(listings.load(Ordering::SeqCst), 0, "the filer's directory is not read at each page");
+    assert_eq!(w.volume.complete(J, node.node).await, Err(Status::XDev));
+    assert_eq!(w.lookup(node, "mounted").await, Err(Status::Access));
+    assert_eq!(w.volume.create(&root(), node, b"mounted", how()).await.unwrap_err().status, Status::Access);
+    assert_eq!(w.volume.rmdir(&root(), node, b"mounted").await.unwrap_err().status, Status::Access);
+    for name in ["f", "new"] {
+        w.volume.remove(&root(), node, name.as_bytes()).await.unwrap();
+    }
+    w.volume.rmdir(&root(), node, b"z").await.unwrap();
+    assert_eq!(w.volume.rmdir(&root(), ROOT_REF, b"d").await.unwrap_err().status, Status::NotEmpty);
+    assert_eq!(failed(&w), []);
+    w.filer.mount_on(&mounted, false).unwrap();
+    w.lookup(node, "mounted").await.expect("as soon as nothing is mounted there");
+    assert_eq!(w.names(node).await, ["mounted"]);
+    w.assert_at_rest().await;
+}
+
 #[tokio::test]
 async fn a_rename_to_a_name_that_the_filer_denied_replaces_nothing() {
     let w = world().await;
