@@ -45,6 +45,8 @@ pub(super) enum Act {
         event: event::Remove,
         dir: Object,
         victim: Identity,
+        /// The filer has lost it: nothing is taken away there, the index follows.
+        lost: bool,
     },
     Rename {
         event: event::Rename,
@@ -164,6 +166,7 @@ impl Act {
                 let attrs = MakeAttrs { mode: event.mode, uid: event.uid, gid: event.gid, inherits: true };
                 filer.make(dir, &event.name, &event.what, attrs).await.map(Some)
             }
+            Act::Remove { lost: true, .. } => Ok(None),
             Act::Remove { event, dir, .. } => {
                 let removed = take_away(filer, dir, &event.name, event.kind).await;
                 removed.map(|()| None)
@@ -189,7 +192,7 @@ impl Act {
                     objects.node(&found.id).map_err(|e| Error::new(ErrorKind::Unknown, "index", e.to_string()))?;
                 Ok((known.is_none() && found.kind == event.what.kind()).then_some(Some(found)))
             }
-            Act::Remove { event, dir, victim } => {
+            Act::Remove { event, dir, victim, .. } => {
                 let found = there(filer, dir, &event.name).await?;
                 Ok(found.is_none_or(|o| o.id != *victim).then_some(None))
             }

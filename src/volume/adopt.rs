@@ -340,7 +340,7 @@ async fn meet(
 }
 
 /// Keeps those names that the directory lists even now. All of it is read: a name may have another place in it.
-async fn still_listed(
+pub(super) async fn still_listed(
     location: &Location,
     dir: &Object,
     names: &mut BTreeMap<Vec<u8>, filer::Error>,
@@ -358,7 +358,7 @@ async fn still_listed(
     Ok(())
 }
 
-fn contradicted(location: &Location, name: &[u8], error: &filer::Error) -> Status {
+pub(super) fn contradicted(location: &Location, name: &[u8], error: &filer::Error) -> Status {
     let name = String::from_utf8_lossy(name);
     tracing::error!(location = %location.id, %name, %error, "the primary says that it has the name, and denies it: its directory cannot be read");
     Status::Io

@@ -47,6 +47,7 @@ pub mod adopt;
 pub mod hold;
 pub mod late;
 pub mod locks;
+mod lost;
 pub mod ops;
 pub mod outcome;
 mod patience;

@@ -9,7 +9,7 @@
 //! known name goes; the file's handles go with it, as they would on any server that exports the tree.
 
 use super::Volume;
-use super::resolve::Seen;
+use super::lost::Victim;
 use super::types::{Call, NodeRef, Status};
 use crate::location::Location;
 use journal_format::ids::{JunctionId, Kind, NodeId};
@@ -85,7 +85,7 @@ impl Volume {
         let victim = match self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await {
             // Somebody else takes it away at this moment: what has the name then is found out under the lock.
             Err(Status::Stale) => return Ok(()),
-            seen => seen?,
+            seen => Victim::from(seen?),
         };
         if !self.would_be_lost(&location, &victim)? {
             return Ok(());
@@ -100,7 +100,7 @@ impl Volume {
     }
 
     /// Whether the file would live on where nobody finds it, if one of its names went.
-    pub(super) fn would_be_lost(&self, location: &Location, victim: &Seen) -> Result<bool, Status> {
+    pub(super) fn would_be_lost(&self, location: &Location, victim: &Victim) -> Result<bool, Status> {
         let several = victim.rec.kind != Kind::Dir && victim.stat.nlink > 1;
         Ok(several
             && !location.filer.capabilities().open_by_identity

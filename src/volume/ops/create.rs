@@ -30,6 +30,7 @@ impl Volume {
         let permit = self.holds.enter(dir.junction).await?;
         let location = self.primary(dir.junction)?;
         let seen = self.see_dir(&location, call, dir).await?;
+        self.free(call, &permit, dir, name).await?;
         let LockedNames { guard, entries } = self.lock_names(&permit, &[(dir, name)], existing).await?;
         let seen = self.see_dir_again(&location, call, seen).await?;
         let before = self.pre_dir(&seen)?;

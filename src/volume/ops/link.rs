@@ -43,6 +43,7 @@ impl Volume {
         let permit = self.holds.enter(dir.junction).await?;
         let location = self.primary(dir.junction)?;
         let parent = self.see_dir(&location, call, dir).await?;
+        self.free(call, &permit, dir, name).await?;
         let with_node = |_: &[_]| vec![(Key::Node(node.node), Mode::Exclusive)];
         let locked = self.lock_names(&permit, &[(dir, name)], with_node).await?;
         let parent = self.see_dir_again(&location, call, parent).await?;

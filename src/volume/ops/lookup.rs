@@ -2,6 +2,7 @@
 
 use crate::volume::Volume;
 use crate::volume::locks::{Key, Mode};
+use crate::volume::lost::Sight;
 use crate::volume::resolve::check_bytes;
 use crate::volume::types::{Attr, Call, Found, NodeRef, Refused, Status, Wcc};
 use crate::volume::virtuals::TREE;
@@ -59,9 +60,16 @@ impl Volume {
             Err(Status::Stale) if name != b"." && name != b".." => {
                 let ended =
                     self.acquire(dir.junction, vec![(Key::Name(dir.node, name.to_vec()), Mode::Shared)]).await?;
-                let now = self.live.entry(dir.node, name)?;
+                let now = self.live.entry(dir.node, name)?.filter(|entry| entry.node == node.node);
+                let Some(entry) = now else { return Ok(None) };
+                let (location, parent) = self.look(dir).await?;
+                let sight = self.sight(&location, &parent, name, &entry).await?;
                 drop(ended);
-                if now.is_some_and(|entry| entry.node == node.node) { Err(Status::Stale) } else { Ok(None) }
+                // Of a side that was left meanwhile it says nothing.
+                if self.is_still_primary(dir.junction, &location) && matches!(sight, Sight::Lost { .. }) {
+                    return Err(Status::NoEnt);
+                }
+                Ok(None)
             }
             attr => attr.map(Some),
         }

@@ -41,6 +41,7 @@ impl Volume {
         let permit = self.holds.enter(dir.junction).await?;
         let location = self.primary(dir.junction)?;
         let seen = self.see_dir(&location, call, dir).await?;
+        self.free(call, &permit, dir, name).await?;
         let locked = self.lock_names(&permit, &[(dir, name)], |_| Vec::new()).await?;
         let seen = self.see_dir_again(&location, call, seen).await?;
         if locked.entries.iter().any(Option::is_some) {

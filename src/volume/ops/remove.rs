@@ -6,7 +6,8 @@ use crate::volume::Volume;
 use crate::volume::act::Act;
 use crate::volume::hold::Permit;
 use crate::volume::locks::{Key, Mode};
-use crate::volume::resolve::{Seen, Use, changeable, check_name};
+use crate::volume::lost::Victim;
+use crate::volume::resolve::{Use, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{Call, NodeRef, Refused, Status, Wcc};
 use journal_format::event;
@@ -42,8 +43,8 @@ impl Volume {
         let locked = self.lock_names(&permit, &[(dir, name)], victims).await?;
         let parent = self.see_dir_again(&location, call, parent).await?;
         let entry = locked.entries.into_iter().next().flatten().ok_or(Status::NoEnt)?;
-        let victim = self.see(&location, NodeRef { junction: dir.junction, node: entry.node }).await?;
-        let may = may_delete(&call.cred(), &parent.owned(), &victim.without_acl());
+        let victim = self.victim(&location, &parent, name, &entry).await?;
+        let may = may_delete(&call.cred(), &parent.owned(), &victim.owned());
         if !crate::planted::is('o') {
             may?;
         }
@@ -64,7 +65,7 @@ impl Volume {
             last: self.is_last_name(&victim)?,
             caller: call.caller(),
         };
-        let act = Act::Remove { event, dir: parent.obj.clone(), victim: victim.obj.id.clone() };
+        let act = Act::Remove { event, dir: parent.obj.clone(), victim: victim.id, lost: false };
         let ended = self.run(Mutation { permit, guard: locked.guard, location, act }).await?;
         if crate::planted::is('o') {
             may?;
@@ -95,7 +96,7 @@ impl Volume {
     }
 
     /// A directory that is to go, locked exclusively, must be empty.
-    pub(in crate::volume) fn check_empty(&self, victim: &Seen) -> Result<(), Status> {
+    pub(in crate::volume) fn check_empty(&self, victim: &Victim) -> Result<(), Status> {
         if victim.rec.kind != Kind::Dir {
             return Ok(());
         }
@@ -111,7 +112,7 @@ impl Volume {
 
     /// Is the name that is to go the node's last? The index may not know all names of a file with hard links (its other
     /// directories may not be complete), the filer's link count does.
-    pub(in crate::volume) fn is_last_name(&self, victim: &Seen) -> Result<bool, Status> {
+    pub(in crate::volume) fn is_last_name(&self, victim: &Victim) -> Result<bool, Status> {
         let one_link = victim.rec.kind == Kind::Dir || victim.stat.nlink <= 1;
         Ok(one_link && self.live.names(victim.at.node, 2)?.len() <= 1)
     }

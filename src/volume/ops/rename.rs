@@ -7,6 +7,7 @@ use crate::semantics::permission::{WRITE, check, may_add, may_delete};
 use crate::volume::Volume;
 use crate::volume::act::Act;
 use crate::volume::locks::{Key, Mode};
+use crate::volume::lost::Sight;
 use crate::volume::resolve::{Judged, LockedNames, Seen, Use, changeable, check_name};
 use crate::volume::run::Mutation;
 use crate::volume::types::{Call, NodeRef, Refused, Status, Wcc};
@@ -75,7 +76,7 @@ impl Volume {
             // Two names of one file, or one name twice: POSIX says that nothing happens.
             return Ok((self.wcc(&guard, before.0, from).await, self.wcc(&guard, before.1, to).await));
         }
-        let (moved, replaced) = self.check_rename(call, &location, &ends, &entry, over.as_ref()).await?;
+        let (moved, replaced) = self.check_rename(call, &location, &ends, (name, &entry), (new, over.as_ref())).await?;
         let event = event::Rename {
             junction: from.junction,
             location: location.id,
@@ -100,12 +101,14 @@ impl Volume {
         call: &Call,
         location: &Location,
         ends: &Ends,
-        entry: &Entry,
-        over: Option<&Entry>,
+        (name, entry): (&[u8], &Entry),
+        (new, over): (&[u8], Option<&Entry>),
     ) -> Result<(Seen, Option<Replaced>), Status> {
         let cred = call.cred();
-        let at = |node| NodeRef { junction: ends.from.at.junction, node };
-        let moved = self.see(location, at(entry.node)).await?;
+        let moved = match self.sight(location, &ends.from, name, entry).await? {
+            Sight::There(moved) => moved,
+            Sight::Lost { .. } => return Err(Status::NoEnt),
+        };
         // In the order in which Linux finds out, for there may be several reasons.
         if entry.kind == Kind::Dir && self.is_below(ends.to.at.node, entry.node)? {
             return Err(Status::Inval);
@@ -118,8 +121,8 @@ impl Volume {
         may_delete(&cred, &ends.from.owned(), &moved.without_acl())?;
         let victim = match over {
             Some(over) => {
-                let victim = self.see(location, at(over.node)).await?;
-                may_delete(&cred, &ends.to.owned(), &victim.without_acl())?;
+                let victim = self.victim(location, &ends.to, new, over).await?;
+                may_delete(&cred, &ends.to.owned(), &victim.owned())?;
                 check_kinds(entry.kind, over.kind)?;
                 Some((over, victim))
             }

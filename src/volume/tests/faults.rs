@@ -4,6 +4,7 @@ use super::*;
 use crate::filer::ErrorKind;
 use crate::filer::memory::Turn;
 use journal_format::event::{Failed, JunctionModified, PartDone, Partial};
+use journal_format::ids::Kind;
 use std::time::Duration;
 
 fn failed(w: &World) -> Vec<Failed> {
@@ -444,6 +445,76 @@ async fn a_rename_to_a_name_that_the_filer_denied_replaces_nothing() {
     w.filer.set_fault(None);
     assert_eq!(w.filer.lookup(&top, b"there").await.unwrap().id, there.id);
     assert_eq!(w.names(ROOT_REF).await, ["f", "there"]);
+    w.assert_at_rest().await;
+}
+
+/// Somebody removed it on the filer, or a repair of the file system did.
+async fn lose(w: &World, name: &str) {
+    let node = w.lookup(ROOT_REF, name).await.unwrap();
+    let top = w.top().await;
+    if w.filer.lookup(&top, name.as_bytes()).await.unwrap().kind == Kind::Dir {
+        w.filer.rmdir(&top, name.as_bytes()).await.unwrap();
+    } else {
+        w.filer.remove(&top, name.as_bytes()).await.unwrap();
+    }
+    w.location.forget(node.node);
+    assert_eq!(w.lookup(ROOT_REF, name).await, Err(Status::NoEnt), "its directory's handle is not stale");
+}
+
+#[tokio::test]
+async fn a_name_whose_object_the_filer_has_lost_can_be_removed_replaced_and_used_again() {
+    let w = world().await;
+    for name in ["removed", "replaced", "linked", "unchecked", "guarded", "swapped", "moved", "there"] {
+        w.create(&user(), name).await;
+    }
+    for name in ["rmdired", "made"] {
+        w.mkdir(&user(), ROOT_REF, name).await;
+    }
+    for name in ["removed", "replaced", "linked", "unchecked", "guarded", "swapped", "moved", "rmdired", "made"] {
+        lose(&w, name).await;
+    }
+    assert_eq!(w.count(|e| matches!(e, Event::Remove(_))), 0, "a mirror may have what the primary has lost");
+    w.volume.remove(&user(), ROOT_REF, b"removed").await.unwrap();
+    w.volume.rmdir(&user(), ROOT_REF, b"rmdired").await.unwrap();
+    w.put(&w.top().await, "swapped", What::File).await;
+    w.volume.remove(&user(), ROOT_REF, b"swapped").await.unwrap();
+    let moved = w.volume.rename(&user(), ROOT_REF, b"moved", ROOT_REF, b"new").await.unwrap_err();
+    assert_eq!(moved.status, Status::NoEnt);
+    w.volume.rename(&user(), ROOT_REF, b"there", ROOT_REF, b"replaced").await.unwrap();
+    let node = w.lookup(ROOT_REF, "replaced").await.unwrap();
+    w.volume.link(&user(), node, ROOT_REF, b"linked").await.unwrap();
+    w.create(&user(), "guarded").await;
+    let how = CreateHow::Unchecked(SetAttrs { size: Some(0), ..mode(0o644) });
+    w.volume.create(&user(), ROOT_REF, b"unchecked", how).await.unwrap();
+    w.mkdir(&user(), ROOT_REF, "made").await;
+    for again in ["removed", "rmdired", "swapped"] {
+        w.create(&user(), again).await;
+    }
+    let mut names = w.names(ROOT_REF).await;
+    names.sort();
+    let due = ["guarded", "linked", "made", "moved", "removed", "replaced", "rmdired", "swapped", "unchecked"];
+    assert_eq!(names, due);
+    assert_eq!(failed(&w), []);
+    w.assert_at_rest().await;
+}
+
+/// Taken for free, what has the name would be hidden for good.
+#[tokio::test]
+async fn a_name_that_the_filer_denies_and_lists_is_not_taken_for_free() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.location.forget(file.node);
+    let hook = |op: &'static str| match op {
+        "by_identity" => Some(Fault::Before(ErrorKind::Stale)),
+        "lookup" => Some(Fault::Before(ErrorKind::NotFound)),
+        _ => None,
+    };
+    w.filer.set_fault(Some(Box::new(hook)));
+    let how = CreateHow::Unchecked(mode(0o644));
+    assert_eq!(w.volume.create(&user(), ROOT_REF, b"f", how).await.unwrap_err().status, Status::Io);
+    w.filer.set_fault(None);
+    assert_eq!(w.lookup(ROOT_REF, "f").await, Ok(file));
+    assert_eq!(w.count(|e| matches!(e, Event::Remove(_))), 0);
     w.assert_at_rest().await;
 }
 
