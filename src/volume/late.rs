@@ -7,15 +7,20 @@
 //!
 //! ```text
 //!          client sent away            done
-//!  (none) ─────────────────► Running ───────► Done ── the call comes: answered once, if the names still say so
+//!  (none) ─────────────────► Running ───────► Done ── the call comes: answered once, if it is its time (below)
 //!                               │ failed, or the process ends
 //!                               ▼
 //!                             (none): the call that comes runs
 //! ```
 //!
 //! Only operations on names: a WRITE or SETATTR that runs again has the same effect, and one that is *not* run again might
-//! be a new one. For the same reason what a Done operation left must still be there, else the call runs: answering a
-//! call whose effect is there without running it takes nothing from anybody.
+//! be a new one.
+//!
+//! Within [`REPEATED_WITHIN`] of the last time that the client was told JUKEBOX the call that comes *is* the repetition,
+//! and is answered whatever the names say: somebody else may have used a name in the pause that the kernel makes, and a
+//! REMOVE that ran again would remove *his* file. Later the call might be a new one, of a client that has given the old
+//! one up. So then what the operation left must still be there, else the call runs: answering a call whose effect is
+//! there without running it takes nothing from anybody.
 //!
 //! **Bound**: [`LATE_MAX`] calls; beyond it the oldest goes, and its repetition runs.
 
@@ -28,9 +33,14 @@ use journal_format::ids::NodeId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Calls remembered.
 pub const LATE_MAX: usize = 1024;
+/// A kernel that was told JUKEBOX repeats the call by itself after 5 s (Linux: NFS_JUKEBOX_RETRY_TIME), and may have to
+/// wait for its turn on the connection.
+pub const REPEATED_WITHIN: Duration = Duration::from_secs(15);
 
 /// A call, whatever its xid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +95,8 @@ pub enum Known {
 
 struct Slot {
     seq: u64,
+    /// When the client was last told JUKEBOX.
+    sent_away: Instant,
     /// `None` while it runs.
     done: Option<(Outcome, Vec<Expected>)>,
 }
@@ -109,7 +121,7 @@ impl Late {
         table.forget(&owed.key);
         table.seq += 1;
         let seq = table.seq;
-        table.slots.insert(owed.key, Slot { seq, done: None });
+        table.slots.insert(owed.key, Slot { seq, sent_away: Instant::now(), done: None });
         table.order.insert(seq, owed.key);
         if table.order.len() > LATE_MAX
             && let Some((_, oldest)) = table.order.pop_first()
@@ -131,16 +143,26 @@ impl Late {
 
     fn known(&self, live: &Live, key: Key) -> Result<Option<Known>, Status> {
         let mut table = self.table.lock();
-        let Some(slot) = table.slots.get(&key) else { return Ok(None) };
-        let Some((outcome, expected)) = &slot.done else { return Ok(Some(Known::Running)) };
-        let mut as_left = true;
-        for (dir, name, node) in expected {
-            as_left &= live.entry(*dir, name)?.map(|entry| entry.node) == *node;
-        }
-        let known = as_left.then_some(Known::Done(*outcome));
+        let Some(slot) = table.slots.get_mut(&key) else { return Ok(None) };
+        let Some((outcome, expected)) = &slot.done else {
+            slot.sent_away = Instant::now();
+            return Ok(Some(Known::Running));
+        };
+        let is_repetition = slot.sent_away.elapsed() <= REPEATED_WITHIN;
+        let known = (is_repetition || is_as_left(live, expected)?).then_some(Known::Done(*outcome));
         table.forget(&key);
         Ok(known)
     }
+}
+
+/// The names lead where the operation left them.
+fn is_as_left(live: &Live, expected: &[Expected]) -> Result<bool, Status> {
+    for (dir, name, node) in expected {
+        if live.entry(*dir, name)?.map(|entry| entry.node) != *node {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Table {

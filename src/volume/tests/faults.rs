@@ -326,6 +326,42 @@ async fn who_was_sent_away_and_comes_again_is_answered_what_came_of_it() {
     w.assert_at_rest().await;
 }
 
+/// In the pause that a kernel makes somebody else may use the name: a REMOVE that ran again would remove his file.
+#[tokio::test]
+async fn who_was_sent_away_and_comes_again_soon_does_not_meet_what_others_did_meanwhile() {
+    let w = world().await;
+    let call = |xid, sum| Call { xid, sum, ..user() };
+    for (name, sum, soon) in [("soon", 7, true), ("later", 8, false)] {
+        w.create(&user(), name).await;
+        let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let is_down = down.clone();
+        let hook = move |op: &'static str| {
+            (op == "remove" && is_down.load(Ordering::SeqCst)).then_some(Fault::Before(ErrorKind::Unknown))
+        };
+        w.filer.set_fault(Some(Box::new(hook)));
+        let away = w.volume.remove(&call(1, sum), ROOT_REF, name.as_bytes()).await;
+        assert_eq!(away.unwrap_err().status, Status::Jukebox);
+        assert_eq!(w.volume.late(&call(2, sum)), Ok(Some(late::Known::Running)));
+        down.store(false, Ordering::SeqCst);
+        while !w.volume.locks.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // What ends an operation is told a moment later.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let others = w.create(&root(), name).await;
+        tokio::time::pause();
+        let pause = Duration::from_secs(if soon { 5 } else { 20 });
+        tokio::time::advance(pause).await;
+        tokio::time::resume();
+        let effect = outcome::Effect::Removed { dir: ROOT };
+        let done = late::Known::Done(outcome::Outcome { junction: J, effect, failed: None });
+        assert_eq!(w.volume.late(&call(3, sum)), Ok(soon.then_some(done)), "{name}");
+        assert_eq!(w.volume.late(&call(4, sum)), Ok(None), "told once");
+        assert_eq!(w.lookup(ROOT_REF, name).await, Ok(others));
+    }
+    w.assert_at_rest().await;
+}
+
 /// A filer that finds names, and calls what they lead to gone, so many times.
 fn deny_what_is_found(w: &World, times: usize) {
     let (found, left) = (std::sync::atomic::AtomicBool::new(false), AtomicUsize::new(times));
