@@ -64,7 +64,7 @@ pub(super) async fn serve(
     let (reader, writer) = stream.into_split();
     let (replies, queue) = mpsc::channel(shared.limits.calls_per_connection as usize);
     let mut writer = tokio::spawn(write(writer, queue, shared.limits.write_deadline));
-    let mut inbox = Inbox::new(shared.clone(), seat.clone(), peer, reader);
+    let mut inbox = Inbox::new(shared.clone(), seat.clone(), reader);
     let end = read(&shared, &mut inbox, &seat, ends, &replies, &mut writer, stop).await;
     // From here on it takes no seat: what still runs is bounded by `Limits::calls_all`.
     shared.seats.release(&seat);

@@ -1,7 +1,6 @@
 //! What a connection receives: records in time and within bounds, then calls with their places reserved.
 
 use super::Shared;
-use super::access::know;
 use super::dispatch::reply_max;
 use super::limits::Limits;
 use super::seats::Seat;
@@ -10,7 +9,6 @@ use crate::wire::rpc::{CallHeader, Denial, Refusal, parse_call};
 use crate::wire::xdr::Reader;
 use bytes::Bytes;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::tcp::OwnedReadHalf;
@@ -94,8 +92,8 @@ async fn acquire(semaphore: &Arc<Semaphore>, want: usize, max: u32) -> OwnedSema
 }
 
 impl Inbox {
-    pub fn new(shared: Arc<Shared>, seat: Arc<Seat>, peer: SocketAddr, socket: OwnedReadHalf) -> Self {
-        let known = know(&shared.backend.state(), peer);
+    pub fn new(shared: Arc<Shared>, seat: Arc<Seat>, socket: OwnedReadHalf) -> Self {
+        let known = seat.known;
         let (budget, budget_max) = if known {
             (shared.request_bytes.clone(), shared.limits.request_bytes_all)
         } else {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections in all. At it, the one that has been quiet longest is closed for the new one; when all have calls in
-    /// flight, the new one is turned away.
+    /// Connections in all. At it, one is closed for the new one: a stranger's, else the one that has been quiet longest;
+    /// when all have calls in flight, the new one is turned away.
     pub connections_max: usize,
     /// The same for one address.
     pub connections_per_client: usize,
@@ -47,10 +47,18 @@ impl Limits {
     pub const LARGE: usize = 8 << 10;
     /// Slowest sender or reader that is borne, per second.
     pub const PACE: usize = 64 << 10;
+    /// Addresses that no policy lets in have one of so many seats; at it, one of theirs is closed for the new one.
+    pub const STRANGERS_SHARE: usize = 4;
     /// Entries of the DUMP list; the oldest goes.
     pub const MOUNTS_MAX: usize = 256;
     /// Entries of the EXPORT list; the rest is left out.
     pub const EXPORTS_MAX: usize = 1000;
+
+    /// Connections of addresses that no policy lets in.
+    #[must_use]
+    pub const fn strangers_max(&self) -> usize {
+        self.connections_max.div_ceil(Self::STRANGERS_SHARE)
+    }
 
     /// The defaults, with connections cut to half of what the process may open.
     #[must_use]

@@ -75,7 +75,7 @@ pub struct Stats {
     pub accepted: AtomicU64,
     /// Connections turned away at the bound, all others being busy.
     pub turned_away: AtomicU64,
-    /// Quiet connections closed to make room.
+    /// Connections closed to make room: quiet ones, or those of strangers.
     pub evicted: AtomicU64,
     /// Connections closed for what they sent, or for being slow.
     pub broken: AtomicU64,

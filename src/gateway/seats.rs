@@ -1,5 +1,9 @@
 //! Who is connected. A new connection needs a seat; when there is none left, the connection that has been quiet
 //! longest gives up its own: an NFS client that is really there connects again when it has something to ask.
+//!
+//! A *stranger*, whose address no policy let in when it connected, takes no client's seat: strangers share
+//! [`Limits::strangers_max`] seats, and leave before anybody else does, whatever they have in flight. Else a few addresses
+//! that ask and do not read their replies, and so are never quiet, could keep every client out.
 
 use super::limits::Limits;
 use parking_lot::Mutex;
@@ -13,6 +17,8 @@ use tokio::time::Instant;
 pub(super) struct Seat {
     id: u64,
     addr: IpAddr,
+    /// Some policy let the client in when it connected.
+    pub known: bool,
     start: Instant,
     /// Milliseconds after the first connection of all when this one last had something to say.
     active_ms: AtomicU64,
@@ -50,6 +56,7 @@ impl Default for Seats {
 struct Table {
     seats: HashMap<u64, Arc<Seat>>,
     of_client: HashMap<IpAddr, usize>,
+    strangers: usize,
     next: u64,
 }
 
@@ -57,30 +64,31 @@ struct Table {
 pub(super) enum Admission {
     Seated(Arc<Seat>),
     SeatedAfterEviction(Arc<Seat>),
-    /// All others are busy.
+    /// All others are busy; to a stranger, all others are clients.
     TurnedAway,
 }
 
 impl Seats {
-    pub fn admit(&self, addr: IpAddr, limits: &Limits) -> Admission {
+    pub fn admit(&self, addr: IpAddr, known: bool, limits: &Limits) -> Admission {
         let addr = addr.to_canonical();
         let mut table = self.table.lock();
-        let mut evicted = false;
-        if table.of_client.get(&addr).copied().unwrap_or(0) >= limits.connections_per_client {
-            if !table.evict(Some(addr)) {
-                return Admission::TurnedAway;
-            }
-            evicted = true;
-        } else if table.seats.len() >= limits.connections_max {
-            if !table.evict(None) {
-                return Admission::TurnedAway;
-            }
-            evicted = true;
+        let own = table.of_client.get(&addr).copied().unwrap_or(0);
+        let strangers_full = !known && table.strangers >= limits.strangers_max();
+        let evicted = if own >= limits.connections_per_client {
+            Some(table.evict(|seat| seat.addr == addr && seat.quiet()))
+        } else if strangers_full || table.seats.len() >= limits.connections_max {
+            Some(table.make_room(known))
+        } else {
+            None
+        };
+        if evicted == Some(false) {
+            return Admission::TurnedAway;
         }
         table.next += 1;
         let seat = Arc::new(Seat {
             id: table.next,
             addr,
+            known,
             start: self.start,
             active_ms: AtomicU64::new(0),
             slots: Arc::new(Semaphore::new(limits.calls_per_connection as usize)),
@@ -90,12 +98,13 @@ impl Seats {
         seat.touch();
         table.seats.insert(seat.id, seat.clone());
         *table.of_client.entry(addr).or_default() += 1;
-        if evicted { Admission::SeatedAfterEviction(seat) } else { Admission::Seated(seat) }
+        table.strangers += usize::from(!known);
+        if evicted.is_some() { Admission::SeatedAfterEviction(seat) } else { Admission::Seated(seat) }
     }
 
-    /// Free a descriptor, if any connection is quiet.
+    /// Free a descriptor, if any connection is quiet, or a stranger's.
     pub fn evict_one(&self) -> bool {
-        self.table.lock().evict(None)
+        self.table.lock().make_room(true)
     }
 
     /// The connection is gone. Calling it twice, or after an eviction, does nothing.
@@ -109,9 +118,17 @@ impl Seats {
 }
 
 impl Table {
-    fn evict(&mut self, addr: Option<IpAddr>) -> bool {
-        let quiet = self.seats.values().filter(|s| addr.is_none_or(|a| a == s.addr) && s.quiet());
-        let Some(oldest) = quiet.min_by_key(|s| s.active_ms.load(Ordering::Relaxed)).cloned() else { return false };
+    /// For one who is known, or not. Strangers go first.
+    fn make_room(&mut self, known: bool) -> bool {
+        let stranger =
+            self.strangers > 0 && (self.evict(|seat| !seat.known && seat.quiet()) || self.evict(|seat| !seat.known));
+        stranger || (known && self.evict(Seat::quiet))
+    }
+
+    /// Of these, the one that had something to say longest ago.
+    fn evict(&mut self, of: impl Fn(&Seat) -> bool) -> bool {
+        let these = self.seats.values().filter(|seat| of(seat));
+        let Some(oldest) = these.min_by_key(|s| s.active_ms.load(Ordering::Relaxed)).cloned() else { return false };
         self.remove(oldest.id);
         oldest.leave.notify_one();
         true
@@ -119,6 +136,7 @@ impl Table {
 
     fn remove(&mut self, id: u64) {
         let Some(seat) = self.seats.remove(&id) else { return };
+        self.strangers -= usize::from(!seat.known);
         if let Some(n) = self.of_client.get_mut(&seat.addr) {
             *n -= 1;
             if *n == 0 {
@@ -144,15 +162,15 @@ mod tests {
         let limits = Limits { connections_max: 3, connections_per_client: 2, ..Limits::default() };
         let seats = Seats::default();
         let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let a = seated(seats.admit(one, &limits));
-        let b = seated(seats.admit(one, &limits));
+        let a = seated(seats.admit(one, true, &limits));
+        let b = seated(seats.admit(one, true, &limits));
         b.active_ms.store(0, Ordering::Relaxed);
         a.active_ms.store(5, Ordering::Relaxed);
         let _call = a.slots.clone().try_acquire_owned().unwrap();
-        assert!(matches!(seats.admit(one, &limits), Admission::SeatedAfterEviction(_)), "b gave way");
+        assert!(matches!(seats.admit(one, true, &limits), Admission::SeatedAfterEviction(_)), "b gave way");
         assert_eq!(seats.len(), 2);
-        seated(seats.admit(two, &limits));
-        let d = seated(seats.admit(two, &limits));
+        seated(seats.admit(two, true, &limits));
+        let d = seated(seats.admit(two, true, &limits));
         assert_eq!(seats.len(), 3, "the bound in all");
         let _d = d.slots.clone().try_acquire_owned().unwrap();
         for seat in seats.table.lock().seats.values() {
@@ -160,9 +178,42 @@ mod tests {
                 slot.forget();
             }
         }
-        assert!(matches!(seats.admit(one, &limits), Admission::TurnedAway), "all are busy");
+        assert!(matches!(seats.admit(one, true, &limits), Admission::TurnedAway), "all are busy");
         seats.release(&a);
         seats.release(&a);
         assert_eq!(seats.len(), 2);
+    }
+
+    fn busy(seat: &Seat) {
+        seat.slots.try_acquire().unwrap().forget();
+    }
+
+    #[test]
+    fn strangers_have_a_share_of_the_seats_and_leave_first_however_busy_they_are() {
+        let limits = Limits { connections_max: 8, ..Limits::default() };
+        assert_eq!(limits.strangers_max(), 2);
+        let addr = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let seats = Seats::default();
+        let quiet = seated(seats.admit(addr(1), true, &limits));
+        for n in 2..100 {
+            busy(&seated(seats.admit(addr(n), false, &limits)));
+        }
+        assert_eq!(seats.len(), 3, "a client's and a quarter of all");
+        for n in 100..105 {
+            busy(&seated(seats.admit(addr(n), true, &limits)));
+        }
+        assert_eq!(seats.len(), 8);
+        for n in 105..107 {
+            let seat = seats.admit(addr(n), true, &limits);
+            assert!(matches!(seat, Admission::SeatedAfterEviction(_)));
+            busy(&seated(seat));
+        }
+        assert_eq!((seats.len(), seats.table.lock().strangers), (8, 0));
+        assert!(matches!(seats.admit(addr(2), false, &limits), Admission::TurnedAway), "though a client's is quiet");
+        assert!(seats.table.lock().seats.contains_key(&quiet.id));
+        assert!(seats.evict_one() && !seats.table.lock().seats.contains_key(&quiet.id));
+        busy(&seated(seats.admit(addr(2), false, &limits)));
+        assert!(seats.evict_one(), "a stranger's, when descriptors run out");
+        assert!(!seats.evict_one());
     }
 }

@@ -1,5 +1,6 @@
 //! The listener.
 
+use super::access::know;
 use super::seats::Admission;
 use super::{Gateway, Shared, connection, count, udp};
 use std::io;
@@ -74,7 +75,7 @@ fn admit(
     stop: &watch::Receiver<bool>,
 ) {
     count(&shared.stats.accepted);
-    let seat = match shared.seats.admit(peer.ip(), &shared.limits) {
+    let seat = match shared.seats.admit(peer.ip(), know(&shared.backend.state(), peer), &shared.limits) {
         Admission::Seated(seat) => seat,
         Admission::SeatedAfterEviction(seat) => {
             count(&shared.stats.evicted);

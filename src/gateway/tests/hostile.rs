@@ -1,6 +1,7 @@
 //! The inputs that broke others (numbers are those of the survey): each is harmless, and everyone else is served.
 
 use super::*;
+use crate::gateway::seats::Admission;
 use crate::wire::nfs3::{ReadArgs, ReadRes, samples};
 use crate::wire::record::{FRAGMENTS_MAX, LAST, RECORD_MAX};
 use crate::wire::rpc::{AuthStat, Denial};
@@ -472,4 +473,32 @@ async fn large_records_wait_for_their_budget_and_are_all_served() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(world.shared.request_bytes.available_permits(), 1 << 20, "all is given back");
     assert_eq!(world.shared.reply_bytes.available_permits(), 1 << 20, "all is given back");
+}
+
+/// Loopback is known to every policy: the strangers are in the seats alone.
+#[tokio::test]
+async fn strangers_that_keep_their_seats_busy_keep_no_client_out() {
+    let limits = Limits { connections_max: 8, ..Limits::default() };
+    let world = world_with(limits.clone(), Drc::default()).await;
+    for n in 0..100 {
+        match world.shared.seats.admit([10, 0, 0, n].into(), false, &limits) {
+            Admission::Seated(seat) | Admission::SeatedAfterEviction(seat) => {
+                seat.slots.try_acquire().unwrap().forget();
+            }
+            Admission::TurnedAway => {}
+        }
+    }
+    let mut busy = Vec::new();
+    for i in 0..8 {
+        let mut client = world.client().await;
+        let xid = next_xid();
+        client.send(&nfs_message(xid, &world.create(format!("slow{i}").as_bytes()))).await;
+        busy.push((client, xid));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.double.gate.add_permits(8);
+    for (mut client, xid) in busy {
+        client.results(xid).await;
+    }
+    assert_eq!(world.stats.turned_away.load(Ordering::Relaxed), 0);
 }
