@@ -4,6 +4,7 @@ use super::Shared;
 use super::dispatch::reply_max;
 use super::limits::Limits;
 use super::seats::Seat;
+use super::shares::{Held, Share, acquire, shrink};
 use crate::wire::record::{Assembler, FramingError};
 use crate::wire::rpc::{CallHeader, Denial, Refusal, parse_call};
 use crate::wire::xdr::Reader;
@@ -42,14 +43,15 @@ pub(super) enum Todo {
 pub(super) struct Places {
     _slot: OwnedSemaphorePermit,
     reply: OwnedSemaphorePermit,
-    large_reply: Option<OwnedSemaphorePermit>,
+    large_reply: Option<Held>,
 }
 
 impl Places {
     /// The reply is there and takes only so many bytes: give the rest back.
     pub fn shrink(&mut self, bytes: usize) {
-        for permit in [Some(&mut self.reply), self.large_reply.as_mut()].into_iter().flatten() {
-            drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+        shrink(&mut self.reply, bytes);
+        if let Some(large) = &mut self.large_reply {
+            large.shrink(bytes);
         }
     }
 }
@@ -57,7 +59,7 @@ impl Places {
 /// Held while a call runs.
 pub(super) struct Running {
     _call: OwnedSemaphorePermit,
-    _request: Option<OwnedSemaphorePermit>,
+    _request: Option<Held>,
 }
 
 pub(super) struct Work {
@@ -76,19 +78,16 @@ pub(super) struct Inbox {
     /// When the last record was complete.
     active: Instant,
     /// For the present record, when it is large.
-    request_bytes: Option<OwnedSemaphorePermit>,
+    request_bytes: Option<Held>,
+    /// Its address's part of the bytes that all share.
+    share: Arc<Share>,
     budget: Arc<Semaphore>,
     budget_max: u32,
     /// Some policy let the client in when it connected; what others are answered is always small.
     known: bool,
     reply_bytes: Arc<Semaphore>,
     /// Complete, waiting for its places.
-    next: Option<(Todo, Option<OwnedSemaphorePermit>)>,
-}
-
-async fn acquire(semaphore: &Arc<Semaphore>, want: usize, max: u32) -> OwnedSemaphorePermit {
-    let permits = u32::try_from(want).unwrap_or(u32::MAX).min(max);
-    semaphore.clone().acquire_many_owned(permits).await.expect("our semaphores are never closed")
+    next: Option<(Todo, Option<Held>)>,
 }
 
 impl Inbox {
@@ -101,6 +100,7 @@ impl Inbox {
         };
         Self {
             reply_bytes: Arc::new(Semaphore::new(shared.limits.reply_bytes_per_connection as usize)),
+            share: shared.shares.of(seat.addr, &shared.limits),
             shared,
             seat,
             socket,
@@ -135,7 +135,7 @@ impl Inbox {
         let slot = acquire(&self.seat.slots, 1, 1).await;
         let own = acquire(&self.reply_bytes, reply, limits.reply_bytes_per_connection).await;
         let large = if reply > Limits::LARGE {
-            Some(acquire(&self.shared.reply_bytes, reply, limits.reply_bytes_all).await)
+            Some(self.share.reply(reply, &self.shared.reply_bytes, limits.reply_bytes_all).await)
         } else {
             None
         };
@@ -163,7 +163,7 @@ impl Inbox {
             let expected = self.assembler.expected();
             if expected > Limits::LARGE && self.request_bytes.is_none() {
                 // Waiting here is our doing, not the client's: its time starts when there is room.
-                self.request_bytes = Some(acquire(&self.budget, expected, self.budget_max).await);
+                self.request_bytes = Some(self.share.request(expected, &self.budget, self.budget_max).await);
                 self.begun = Some(Instant::now());
             }
             self.fill().await?;

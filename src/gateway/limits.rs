@@ -15,10 +15,11 @@ pub struct Limits {
     pub calls_all: u32,
     /// Reply bytes reserved by one connection, until they are written. At it, the connection is not read.
     pub reply_bytes_per_connection: u32,
-    /// Bytes of replies over [`Limits::LARGE`] in all. At it, calls with large replies wait, in turn.
+    /// Bytes of replies over [`Limits::LARGE`] in all. At it, calls with large replies wait, in turn. One address has
+    /// [a part](Limits::ADDRESS_SHARE) of them: at that, its calls wait for one another.
     pub reply_bytes_all: u32,
     /// Bytes of requests over [`Limits::LARGE`] in all, from the header of the record until the call has ended. At it,
-    /// the rest of a large record is read when there is room, in turn.
+    /// the rest of a large record is read when there is room, in turn. One address has [a part](Limits::ADDRESS_SHARE).
     pub request_bytes_all: u32,
     /// The same for addresses that no policy lets in.
     pub stranger_bytes_all: u32,
@@ -49,6 +50,8 @@ impl Limits {
     pub const PACE: usize = 64 << 10;
     /// Addresses that no policy lets in have one of so many seats; at it, one of theirs is closed for the new one.
     pub const STRANGERS_SHARE: usize = 4;
+    /// Of the bytes of all one address may hold one of so many parts: 64 MiB in flight are more than one machine needs.
+    pub const ADDRESS_SHARE: u32 = 4;
     /// Entries of the DUMP list; the oldest goes.
     pub const MOUNTS_MAX: usize = 256;
     /// Entries of the EXPORT list; the rest is left out.

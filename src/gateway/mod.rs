@@ -42,6 +42,7 @@ mod refilled;
 pub mod rpcbind;
 mod seats;
 mod server;
+mod shares;
 pub mod status;
 pub mod timing;
 mod udp;
@@ -98,6 +99,7 @@ pub(crate) struct Shared {
     mounts: mount::Mounts,
     locks: locks::Locks,
     seats: seats::Seats,
+    shares: shares::Shares,
     limits: Limits,
     stats: Arc<Stats>,
     timing: Arc<timing::Timing>,
@@ -129,6 +131,7 @@ impl Gateway {
             mounts: mount::Mounts::default(),
             locks: locks::Locks::default(),
             seats: seats::Seats::default(),
+            shares: shares::Shares::default(),
             stats: Arc::default(),
             timing: Arc::default(),
             calls: Arc::new(Semaphore::new(limits.calls_all as usize)),

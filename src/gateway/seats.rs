@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub(super) struct Seat {
     id: u64,
-    addr: IpAddr,
+    pub addr: IpAddr,
     /// Some policy let the client in when it connected.
     pub known: bool,
     start: Instant,

@@ -502,3 +502,66 @@ async fn strangers_that_keep_their_seats_busy_keep_no_client_out() {
     }
     assert_eq!(world.stats.turned_away.load(Ordering::Relaxed), 0);
 }
+
+/// A client whose address is `from`, and who takes little at a time.
+async fn client_from(world: &World, from: [u8; 4]) -> Client {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    Client { stream: socket.connect(world.addr).await.unwrap() }
+}
+
+/// What a client asks, who is served soon or not at all.
+async fn soon<T: Wire>(client: &mut Client, args: &Args) -> T {
+    tokio::time::timeout(Duration::from_secs(5), client.nfs(args)).await.expect("served within 5 s")
+}
+
+#[tokio::test]
+async fn readers_that_never_read_keep_no_other_address_from_reading() {
+    let limits = Limits { reply_bytes_all: 16 << 20, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let file = world.fh(world.double.file(b"big", vec![1; 1 << 20]));
+    let read = |count| Args::Read(ReadArgs { file: file.clone(), offset: 0, count });
+    let mut greedy = Vec::new();
+    for _ in 0..6 {
+        let mut client = client_from(&world, [127, 0, 0, 1]).await;
+        client.send(&nfs_message(9, &read(1 << 20)).repeat(16)).await;
+        greedy.push(client);
+    }
+    // Until nothing moves any more.
+    let mut ran = u64::MAX;
+    while ran != std::mem::replace(&mut ran, world.double.reads.load(Ordering::SeqCst)) {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let mut other = client_from(&world, [127, 0, 0, 2]).await;
+    for _ in 0..20 {
+        let res: ReadRes = soon(&mut other, &read(64 << 10)).await;
+        assert_eq!(res.unwrap().count, 64 << 10);
+    }
+    assert_eq!(world.shared.shares.len(), 2);
+    drop((greedy, other));
+    while world.shared.shares.len() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(world.shared.reply_bytes.available_permits(), 16 << 20, "all is given back");
+}
+
+#[tokio::test]
+async fn writers_that_send_half_keep_no_other_address_from_writing() {
+    let limits = Limits { request_bytes_all: 8 << 20, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let file = world.fh(world.double.file(b"f", vec![]));
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        let mut client = client_from(&world, [127, 0, 0, 1]).await;
+        client.send(&mark(1 << 20, true)).await;
+        client.send(&[0; 1000]).await;
+        greedy.push(client);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut other = client_from(&world, [127, 0, 0, 2]).await;
+    let data = nfs3::Data(vec![7; 64 << 10].into());
+    let write = nfs3::WriteArgs { file, offset: 0, count: 64 << 10, stable: nfs3::Stable::FileSync, data };
+    let res: nfs3::WriteRes = soon(&mut other, &Args::Write(write)).await;
+    assert!(res.is_ok());
+}
