@@ -283,6 +283,8 @@ impl Replayer {
             let asked = wanted > self.status.borrow().committed && position >= wanted;
             if asked || batch.is_due() || (!progressed && batch.rests()) {
                 self.close(&mut batch).await?;
+                // Here as well: while clients write there is always something in the next round.
+                self.may_be_in_sync(batch.position).await?;
                 *backoff = Duration::from_millis(100);
                 continue;
             }

@@ -322,6 +322,34 @@ async fn a_secondary_that_hangs_lets_go_of_the_journal_and_comes_back_by_itself(
     w.assert_equal().await;
 }
 
+#[tokio::test]
+async fn a_secondary_comes_back_while_clients_go_on_writing() {
+    let mut w = World::new().await;
+    let file = w.make(ROOT, "f", What::File).await;
+    w.assert_equal().await;
+    w.fence.hang(true);
+    while w.to_let_go().is_empty() {
+        w.write(file, 0, 1, 20_000).await;
+    }
+    w.let_go().await;
+    w.absorbed().await;
+    w.fence.hang(false);
+    let (mut clean_at, mut commits) = (None, BTreeSet::new());
+    while w.is_out_of_sync() {
+        w.write(file, 0, 2, 100).await;
+        let status = w.handle.status.borrow().clone();
+        if status.dirty.is_some_and(|counts| counts.is_clean()) {
+            clean_at.get_or_insert(w.ledger.journal.end_lsn());
+        }
+        if clean_at.is_some_and(|at| status.committed >= at) {
+            commits.insert(status.committed);
+        }
+        assert!(commits.len() < 3, "it has all that it lacked, and is not in sync");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    w.assert_equal().await;
+}
+
 /// Its names are on the filer already: one that goes meanwhile is taken away there.
 #[tokio::test]
 async fn what_is_tried_again_in_an_outage_is_removed_and_renamed_where_it_stands() {
