@@ -77,6 +77,11 @@ impl Batch {
         self.since.is_none()
     }
 
+    /// Bytes of the journal that it keeps.
+    pub fn behind(&self) -> u64 {
+        self.position.0.saturating_sub(self.committed.0)
+    }
+
     pub fn is_due(&self) -> bool {
         self.bytes >= BATCH_BYTES_MAX
             || self.ops >= BATCH_OPS_MAX

@@ -144,6 +144,12 @@ impl Replayer {
         }
     }
 
+    /// What was in its way is not any more. Whoever goes by its status waits for this, also where nothing comes that would
+    /// be committed.
+    fn is_well(&self) {
+        self.status.send_if_modified(|s| s.error.take().is_some());
+    }
+
     pub(super) fn trouble(&self, error: &Error) {
         let kind = if let Error::Filer(e) = error { Some(e.kind) } else { None };
         let text = error.to_string();
@@ -232,14 +238,17 @@ impl Replayer {
             self.ledger.record(&event).await?;
             dirty.told()?;
         }
+        self.is_well();
         // What was copied from the source was no newer than this.
         self.clean_at = Some(self.ledger.journal.end_lsn());
         tracing::info!(location = %self.location.id, job = %self.job, "nothing is dirty any more: the journal is followed again");
         Ok(())
     }
 
-    /// Everything before `position` is durable on the location: perhaps it is in sync again.
+    /// Everything before `position` is durable on the location: what was in its way is over, and perhaps it is in sync
+    /// again.
     pub(super) async fn may_be_in_sync(&mut self, position: Lsn) -> Result<(), Error> {
+        self.is_well();
         if self.clean_at.is_some_and(|at| position >= at) {
             self.clean_at = None;
             if self.is_out_of_sync() {

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::filer::fence::{Fence, Fenced};
-use crate::filer::{CoreFiler, MakeAttrs, memory::Memory};
+use crate::filer::{CoreFiler, MakeAttrs, memory::Fault, memory::Memory};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::store::Store;
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub live: Arc<Live>,
     pub source: Arc<Location>,
     dest: Arc<Location>,
+    /// What is behind the destination's fence.
+    to: Memory,
     pub projection: Projection,
     fence: Fence,
     pub handle: Handle,
@@ -75,7 +77,8 @@ impl World {
         let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
         let ledger = Ledger::new(journal, State::default(), Box::new(|_, _| ()));
         let from = Arc::new(Memory::new(Default::default()));
-        let to = Arc::new(Fenced::new(Arc::new(Memory::new(Default::default()))));
+        let behind = Memory::new(Default::default());
+        let to = Arc::new(Fenced::new(Arc::new(behind.clone())));
         let (a, b) = (from.root().await.unwrap().id, to.root().await.unwrap().id);
         let begin = [
             Event::JournalCreated(JournalCreated { handle_key: [1; 32] }),
@@ -118,7 +121,7 @@ impl World {
         let handle = replayer.handle();
         let task = tokio::spawn(replayer.run());
         let touched = BTreeSet::from([ROOT]);
-        Self { ledger, live, source, dest, projection, fence, handle, task, next: 101, touched, dir }
+        Self { ledger, live, source, dest, to: behind, projection, fence, handle, task, next: 101, touched, dir }
     }
 
     async fn operate(&mut self, event: Event, bulk: Bytes, act: impl AsyncFnOnce(&Location, &Live)) {
@@ -348,6 +351,41 @@ async fn a_secondary_comes_back_while_clients_go_on_writing() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     w.assert_equal().await;
+}
+
+#[tokio::test]
+async fn a_trouble_that_is_over_is_taken_back_though_nothing_comes_that_would_be_committed() {
+    let mut w = World::new().await;
+    w.make(ROOT, "f", What::File).await;
+    w.assert_equal().await;
+    w.to.set_fault(Some(Box::new(|op| (op == "root").then_some(Fault::Before(ErrorKind::Down)))));
+    let from = w.ledger.state().locations[&TO].cursor;
+    w.ledger.record(&Event::OutOfSync(OutOfSync { location: TO, from })).await.unwrap();
+    w.handle.press();
+    w.until("it says that it is down", |w| {
+        w.handle.status.borrow().error.as_ref().is_some_and(|error| error.kind == Some(ErrorKind::Down))
+    })
+    .await;
+    w.to.set_fault(None);
+    w.until("in sync again", |w| !w.is_out_of_sync()).await;
+    w.until("and well", |w| w.handle.status.borrow().error.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_secondary_of_a_quiet_junction_lets_go_of_what_others_fill_the_journal_with() {
+    let mut w = World::new().await;
+    w.make(ROOT, "f", What::File).await;
+    w.assert_equal().await;
+    let (junction, location) = (JunctionId(9), LocationId(9));
+    for _ in 0..SOFT / 20_000 {
+        let (len, mode, caller) = (20_000, None, Caller::default());
+        let write = Event::Write(Write { junction, location, node: NodeId(9), offset: 0, len, mode, caller });
+        let op = w.ledger.begin(junction, &write, &Bytes::from(vec![1; 20_000])).await.unwrap();
+        w.ledger.done(op);
+    }
+    let end = w.ledger.journal.durable_lsn();
+    w.until("its cursor follows", |w| w.ledger.state().locations[&TO].cursor.0 + SOFT / 4 >= end.0).await;
+    assert!(!w.is_out_of_sync());
 }
 
 /// Its names are on the filer already: one that goes meanwhile is taken away there.
