@@ -55,6 +55,12 @@ impl ErrorKind {
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::NoSpace | Self::Quota | Self::Io | Self::Down | Self::Unknown | Self::Busy)
     }
+
+    /// Of a name that was asked for: nothing is there, or nothing can be, because the filer takes no such name.
+    #[must_use]
+    pub const fn is_no_entry(self) -> bool {
+        matches!(self, Self::NotFound | Self::NameTooLong | Self::Invalid)
+    }
 }
 
 impl Error {

@@ -107,7 +107,7 @@ impl Site<'_> {
         let asked = batch.into_iter().map(|(dir, key)| async move {
             match filer.lookup(&dir, &key.1).await {
                 Ok(object) => Ok(Some((key, object))),
-                Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+                Err(error) if error.kind.is_no_entry() => Ok(None),
                 Err(error) => Err(error),
             }
         });
@@ -182,7 +182,7 @@ impl Site<'_> {
                     break;
                 }
                 Ok(_) => {}
-                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotDir | ErrorKind::Stale) => {}
+                Err(error) if is_elsewhere(error.kind) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -197,4 +197,9 @@ impl Site<'_> {
         places.push((PEN, pen_name(node)));
         Ok(places)
     }
+}
+
+/// What was looked for under a name is not there.
+pub(super) fn is_elsewhere(kind: ErrorKind) -> bool {
+    kind.is_no_entry() || matches!(kind, ErrorKind::NotDir | ErrorKind::Stale)
 }

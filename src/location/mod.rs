@@ -28,6 +28,7 @@ use crate::index::objects::Objects;
 use async_trait::async_trait;
 use cache::Cache;
 use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
+use look::is_elsewhere;
 use parking_lot::{Mutex, RwLock};
 use projection::PEN;
 use std::collections::{BTreeMap, BTreeSet};
@@ -219,7 +220,8 @@ impl Location {
             at = parent;
         };
         while let Some((child, name)) = below.pop() {
-            let object = self.filer.lookup(&dir, &name).await?;
+            let looked = self.filer.lookup(&dir, &name).await;
+            let object = looked.map_err(|e| if e.kind.is_no_entry() { stale(child) } else { e })?;
             if object.id != self.identity(child)? {
                 return Err(stale(child));
             }
@@ -248,7 +250,7 @@ impl Location {
             match there {
                 Ok(object) if object.id == id => return Ok(Some((parent, name))),
                 Ok(_) => {}
-                Err(error) if is_absent(&error) => {}
+                Err(error) if is_elsewhere(error.kind) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -163,7 +163,8 @@ impl Projection {
 
     /// A name has gone; `last` says that the node has. A node that lives on without a name here waits in the pen.
     fn unlink(&self, round: &mut Round, dir: NodeId, name: &[u8], node: NodeId, last: bool) -> Result<()> {
-        let Some((kind, _)) = self.held(node)? else { return Ok(()) };
+        let Some((kind, held)) = self.held(node)? else { return Ok(()) };
+        ask_where_it_is(round, held);
         self.drop_name_if(round, dir, name, node)?;
         if last {
             for (dir, name) in self.names_raw(node, usize::MAX)? {
@@ -262,7 +263,11 @@ impl Projection {
             self.unlink(round, e.to_dir, &e.to_name, replaced.node, replaced.last)?;
         }
         let into = self.takes_names(e.to_dir)?;
-        let known = self.held(e.node)?.is_some();
+        let held = self.held(e.node)?;
+        let known = held.is_some();
+        if let Some((_, held)) = held {
+            ask_where_it_is(round, held);
+        }
         self.drop_name_if(round, e.from_dir, &e.from_name, e.node)?;
         if into {
             if !known {
@@ -378,6 +383,11 @@ impl Pending {
         };
         *bin = if more { *bin + 1 } else { bin.saturating_sub(1) };
     }
+}
+
+/// What could not be given its name waits in the pen, although it has that name here: only the filer knows.
+fn ask_where_it_is(round: &mut Round, held: Held) {
+    round.ask_filer |= held == Held::Incomplete;
 }
 
 /// Name of a node in the pen.

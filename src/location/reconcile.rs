@@ -12,6 +12,7 @@
 //! who is there, so any state between "nothing done" and "all done" is led to the same end.
 
 use super::copy::Source;
+use super::look::is_elsewhere;
 use super::newborn::Spot;
 use super::projection::{PEN, pen_name};
 use super::round::{Key, Round};
@@ -211,7 +212,7 @@ impl<'a> Site<'a> {
             match self.location.filer.lookup(&dir, name).await {
                 Ok(object) if object.id == id => return Ok(false),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotDir | ErrorKind::Stale) => {}
+                Err(error) if is_elsewhere(error.kind) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -491,17 +492,18 @@ pub(super) fn is_final(kind: ErrorKind) -> bool {
     !kind.is_transient() && kind != ErrorKind::ReadOnly
 }
 
-/// Take a name away; one that is not there is taken away already. A filer that calls a name free which it shows is
-/// asked again later.
+/// Take a name away; one that is not there, or that the filer takes from nobody, is taken away already. A filer that
+/// calls a name free which it shows is asked again later.
 async fn take_name(filer: &dyn CoreFiler, dir: &Object, name: &[u8], is_dir: bool) -> Result<()> {
     let done = if is_dir { filer.rmdir(dir, name).await } else { filer.remove(dir, name).await };
     let Err(error) = done else { return Ok(()) };
-    if error.kind != ErrorKind::NotFound {
+    if !error.kind.is_no_entry() {
         return Err(error);
     }
     match filer.lookup(dir, name).await {
+        Ok(_) if error.kind != ErrorKind::NotFound => Err(error),
         Ok(_) => Err(Error::new(ErrorKind::Io, error.op, "the filer calls a name free that it shows")),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind.is_no_entry() => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::filer::fence::{Fence, Fenced};
-use crate::filer::{CoreFiler, MakeAttrs, memory::Fault, memory::Memory};
+use crate::filer::{CoreFiler, MakeAttrs, memory::Fault, memory::Memory, memory::Options as MemoryOptions};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::store::Store;
@@ -53,7 +53,11 @@ fn spec(location: LocationId, root: &Identity) -> LocationSpec {
 
 impl World {
     async fn new() -> Self {
-        let world = Self::unlisted().await;
+        Self::onto(Memory::default()).await
+    }
+
+    async fn onto(to: Memory) -> Self {
+        let world = Self::unlisted_onto(to).await;
         let (job, location, dir) = (JobId(1), TO, ROOT);
         world.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
         let listed = Listed { job, location, dir, entries: vec![], last: true };
@@ -63,6 +67,10 @@ impl World {
 
     /// Nothing of the root is copied yet, nor is its listing begun.
     pub(crate) async fn unlisted() -> Self {
+        Self::unlisted_onto(Memory::default()).await
+    }
+
+    async fn unlisted_onto(behind: Memory) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             dir: dir.path().join("journal"),
@@ -77,7 +85,6 @@ impl World {
         let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
         let ledger = Ledger::new(journal, State::default(), Box::new(|_, _| ()));
         let from = Arc::new(Memory::new(Default::default()));
-        let behind = Memory::new(Default::default());
         let to = Arc::new(Fenced::new(Arc::new(behind.clone())));
         let (a, b) = (from.root().await.unwrap().id, to.root().await.unwrap().id);
         let begin = [
@@ -258,8 +265,13 @@ impl World {
         }
     }
 
+    async fn is_replayed(&self) {
+        let done = self.handle.commit(self.ledger.journal.end_lsn(), LONG).await;
+        assert!(done, "{:?}", self.handle.status.borrow());
+    }
+
     pub(crate) async fn assert_equal(&self) {
-        assert!(self.handle.commit(self.ledger.journal.end_lsn(), LONG).await);
+        self.is_replayed().await;
         put_times(&self.source, self.live.as_ref(), &self.live, &self.touched).await.unwrap();
         let (a, b) = (picture(&self.source).await, picture(&self.dest).await);
         assert_eq!(a, b);
@@ -514,4 +526,37 @@ async fn a_secondary_whose_store_was_lost_goes_on_by_what_the_journal_says() {
     let new = w.make(dir, "new", What::File).await;
     w.write(new, 0, 3, 100).await;
     w.assert_equal().await;
+}
+
+/// On an encrypting file system, say, names may be of 143 bytes.
+#[tokio::test]
+async fn a_name_that_the_destination_refuses_is_reported_and_holds_nothing_up() {
+    const LONG_NAME: &str = "a name that the destination does not take";
+    for open_by_identity in [true, false] {
+        let mut options = MemoryOptions { name_max: 20, ..MemoryOptions::default() };
+        options.capabilities.open_by_identity = open_by_identity;
+        let mut w = World::onto(Memory::new(options)).await;
+        let (refused, moved) = (w.make(ROOT, LONG_NAME, What::File).await, w.make(ROOT, "f", What::File).await);
+        w.write(refused, 0, 1, 100).await;
+        w.write(moved, 0, 2, 100).await;
+        w.is_replayed().await;
+        let failed = w.ledger.state().jobs[&JobId(1)].errors.clone();
+        assert_eq!(failed.keys().copied().collect::<Vec<_>>(), [refused], "{failed:?}");
+        // Tried again it meets a lookup.
+        for to in [JobState::Paused, JobState::Moving] {
+            w.ledger.record(&state(to)).await.unwrap();
+        }
+        w.is_replayed().await;
+        w.remove(ROOT, LONG_NAME, refused).await;
+        w.is_replayed().await;
+        w.rename(moved, Kind::File, (ROOT, "f"), (ROOT, LONG_NAME)).await;
+        w.is_replayed().await;
+        w.write(moved, 50, 3, 100).await;
+        w.is_replayed().await;
+        w.remove(ROOT, LONG_NAME, moved).await;
+        w.make(ROOT, "f", What::File).await;
+        w.assert_equal().await;
+        let pen = w.dest.filer.pen().await.unwrap();
+        assert_eq!(w.dest.filer.list(&pen, 0, 9).await.unwrap().names.len(), 0, "something is left in the pen");
+    }
 }

@@ -48,6 +48,8 @@ pub struct Options {
     pub gid: u32,
     /// Bytes that it holds at first; `u64::MAX` is no limit.
     pub space: u64,
+    /// Longest name that it takes; `check_name` has the last word.
+    pub name_max: usize,
     /// Files without a name that may be held at a time.
     pub nameless_max: usize,
     /// Number of its root, from which the others go up: filers of one world must not have an identity in common.
@@ -66,7 +68,7 @@ impl Default for Options {
             open_by_identity: true,
             chown: true,
         };
-        Self { capabilities, uid: 0, gid: 0, space: u64::MAX, nameless_max: 64, first: 1 }
+        Self { capabilities, uid: 0, gid: 0, space: u64::MAX, name_max: usize::MAX, nameless_max: 64, first: 1 }
     }
 }
 
@@ -94,6 +96,7 @@ struct World {
     /// Holders of an earlier life do not count.
     life: u64,
     space: u64,
+    name_max: usize,
     root: Ino,
     durable_root: Ino,
     next: Ino,
@@ -158,6 +161,7 @@ impl Memory {
             log: Log::default(),
             life: 0,
             space: options.space,
+            name_max: options.name_max,
             root,
             durable_root: root,
             next: root,
@@ -332,6 +336,9 @@ fn ino(object: &Object) -> Result<Ino> {
 /// A name of a client's: at the root, none that is hidden.
 fn visible(world: &World, dir: Ino, name: &[u8], refused: ErrorKind) -> Result<()> {
     super::hidden::check_name(name)?;
+    if name.len() > world.name_max {
+        return refuse(ErrorKind::NameTooLong, "check name");
+    }
     if dir == world.root && is_hidden(name) {
         return refuse(refused, "check name");
     }
