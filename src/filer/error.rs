@@ -40,6 +40,9 @@ pub enum ErrorKind {
     NotSupported,
     /// The object is certainly gone.
     Stale,
+    /// The filer is well, and this one object is not, or cannot have this: what it is cannot be read, an attribute has no
+    /// room in it. Said by who copies, of what a filer calls an I/O error or no space.
+    OfObject,
     /// Text file busy, EBUSY.
     Busy,
     Io,

@@ -17,6 +17,9 @@ const PIECE: u64 = 1 << 20;
 /// Pieces of one range on their way.
 const PIECES_AHEAD: usize = 2;
 
+/// What to make, with which attributes, and what to set afterwards.
+pub type Described = (What, MakeAttrs, Changes);
+
 pub struct Source {
     pub location: Arc<Location>,
     pub live: Arc<Live>,
@@ -50,7 +53,11 @@ impl Source {
     }
 
     /// What to make for the node, its attributes, and what to set afterwards.
-    pub async fn describe(&self, node: NodeId, kind: Kind) -> Result<Option<(What, MakeAttrs, Changes)>> {
+    pub async fn describe(&self, node: NodeId, kind: Kind) -> Result<Option<Described>> {
+        self.described(node, kind).await.map_err(unreadable)
+    }
+
+    async fn described(&self, node: NodeId, kind: Kind) -> Result<Option<Described>> {
         let Some(object) = self.object(node).await? else { return Ok(None) };
         let filer = &self.location.filer;
         let stat = filer.stat(&object).await?;
@@ -77,15 +84,15 @@ impl Source {
         if kind == Kind::Symlink || !(can.xattrs || can.acls) {
             return Ok(Vec::new());
         }
-        let Some(from) = self.object(node).await? else { return Ok(Vec::new()) };
-        self.location.filer.xattrs(&from).await
+        let Some(from) = self.object(node).await.map_err(unreadable)? else { return Ok(Vec::new()) };
+        self.location.filer.xattrs(&from).await.map_err(unreadable)
     }
 
     /// The default ACL of a directory that is to be copied.
     pub async fn default_acl(&self, dir: NodeId) -> Result<Option<Bytes>> {
-        match self.object(dir).await? {
+        match self.object(dir).await.map_err(unreadable)? {
             Some(object) if self.location.filer.capabilities().acls => {
-                self.location.filer.acl(&object, AclKind::Default).await
+                self.location.filer.acl(&object, AclKind::Default).await.map_err(unreadable)
             }
             _ => Ok(None),
         }
@@ -175,9 +182,21 @@ pub async fn put_xattrs(to: &dyn CoreFiler, object: &Object, xattrs: &[(Vec<u8>,
             let what = if is_acl(name) { "ACLs" } else { "extended attributes" };
             return Err(Error::new(ErrorKind::NotSupported, "copy", format!("the destination has no {what}")));
         }
-        to.set_xattr(object, name, value).await?;
+        let put = to.set_xattr(object, name, value).await;
+        put.map_err(|error| {
+            let detail = format!("{}, {} bytes: {}", String::from_utf8_lossy(name), value.len(), error.detail);
+            Error { detail, ..error }
+        })?;
     }
     Ok(())
+}
+
+/// What cannot be read of one object of the source is that object's trouble, as it is with its bytes: the others go on.
+fn unreadable(error: Error) -> Error {
+    if error.kind != ErrorKind::Io {
+        return error;
+    }
+    Error { kind: ErrorKind::OfObject, detail: format!("of the source: {}", error.detail), ..error }
 }
 
 pub fn is_acl(xattr: &[u8]) -> bool {

@@ -23,7 +23,7 @@
 //! it), it is made again, apart: the next crash may come before its new `Made`. All bytes of a new file
 //! come again from the round, so one that is recognised starts at size 0.
 
-use super::copy::{is_acl, put_xattrs};
+use super::copy::{self, is_acl};
 use super::projection::{PEN, pen_name};
 use super::reconcile::Site;
 use super::round::{Key, Origin};
@@ -38,6 +38,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const ACCESS: &[u8] = AclKind::Access.xattr().as_bytes();
 const DEFAULT: &[u8] = AclKind::Default.xattr().as_bytes();
+
+/// A filer that has so many bytes left is not full.
+const ROOM: u64 = 16 << 20;
 
 /// Names of a directory that are looked at to tell whose it is.
 const HELD_MAX: usize = 1000;
@@ -64,7 +67,12 @@ impl Site<'_> {
             if object.kind == Kind::File {
                 self.location.filer.set(object, Changes { size: Some(0), ..Changes::default() }).await?;
             }
-            self.attributes(node, object).await?;
+            let done = self.attributes(node, object).await;
+            if self.source.is_some() {
+                self.or_report(node, Some(key), done.map(|()| true)).await?;
+            } else {
+                done?;
+            }
             self.note_made(node, object, true)?;
             return Ok(Some(node));
         }
@@ -136,7 +144,7 @@ impl Site<'_> {
             Some((kind, Origin::Source)) => {
                 let Some(source) = self.source else { return Ok(()) };
                 let Some((_, attrs, later)) = source.describe(node, *kind).await? else { return Ok(()) };
-                put_xattrs(self.location.filer.as_ref(), object, &source.xattrs(node, *kind).await?).await?;
+                self.put_xattrs(object, &source.xattrs(node, *kind).await?).await?;
                 Changes { uid: Some(attrs.uid), gid: Some(attrs.gid), mode: Some(attrs.mode), ..later }
             }
             None => return Ok(()),
@@ -294,7 +302,7 @@ impl Site<'_> {
         let first = MakeAttrs { mode: if shut { attrs.mode & !0o077 } else { attrs.mode }, ..attrs };
         let object = self.make_with(spot, &what, first, later).await?;
         let finish = async {
-            put_xattrs(filer.as_ref(), &object, &xattrs).await?;
+            self.put_xattrs(&object, &xattrs).await?;
             let mode = Changes { mode: Some(attrs.mode), ..Changes::default() };
             if shut { filer.set(&object, mode).await } else { Ok(()) }
         };
@@ -375,9 +383,28 @@ impl Site<'_> {
         if !(has_access && has_default) {
             let mut acls = self.inherited(made).await?;
             acls.retain(|(name, _)| if name == DEFAULT { !has_default } else { !has_access });
-            put_xattrs(filer, object, &acls).await?;
+            self.put_xattrs(object, &acls).await?;
         }
         Ok(finished)
+    }
+
+    /// Extended attributes of an object of a secondary. One that has no room, while the filer has, is too large for the
+    /// object: ext4, say, takes 4 KiB of them. A full filer is waited for.
+    async fn put_xattrs(&self, object: &Object, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        let filer = self.location.filer.as_ref();
+        let Err(error) = copy::put_xattrs(filer, object, xattrs).await else { return Ok(()) };
+        let of_object = match error.kind {
+            ErrorKind::Io => true,
+            ErrorKind::NoSpace | ErrorKind::Quota => {
+                let left = filer.statfs().await?;
+                left.avail_bytes >= ROOM && left.avail_files > 0
+            }
+            _ => false,
+        };
+        if of_object && self.source.is_some() {
+            return Err(Error { kind: ErrorKind::OfObject, ..error });
+        }
+        Err(error)
     }
 
     /// All of it or nothing, but for an error that may pass.
@@ -448,9 +475,10 @@ impl Site<'_> {
     }
 }
 
-/// What a directory refuses is no refusal of what was made in it: it is asked again.
+/// What a directory refuses is no refusal of what was made in it: it is asked again. A directory of the source that
+/// cannot be read is not: what was made in it is reported with it.
 fn not_of_the_object(error: Error) -> Error {
-    if !reconcile::is_final(error.kind) {
+    if error.kind == ErrorKind::OfObject || !reconcile::is_final(error.kind) {
         return error;
     }
     Error::new(ErrorKind::Io, error.op, format!("whether the directory hands on an ACL cannot be told: {error}"))

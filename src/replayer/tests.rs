@@ -30,6 +30,7 @@ pub(crate) struct World {
     pub live: Arc<Live>,
     pub source: Arc<Location>,
     dest: Arc<Location>,
+    from: Memory,
     /// What is behind the destination's fence.
     to: Memory,
     pub projection: Projection,
@@ -84,7 +85,8 @@ impl World {
         journal.set_soft_limit(SOFT);
         let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
         let ledger = Ledger::new(journal, State::default(), Box::new(|_, _| ()));
-        let from = Arc::new(Memory::new(Default::default()));
+        let memory = Memory::default();
+        let from = Arc::new(memory.clone());
         let to = Arc::new(Fenced::new(Arc::new(behind.clone())));
         let (a, b) = (from.root().await.unwrap().id, to.root().await.unwrap().id);
         let begin = [
@@ -128,7 +130,21 @@ impl World {
         let handle = replayer.handle();
         let task = tokio::spawn(replayer.run());
         let touched = BTreeSet::from([ROOT]);
-        Self { ledger, live, source, dest, to: behind, projection, fence, handle, task, next: 101, touched, dir }
+        Self {
+            ledger,
+            live,
+            source,
+            dest,
+            from: memory,
+            to: behind,
+            projection,
+            fence,
+            handle,
+            task,
+            next: 101,
+            touched,
+            dir,
+        }
     }
 
     async fn operate(&mut self, event: Event, bulk: Bytes, act: impl AsyncFnOnce(&Location, &Live)) {
@@ -262,6 +278,13 @@ impl World {
         while !reached(self) {
             assert!(begin.elapsed() < LONG, "{what}: {:?}", self.handle.status.borrow());
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The job is started again.
+    async fn retry(&self) {
+        for to in [JobState::Paused, JobState::Moving] {
+            self.ledger.record(&state(to)).await.unwrap();
         }
     }
 
@@ -418,9 +441,7 @@ async fn what_is_tried_again_in_an_outage_is_removed_and_renamed_where_it_stands
     w.ledger.record(&Event::OutOfSync(OutOfSync { location: TO, from })).await.unwrap();
     w.handle.press();
     w.absorbed().await;
-    for to in [JobState::Paused, JobState::Moving] {
-        w.ledger.record(&state(to)).await.unwrap();
-    }
+    w.retry().await;
     w.absorbed().await;
     w.remove(ROOT, "f", removed).await;
     w.rename(renamed, Kind::File, (ROOT, "g"), (ROOT, "h")).await;
@@ -543,9 +564,7 @@ async fn a_name_that_the_destination_refuses_is_reported_and_holds_nothing_up() 
         let failed = w.ledger.state().jobs[&JobId(1)].errors.clone();
         assert_eq!(failed.keys().copied().collect::<Vec<_>>(), [refused], "{failed:?}");
         // Tried again it meets a lookup.
-        for to in [JobState::Paused, JobState::Moving] {
-            w.ledger.record(&state(to)).await.unwrap();
-        }
+        w.retry().await;
         w.is_replayed().await;
         w.remove(ROOT, LONG_NAME, refused).await;
         w.is_replayed().await;
@@ -559,4 +578,52 @@ async fn a_name_that_the_destination_refuses_is_reported_and_holds_nothing_up() 
         let pen = w.dest.filer.pen().await.unwrap();
         assert_eq!(w.dest.filer.list(&pen, 0, 9).await.unwrap().names.len(), 0, "something is left in the pen");
     }
+}
+
+/// A directory that has been there is copied, with files whose attributes cannot be read or have no room on the
+/// destination, and a symlink whose text cannot be read: three errors, and all else is there.
+#[tokio::test]
+async fn what_cannot_be_brought_over_of_one_object_is_its_own_error() {
+    let options = MemoryOptions { xattr_max: 4096, ..MemoryOptions::default() };
+    let mut w = World::unlisted_onto(Memory::new(options)).await;
+    let link = What::Symlink { target: b"elsewhere".to_vec() };
+    let mut entries = Vec::new();
+    for (name, what) in [("a", What::File), ("bad", What::File), ("big", What::File), ("link", link), ("z", What::File)]
+    {
+        let node = w.make(ROOT, name, what.clone()).await;
+        entries.push(ListedEntry { name: name.into(), node, kind: what.kind() });
+    }
+    let [bad, big, link] = [1, 2, 3].map(|i: usize| entries[i].node);
+    for (node, len) in [(bad, 10), (big, 5000)] {
+        let object = w.source.object(&w.live, node).await.unwrap();
+        w.source.filer.set_xattr(&object, b"user.note", &vec![1; len]).await.unwrap();
+    }
+    for node in [bad, link] {
+        w.from.damage(&w.source.object(&w.live, node).await.unwrap()).unwrap();
+    }
+    let (job, location, dir) = (JobId(1), TO, ROOT);
+    w.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
+    w.ledger.record(&Event::Listed(Listed { job, location, dir, entries: entries.clone(), last: true })).await.unwrap();
+    let ranges = entries.iter().filter(|entry| entry.kind == Kind::File);
+    let ranges = ranges.map(|entry| Range { node: entry.node, offset: 0, len: 0, last: true }).collect();
+    w.ledger.record(&Event::CopyRange(CopyRange { job, location, ranges })).await.unwrap();
+    w.is_replayed().await;
+    let failed = w.ledger.state().jobs[&job].errors.clone();
+    assert_eq!(failed.keys().copied().collect::<Vec<_>>(), [bad, big, link], "{failed:?}");
+    assert!(failed[&big].error.contains("user.note, 5000 bytes"), "{failed:?}");
+    assert_eq!(failed[&bad].path, b"bad");
+    let there: Vec<Vec<u8>> = picture(&w.dest).await.into_keys().collect();
+    assert_eq!(there, [b"/a", b"/z"]);
+    // A full destination is not one object's trouble.
+    w.to.set_space(1 << 20);
+    w.retry().await;
+    w.until("it is full", |w| {
+        w.handle.status.borrow().error.as_ref().is_some_and(|error| error.kind == Some(ErrorKind::NoSpace))
+    })
+    .await;
+    w.to.set_space(u64::MAX);
+    w.from.mend();
+    w.is_replayed().await;
+    let there: Vec<Vec<u8>> = picture(&w.dest).await.into_keys().collect();
+    assert_eq!(there, [b"/a".as_slice(), b"/bad", b"/link", b"/z"]);
 }

@@ -26,7 +26,7 @@ pub const fn of_kind(kind: ErrorKind) -> Status {
         ErrorKind::CrossDevice => Status::XDev,
         ErrorKind::NotSupported => Status::NotSupp,
         ErrorKind::Stale => Status::Stale,
-        ErrorKind::Io => Status::Io,
+        ErrorKind::Io | ErrorKind::OfObject => Status::Io,
         // NFSv3 has no EBUSY; the client comes again.
         ErrorKind::Busy | ErrorKind::Down | ErrorKind::Unknown => Status::Jukebox,
     }

@@ -50,6 +50,8 @@ pub struct Options {
     pub space: u64,
     /// Longest name that it takes; `check_name` has the last word.
     pub name_max: usize,
+    /// Largest extended attribute that an object has room for.
+    pub xattr_max: usize,
     /// Files without a name that may be held at a time.
     pub nameless_max: usize,
     /// Number of its root, from which the others go up: filers of one world must not have an identity in common.
@@ -68,7 +70,16 @@ impl Default for Options {
             open_by_identity: true,
             chown: true,
         };
-        Self { capabilities, uid: 0, gid: 0, space: u64::MAX, name_max: usize::MAX, nameless_max: 64, first: 1 }
+        Self {
+            capabilities,
+            uid: 0,
+            gid: 0,
+            space: u64::MAX,
+            name_max: usize::MAX,
+            xattr_max: usize::MAX,
+            nameless_max: 64,
+            first: 1,
+        }
     }
 }
 
@@ -103,6 +114,8 @@ struct World {
     now: i64,
     /// How many hold an object, so that one without a name stays usable.
     held: BTreeMap<Ino, u64>,
+    /// Whose attributes and texts cannot be read.
+    damaged: BTreeSet<Ino>,
     syncs: u64,
 }
 
@@ -167,6 +180,7 @@ impl Memory {
             next: root,
             now: 0,
             held: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             syncs: 0,
         };
         Self {
@@ -189,6 +203,7 @@ impl Memory {
             durable: world.durable.clone(),
             log: world.log.clone(),
             held: BTreeMap::new(),
+            damaged: world.damaged.clone(),
             ..*world
         };
         let shared = Shared {
@@ -227,17 +242,6 @@ impl Memory {
         world.live.drop_nameless(|_| false);
     }
 
-    /// A script that only says which calls fail.
-    pub fn set_fault(&self, hook: Option<Hook>) {
-        let script = |hook: Hook| -> Script { Box::new(move |op| Turn { fault: hook(op), ..Turn::default() }) };
-        self.set_script(hook.map(script));
-    }
-
-    /// Asked before every call, by the method's name; `None` takes it away.
-    pub fn set_script(&self, script: Option<Script>) {
-        *self.shared.script.write() = script;
-    }
-
     /// From now on another file system is mounted on this directory, or not any more: its name is listed, and leads out
     /// of the filer.
     pub fn mount_on(&self, dir: &Object, mounted: bool) -> Result<()> {
@@ -248,11 +252,6 @@ impl Memory {
             mounts.remove(&ino)
         };
         Ok(())
-    }
-
-    /// Bytes that it holds from now on.
-    pub fn set_space(&self, bytes: u64) {
-        self.shared.world.lock().space = bytes;
     }
 
     /// What the filer's clock shows; each change moves it on by a nanosecond.
@@ -396,7 +395,7 @@ impl CoreFiler for Memory {
 
     async fn readlink(&self, obj: &Object) -> Result<Vec<u8>> {
         let ino = ino(obj)?;
-        let target = self.call("readlink", |world| match world.live.get(ino)? {
+        let target = self.call("readlink", |world| match world.readable(ino)? {
             link if link.stat.kind == Kind::Symlink => Ok(link.target.clone()),
             _ => refuse(ErrorKind::Invalid, "readlink"),
         });
@@ -594,7 +593,7 @@ impl CoreFiler for Memory {
     async fn xattrs(&self, obj: &Object) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let ino = ino(obj)?;
         let xattrs = self.call("xattrs", |world| {
-            let all = world.live.get(ino)?.xattrs.iter();
+            let all = world.readable(ino)?.xattrs.iter();
             Ok(all.filter(|(name, _)| *name != OWNER_XATTR).map(|(n, v)| (n.clone(), v.clone())).collect())
         });
         xattrs.await
@@ -609,6 +608,9 @@ impl CoreFiler for Memory {
                 if is_acl { can.acls } else { can.xattrs && name.starts_with(b"user.") && name != OWNER_XATTR };
             if !carried || world.live.get(ino)?.stat.kind == Kind::Symlink {
                 return refuse(ErrorKind::NotSupported, "set_xattr");
+            }
+            if value.len() > self.shared.options.xattr_max {
+                return refuse(ErrorKind::NoSpace, "set_xattr");
             }
             let now = world.tick();
             world.live.set_xattr(ino, name, value, now)?;

@@ -1,6 +1,8 @@
-//! What happens to calls: faults, and how long they take.
+//! What happens to calls: faults, and how long they take; and to what is on the filer: damage, no room.
 
-use crate::filer::ErrorKind;
+use super::image::{Ino, Inode, refuse};
+use super::{Memory, World, ino};
+use crate::filer::{ErrorKind, Object, Result};
 use std::time::Duration;
 
 /// What a script does to a call.
@@ -27,3 +29,42 @@ pub struct Turn {
 pub type Script = Box<dyn Fn(&'static str) -> Turn + Send + Sync>;
 
 pub type Hook = Box<dyn Fn(&'static str) -> Option<Fault> + Send + Sync>;
+
+impl Memory {
+    /// A script that only says which calls fail.
+    pub fn set_fault(&self, hook: Option<Hook>) {
+        let script = |hook: Hook| -> Script { Box::new(move |op| Turn { fault: hook(op), ..Turn::default() }) };
+        self.set_script(hook.map(script));
+    }
+
+    /// Asked before every call, by the method's name; `None` takes it away.
+    pub fn set_script(&self, script: Option<Script>) {
+        *self.shared.script.write() = script;
+    }
+
+    /// Bytes that it holds from now on.
+    pub fn set_space(&self, bytes: u64) {
+        self.shared.world.lock().space = bytes;
+    }
+
+    /// From now on nobody can read the object's attributes and text.
+    pub fn damage(&self, object: &Object) -> Result<()> {
+        let ino = ino(object)?;
+        self.shared.world.lock().damaged.insert(ino);
+        Ok(())
+    }
+
+    /// No object is damaged any more.
+    pub fn mend(&self) {
+        self.shared.world.lock().damaged.clear();
+    }
+}
+
+impl World {
+    pub(super) fn readable(&self, ino: Ino) -> Result<&Inode> {
+        if self.damaged.contains(&ino) {
+            return refuse(ErrorKind::Io, "read what it is");
+        }
+        self.live.get(ino)
+    }
+}
