@@ -16,6 +16,8 @@ use std::sync::Arc;
 const PIECE: u64 = 1 << 20;
 /// Pieces of one range on their way.
 const PIECES_AHEAD: usize = 2;
+/// The kernel takes it from a file with every change of its bytes, its size or its owner, root's too.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// What to make, with which attributes, and what to set afterwards.
 pub type Described = (What, MakeAttrs, Changes);
@@ -130,6 +132,7 @@ impl Source {
             let changes =
                 Changes { size: Some(stat.size), mode: Some(stat.mode), atime: Some(stat.atime), ..Changes::default() };
             to.set(object, changes).await?;
+            self.put_capability(from, to, object).await?;
         }
         Ok(RangeDone {
             node: range.node,
@@ -165,7 +168,18 @@ impl Source {
             };
             to.set(object, changes).await?;
         }
-        Ok(())
+        self.put_capability(&from, to, object).await
+    }
+
+    /// What the program in the file may do, which changing it has just taken from the copy: put behind that. Where a client
+    /// changed it the source has lost it as well.
+    async fn put_capability(&self, from: &Object, to: &dyn CoreFiler, object: &Object) -> Result<()> {
+        if object.kind != Kind::File || !self.location.filer.capabilities().xattrs {
+            return Ok(());
+        }
+        let mut xattrs = self.location.filer.xattrs(from).await.map_err(unreadable)?;
+        xattrs.retain(|(name, _)| name == CAPABILITY);
+        put_xattrs(to, object, &xattrs).await
     }
 
     /// Modification time that clients see now; `None` when the node has gone.
@@ -283,5 +297,44 @@ mod tests {
         assert!(here == there, "stale bytes");
         assert_eq!(to.data_ranges(&copy, 0, 98_304).await.unwrap(), [(40_960, 4096)], "and sparse as the source");
         assert_eq!(done.len, 98_304);
+    }
+
+    /// As root alone: nobody else may give a program capabilities.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_program_may_do_is_put_behind_its_bytes() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut filers = Vec::new();
+        for side in ["from", "to"] {
+            let path = dir.path().join(side);
+            std::fs::create_dir(&path).unwrap();
+            let url = format!("posix://{}", path.display());
+            let root = crate::filer::registry::probe(&url).await.unwrap().root;
+            filers.push(crate::filer::registry::open(&url, &root, &[], None).await.unwrap());
+        }
+        let [from, to]: [Arc<dyn CoreFiler>; 2] = filers.try_into().ok().unwrap();
+        let file = from.make(&from.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+        let copy = to.make(&to.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+        from.write(&file, 0, Bytes::from(vec![1; 98_304])).await.unwrap();
+        // It may bind ports below 1024: revision 2, effective.
+        let mut capability = vec![1, 0, 0, 2, 0, 4, 0, 0];
+        capability.resize(20, 0);
+        from.set_xattr(&file, CAPABILITY, &capability).await.unwrap();
+        let objects = Objects::new(Arc::new(Store::open(&dir.path().join("objects"), 1 << 20).unwrap()));
+        objects.store.write(objects.put(NODE, &file.id).unwrap());
+        let location = Location::new(LocationId(1), NodeId(1), from, objects);
+        let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
+        let source = Source { location: Arc::new(location), live };
+
+        let wanted = [(CAPABILITY.to_vec(), capability)];
+        put_xattrs(to.as_ref(), &copy, &source.xattrs(NODE, Kind::File).await.unwrap()).await.unwrap();
+        let range = Range { node: NODE, offset: 0, len: 98_304, last: true };
+        source.copy_range(&range, to.as_ref(), &copy).await.unwrap();
+        assert_eq!(to.xattrs(&copy).await.unwrap(), wanted);
+        let renew = Renew { cut: Some(10), ranges: vec![(10, 98_304)], attrs: true };
+        source.renew(NODE, &renew, to.as_ref(), &copy).await.unwrap();
+        assert_eq!(to.xattrs(&copy).await.unwrap(), wanted);
     }
 }
