@@ -125,8 +125,7 @@ impl Switch {
             return Err(Error::Other("the destination did not commit in time".into()));
         }
         crash_point!("SWITCH_COMMITTED");
-        let pending = self.replayer.status.borrow().pending;
-        if pending.dirs + pending.files + pending.incomplete > 0 {
+        if !self.replayer.status.borrow().pending.is_none() {
             return Err(Error::Other("something came that is not copied yet".into()));
         }
         self.tidy(core).await

@@ -10,7 +10,8 @@
 //! An event is judged by these states *as of its own LSN* (design §6): what happens in a directory that is neither
 //! listing nor listed is not replayed, the listing will meet the result; what happens to a node that is absent is not
 //! replayed, the copy will meet the result. Names here are a subset of the junction's names at that LSN, always. A node
-//! whose names have all gone into unlisted directories waits in the pen ([`PEN`]) under its node id.
+//! whose names have all gone into unlisted directories waits in the pen ([`PEN`]) under its node id; when none of these
+//! is left and it still waits, its names are outside the tree, and it goes.
 //!
 //! The fold writes the store's overlay and collects what is to be carried out in a [`Round`]; it does no I/O on filers.
 
@@ -25,6 +26,9 @@ use std::sync::Arc;
 
 /// The pen as a directory: no node has this id.
 pub const PEN: NodeId = NodeId(0);
+
+/// Nodes, or names of one, that are dealt with in one event: it lies in one round.
+const AT_ONCE: usize = 1 << 16;
 
 /// How much of a node the secondary holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct Pending {
     pub dirs: u64,
     pub files: u64,
     pub incomplete: u64,
+    /// Nodes that wait in the pen.
+    pub limbo: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +97,11 @@ impl Projection {
     pub fn pending(&self) -> Result<Pending> {
         let Some(bytes) = self.store.get(KEY_PENDING)? else { return Ok(Pending::default()) };
         let n = |i: usize| bytes.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
-        Ok(Pending { dirs: n(0), files: n(1), incomplete: n(2) })
+        Ok(Pending { dirs: n(0), files: n(1), incomplete: n(2), limbo: n(3) })
+    }
+
+    fn set_pending(&self, pending: Pending) {
+        self.store.write(vec![(KEY_PENDING.to_vec(), Some(pending.encode()))]);
     }
 
     /// Up to `limit` nodes of a queue behind `after`.
@@ -128,11 +138,7 @@ impl Projection {
                 changes.push((key_queue(queue, node), Some(Vec::new())));
             }
         }
-        let mut bytes = Vec::with_capacity(24);
-        for n in [pending.dirs, pending.files, pending.incomplete] {
-            bytes.extend_from_slice(&n.to_be_bytes());
-        }
-        changes.push((KEY_PENDING.to_vec(), Some(bytes)));
+        changes.push((KEY_PENDING.to_vec(), Some(pending.encode())));
         changes.push((key_state(node), to.map(encode_state)));
         self.store.write(changes);
         Ok(())
@@ -144,7 +150,10 @@ impl Projection {
         let mut value = node.0.to_be_bytes().to_vec();
         value.push(kind as u8);
         self.store.write(vec![(key_name(dir, name), Some(value)), (key_names_of(node, dir, name), Some(Vec::new()))]);
-        if dir != PEN {
+        if dir == PEN {
+            let pending = self.pending()?;
+            self.set_pending(Pending { limbo: pending.limbo + 1, ..pending });
+        } else {
             self.drop_name_if(round, PEN, pen_name(node).as_slice(), node)?;
         }
         Ok(())
@@ -155,6 +164,10 @@ impl Projection {
             Some((there, _)) if there == node => {
                 round.touch_name(dir, name, Some(node));
                 self.store.write(vec![(key_name(dir, name), None), (key_names_of(node, dir, name), None)]);
+                if dir == PEN {
+                    let pending = self.pending()?;
+                    self.set_pending(Pending { limbo: pending.limbo.saturating_sub(1), ..pending });
+                }
                 Ok(true)
             }
             _ => Ok(false),
@@ -167,21 +180,62 @@ impl Projection {
         ask_where_it_is(round, held);
         self.drop_name_if(round, dir, name, node)?;
         if last {
-            for (dir, name) in self.names_raw(node, usize::MAX)? {
-                self.drop_name_if(round, dir, &name, node)?;
-            }
-            self.set_held(node, None)?;
-            round.gone(node, kind);
+            self.end(round, node, kind)?;
         } else if self.names_raw(node, 1)?.is_empty() {
             self.add_name(round, PEN, &pen_name(node), node, kind)?;
         }
         Ok(())
     }
 
+    fn end(&self, round: &mut Round, node: NodeId, kind: Kind) -> Result<()> {
+        for (dir, name) in self.names_raw(node, usize::MAX)? {
+            self.drop_name_if(round, dir, &name, node)?;
+        }
+        self.set_held(node, None)?;
+        round.gone(node, kind);
+        Ok(())
+    }
+
+    /// With every directory listed, who waits in the pen has no name in the tree: the names that it has left lie outside,
+    /// and the secondary has none of them. Should a client that holds it open link it again, it is copied again.
+    fn leave_limbo(&self, round: &mut Round) -> Result<()> {
+        let pending = self.pending()?;
+        if pending.limbo == 0 || pending.dirs > 0 || (pending.incomplete > 0 && self.has_failed_dirs()?) {
+            return Ok(());
+        }
+        let pen = [b"n".as_slice(), &PEN.0.to_be_bytes()].concat();
+        for (_, value) in self.store.scan(&pen, None, AT_ONCE)? {
+            let node = read_node(&value, 0)?;
+            match self.held(node)? {
+                Some((kind, _)) if kind != Kind::Dir => {
+                    tracing::info!(location = %self.location, %node,
+                        "the names that a file has left lie outside the junction: it is removed from the secondary");
+                    self.end(round, node, kind)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that could not be listed may have anybody in it.
+    fn has_failed_dirs(&self) -> Result<bool> {
+        let failed = self.queued(Queue::Failed, None, AT_ONCE)?;
+        if failed.len() == AT_ONCE {
+            return Ok(true); // there may be more
+        }
+        for node in failed {
+            if matches!(self.held(node)?, Some((Kind::Dir, _))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn names_raw(&self, node: NodeId, limit: usize) -> Result<Vec<(NodeId, Vec<u8>)>> {
         let mut prefix = vec![b'r'];
         prefix.extend_from_slice(&node.0.to_be_bytes());
-        let limit = limit.min(1 << 16);
+        let limit = limit.min(AT_ONCE);
         self.store
             .scan(&prefix, None, limit)?
             .into_iter()
@@ -208,11 +262,11 @@ impl Projection {
             Event::Write(e) => self.write(round, record, e),
             Event::SetAttr(e) => self.set_attr(round, e),
             Event::Make(e) => self.make(round, e),
-            Event::Remove(e) => self.remove(round, e),
-            Event::Rename(e) => self.rename(round, e),
+            Event::Remove(e) => self.remove(round, e).and_then(|()| self.leave_limbo(round)),
+            Event::Rename(e) => self.rename(round, e).and_then(|()| self.leave_limbo(round)),
             Event::Link(e) => self.link(round, e),
             Event::ListBegin(e) => self.list_begin(record.lsn, e.dir),
-            Event::Listed(e) => self.listed(round, e),
+            Event::Listed(e) => self.listed(round, e).and_then(|()| self.leave_limbo(round)),
             Event::CopyRange(e) => self.copy_range(round, record.lsn, e),
             Event::CopyDone(e) => e.failed.iter().try_for_each(|failed| self.set_incomplete(failed.node)),
             _ => Ok(()),
@@ -352,15 +406,15 @@ impl Projection {
 
     /// Try what failed again, from its beginning: the round asks the filer what is there, and makes what is missing.
     pub fn retry_failed(&self, round: &mut Round) -> Result<()> {
-        for node in self.queued(Queue::Failed, None, 1 << 16)? {
+        for node in self.queued(Queue::Failed, None, AT_ONCE)? {
             let kind = self.held(node)?.map_or(Kind::File, |(kind, _)| kind);
             self.make_from_source(round, node, kind)?;
-            for (dir, name) in self.names_raw(node, 1 << 16)? {
+            for (dir, name) in self.names_raw(node, AT_ONCE)? {
                 round.touch_name(dir, &name, Some(node));
             }
             round.ask_filer = true;
         }
-        Ok(())
+        self.leave_limbo(round)
     }
 }
 
@@ -374,6 +428,16 @@ impl View for Projection {
 }
 
 impl Pending {
+    /// Nothing is missing, and nobody waits for a place.
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.dirs + self.files + self.incomplete + self.limbo == 0
+    }
+
+    fn encode(self) -> Vec<u8> {
+        [self.dirs, self.files, self.incomplete, self.limbo].map(u64::to_be_bytes).concat()
+    }
+
     fn count(&mut self, held: Held, more: bool) {
         let bin = match held {
             Held::Made | Held::Listing { .. } => &mut self.dirs,

@@ -327,6 +327,10 @@ impl Keeper {
             let reason = format!("{} objects could not be copied; see the job's errors", pending.incomplete);
             return self.pause(running, &reason).await;
         }
+        if pending.limbo > 0 {
+            let reason = format!("{} objects wait in the destination's pen for a name in the tree", pending.limbo);
+            return self.pause(running, &reason).await;
+        }
         self.to(JobState::Synchronized, "").await
     }
 
@@ -366,10 +370,9 @@ impl Keeper {
     }
 }
 
-/// Something is not copied, or not whole.
+/// Something is not copied, or not whole, or has no place.
 fn is_pending(running: &Running) -> bool {
-    let pending = running.handle.status.borrow().pending;
-    pending.dirs + pending.files + pending.incomplete > 0
+    !running.handle.status.borrow().pending.is_none()
 }
 
 /// A refusal means that somebody else (an abort) was first.

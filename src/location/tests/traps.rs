@@ -77,6 +77,54 @@ impl World {
     }
 }
 
+impl World {
+    /// A client removes the file's only name in the tree; it has another one outside.
+    async fn left(&mut self, node: NodeId) {
+        let (dir, name) = self.live.names(node, 1).unwrap().pop().unwrap();
+        let at = self.object(dir).await;
+        let pen = self.source.filer.pen().await.unwrap();
+        let object = self.object(node).await;
+        self.source.filer.link(&object, &pen, b"outside").await.unwrap();
+        self.source.filer.remove(&at, &name).await.unwrap();
+        self.nodes.remove(&node);
+        let (kind, last, caller) = (Kind::File, false, Caller::default());
+        let remove = Remove { junction: JUNCTION, location: FROM, dir, name, node, kind, last, caller };
+        self.record(Event::Remove(remove), Bytes::new());
+    }
+
+    async fn in_pen(&self) -> usize {
+        let pen = self.dest.filer.pen().await.unwrap();
+        self.dest.filer.list(&pen, 0, 9).await.unwrap().names.len()
+    }
+}
+
+/// Its name may be in a directory that is not listed, so it waits; when there is none, it is found to be nowhere.
+#[tokio::test]
+async fn a_file_whose_last_name_lies_outside_the_tree_leaves_the_pen_when_all_is_listed() {
+    let mut w = world().await;
+    let dir = w.made(ROOT, b"dir", What::Dir).await;
+    let (first, second) = (w.file(ROOT, b"first", b"1").await, w.file(dir, b"second", b"2").await);
+    w.list(ROOT, &[dir, first]);
+    w.catch_up().await;
+    w.left(first).await;
+    w.catch_up().await;
+    assert_eq!((w.in_pen().await, w.projection.pending().unwrap().limbo), (1, 1), "it may be in the directory");
+    w.list(dir, &[second]);
+    // Twice: a crash in the middle of it.
+    w.round(w.journal.len(), false).await.unwrap();
+    w.crash();
+    let carried = w.round(w.journal.len(), true).await.unwrap();
+    w.commit(carried.ranges);
+    assert_eq!((w.in_pen().await, w.projection.pending().unwrap().limbo), (0, 0), "it is not");
+    assert_eq!(w.projection.held(first).unwrap(), None);
+    w.copy_all().await;
+    w.source.filer.remove(&w.source.filer.pen().await.unwrap(), b"outside").await.unwrap();
+    w.left(second).await;
+    w.catch_up().await;
+    assert_eq!((w.in_pen().await, w.projection.pending().unwrap().limbo), (0, 0), "at once, where all is listed");
+    w.ends_equal().await;
+}
+
 /// Replayed a second time, by the names of before, the rename would take the new file.
 #[tokio::test]
 async fn what_was_renamed_is_not_mixed_up_with_what_took_its_name_when_both_are_replayed_again() {
