@@ -81,7 +81,8 @@ impl Actor {
 
     fn call(&mut self) -> Call {
         let uid = if self.rng.percent(15) { 1000 } else { 0 };
-        let xid = self.shared.xids.fetch_add(1, Ordering::Relaxed);
+        // 0 is the volume's own.
+        let xid = self.shared.xids.fetch_add(1, Ordering::Relaxed) + 1;
         Call { uid, gid: uid, gids: Vec::new(), addr: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 700, xid, sum: xid }
     }
 

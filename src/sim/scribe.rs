@@ -85,7 +85,7 @@ impl Scribe {
                 continue;
             }
             note_end(&mut self.ends, &record.event);
-            if let Some(caller) = caller(&record.event) {
+            if let Some(caller) = caller(&record.event).filter(|caller| caller.xid != 0) {
                 self.by_xid.entry(caller.xid).or_insert(self.recs.len());
             }
             let bulk = Bytes::copy_from_slice(&record.bulk);

@@ -28,7 +28,7 @@ use crate::index::live::{Entry, NodeRec};
 use crate::location::Location;
 use crate::semantics::Owned;
 use journal_format::event::{self, Caller};
-use journal_format::ids::{Identity, Kind, Time};
+use journal_format::ids::{Identity, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,8 +165,11 @@ impl Volume {
             }
         };
         must_not_be_listed(&location, &parent.obj, name).await?;
-        if entry.kind == Kind::Dir && self.check_empty(&victim).is_err() {
-            return Err(refused(&location, &entry, name, "it is a directory, and names in it are known"));
+        match self.check_empty(&victim) {
+            Err(Status::NotEmpty) => {
+                return Err(refused(&location, &entry, name, "it is a directory, and names in it are known"));
+            }
+            empty => empty?,
         }
         let name = name.to_vec();
         tracing::warn!(location = %location.id, node = %entry.node, name = %String::from_utf8_lossy(&name), "the primary has lost an object: its name is taken out, for something else is to have it");

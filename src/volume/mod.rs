@@ -44,6 +44,7 @@
 
 mod act;
 pub mod adopt;
+mod broken_off;
 pub mod hold;
 pub mod late;
 pub mod locks;

@@ -21,6 +21,7 @@
 
 use super::Volume;
 use super::act::{Act, Outcome, part_of};
+use super::broken_off::is_broken_off;
 use super::hold::Permit;
 use super::late::Owed;
 use super::locks::Guard;
@@ -344,8 +345,13 @@ impl Volume {
                 if let Some(part) = part_of(event, &done) {
                     self.settle(&location, op.at, &act, &part, None).await?;
                 }
-                let partial = Partial { op: op.at.lsn, done, status: status as u32 };
-                self.ledger.ended(op, Event::Partial(partial)).await?;
+                let broken_off = is_broken_off(&act.event(), &done, status);
+                let partial = Event::Partial(Partial { op: op.at.lsn, done, status: status as u32 });
+                if broken_off {
+                    self.end_broken_off(&location, &act, op, partial, written).await?;
+                } else {
+                    self.ledger.ended(op, partial).await?;
+                }
                 // A short WRITE is a success; the client asks for the rest and hears then what is wrong with it.
                 ended.written = written;
                 if written > 0 { Ok(ended) } else { Err(status) }
@@ -354,7 +360,7 @@ impl Volume {
     }
 
     /// Put what was done into index and objects, and say what was made. `event` is what was done of `act`.
-    async fn settle(
+    pub(super) async fn settle(
         &self,
         location: &Location,
         at: Appended,

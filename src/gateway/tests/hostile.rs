@@ -528,9 +528,10 @@ async fn readers_that_never_read_keep_no_other_address_from_reading() {
         client.send(&nfs_message(9, &read(1 << 20)).repeat(16)).await;
         greedy.push(client);
     }
-    // Until nothing moves any more.
-    let mut ran = u64::MAX;
-    while ran != std::mem::replace(&mut ran, world.double.reads.load(Ordering::SeqCst)) {
+    // Until no further reply has room in their share, and the kernel takes no more.
+    let mut left = 0;
+    while left != world.shared.reply_bytes.available_permits() || left > 13 << 20 {
+        left = world.shared.reply_bytes.available_permits();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let mut other = client_from(&world, [127, 0, 0, 2]).await;

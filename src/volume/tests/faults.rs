@@ -79,6 +79,32 @@ async fn an_io_error_of_a_write_is_partial_for_nobody_knows_what_it_left() {
     assert_eq!(w.count(|e| matches!(e, Event::Partial(p) if p.done == PartDone::Bytes(0))), 1);
 }
 
+/// A redo writes what came before it again.
+#[tokio::test]
+async fn what_a_write_that_was_broken_off_has_left_is_an_operation_of_its_own() {
+    for fault in [Fault::After(ErrorKind::Io), Fault::Before(ErrorKind::Io)] {
+        let w = world().await;
+        let file = w.create(&user(), "f").await;
+        assert_eq!(w.write(&user(), file, 0, "old bytes").await, Ok(9));
+        w.fault("write", fault, 1);
+        assert_eq!(w.write(&user(), file, 4, "NEW").await, Err(Status::Io));
+        let left = w.read(file).await;
+        let of_bytes = |e: &Event| matches!(e, Event::Write(_) | Event::Partial(_));
+        let events: Vec<_> = w.events().into_iter().filter(|(_, e)| of_bytes(e)).collect();
+        let [_, (asked, Event::Write(_)), (_, Event::Partial(end)), (ours, Event::Write(there))] = events.as_slice()
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!(*end, Partial { op: *asked, done: PartDone::Bytes(0), status: Status::Io as u32 });
+        assert_eq!((there.offset, there.len), (4, 3));
+        assert_eq!(there.caller, journal_format::event::Caller::default(), "nobody asked for it");
+        let journal = &w.volume.ledger.journal;
+        let record = journal.reader(*ours).unwrap().next(journal.durable_lsn()).unwrap().unwrap();
+        assert_eq!(record.bulk, left[4..7]);
+        w.assert_at_rest().await;
+    }
+}
+
 #[tokio::test]
 async fn a_setattr_that_fails_half_way_says_which_half() {
     let w = world().await;

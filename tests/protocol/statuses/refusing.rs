@@ -86,3 +86,36 @@ async fn what_the_filer_refuses_is_told_by_its_own_name_with_attributes_and_chan
     }
     expect(&w.s.client, Call::Lookup { dir: w.dir.clone(), name: name("new") }, NOENT).await;
 }
+
+/// Unmounts at the end.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_point_is_not_shown_to_clients_and_is_told_of_by_a_move() {
+    let s = Served::new().await;
+    let at = s.export().join("dir/mounted");
+    std::fs::create_dir_all(&at).unwrap();
+    std::fs::write(s.export().join("dir/file"), "beside it").unwrap();
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&at).status().unwrap();
+    assert!(mounted.success());
+    let _unmount = Mounted(at);
+    let dir = s.ok(Call::Lookup { dir: s.root.clone(), name: name("dir") }).await.fh.unwrap();
+    let listing = s.ok(Call::ReadDir { dir: dir.clone(), cookie: 0, verf: [0; 8], count: 4096 }).await;
+    let names: Vec<_> = listing.entries.iter().map(|entry| entry.name.clone()).collect();
+    assert_eq!(names, [name("."), name(".."), name("file")]);
+    let mounted = || name("mounted");
+    s.status(Call::Lookup { dir: dir.clone(), name: mounted() }, ACCES).await;
+    s.status(Call::MkDir { dir: dir.clone(), name: mounted(), attrs: SetAttrs::mode(0o755) }, ACCES).await;
+    s.ok(Call::Remove { dir: dir.clone(), name: name("file") }).await;
+    s.status(Call::RmDir { dir: s.root.clone(), name: name("dir") }, NOTEMPTY).await;
+    let job = s.service.tain(&["move", "create", "/a/b", "two:/copy"]).await.unwrap();
+    s.service.tain(&["job", "wait", job.trim(), "--state", "paused", "--timeout", "60s"]).await.unwrap();
+    let errors = s.service.tain(&["job", "errors", job.trim()]).await.unwrap();
+    assert!(errors.contains("dir") && errors.contains("XDev"), "{errors}");
+}
