@@ -13,6 +13,7 @@ use crate::core::{Core, Error, Result};
 use crate::filer::Changes;
 use crate::ledger::CommandError;
 use crate::location::Location;
+use crate::location::root::put_root;
 use crate::replayer::Handle;
 use crate::state::Command;
 use journal_format::ids::{JobId, JunctionId};
@@ -140,12 +141,9 @@ impl Switch {
         self.destination.filer.remove_pen().await?;
         if let Some(rec) = core.live.node(self.destination.root)? {
             let root = self.destination.filer.root().await?;
-            // The root was there before the job: nothing else gives it the owner and mode that clients see.
-            let from = self.source.filer.root().await?;
-            let stat = self.source.filer.stat(&from).await?;
-            let owner = self.destination.filer.capabilities().chown;
-            let (uid, gid) = (owner.then_some(stat.uid), owner.then_some(stat.gid));
-            let changes = Changes { uid, gid, mode: Some(stat.mode), mtime: Some(rec.mtime), ..Changes::default() };
+            // Again: on the filers somebody may have changed what no client can.
+            put_root(self.source.filer.as_ref(), self.destination.filer.as_ref()).await?;
+            let changes = Changes { mtime: Some(rec.mtime), ..Changes::default() };
             self.destination.filer.set(&root, changes).await?;
         }
         crash_point!("SWITCH_TIDIED");

@@ -109,6 +109,9 @@ impl AclKind {
     }
 }
 
+/// An ACL without entries: where it is put there is none.
+pub const NO_ACL: [u8; 4] = [2, 0, 0, 0];
+
 /// A page of a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -251,7 +254,7 @@ pub trait CoreFiler: Send + Sync + 'static {
     /// Extended attributes that a copy carries over (`user.*`, POSIX ACLs, what the service may read), by name.
     async fn xattrs(&self, obj: &Object) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 
-    /// An ACL is put as Linux does it: the object's mode becomes what it says.
+    /// An ACL is put as Linux does it: the object's mode becomes what it says; [`NO_ACL`] takes it away.
     async fn set_xattr(&self, obj: &Object, name: &[u8], value: &[u8]) -> Result<()>;
 
     /// A POSIX ACL of the object, in the bytes that Linux has for it; `None` where there is none, and on kinds of filers

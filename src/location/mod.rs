@@ -16,6 +16,7 @@ mod newborn;
 pub mod projection;
 pub mod reconcile;
 pub mod redo;
+pub mod root;
 pub mod round;
 pub mod steplog;
 pub mod tail;

@@ -488,7 +488,7 @@ fn apart(nodes: &[NodeId], wanted: &BTreeMap<NodeId, Vec<Key>>) -> Vec<NodeId> {
 }
 
 /// A refusal that waiting does not change.
-pub(super) fn is_final(kind: ErrorKind) -> bool {
+pub fn is_final(kind: ErrorKind) -> bool {
     !kind.is_transient() && kind != ErrorKind::ReadOnly
 }
 

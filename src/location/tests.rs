@@ -5,6 +5,7 @@
 use super::carry_out::{Carried, DoneSteps, carry_out, put_times};
 use super::copy::Source;
 use super::projection::{Held, Projection, Queue};
+use super::root::put_root;
 use super::round::Round;
 use super::{Location, Recorder};
 use crate::filer::{self, AclKind, CoreFiler, ErrorKind, MakeAttrs, memory};
@@ -102,11 +103,10 @@ impl World {
             made: Vec::new(),
             _dirs: vec![dir],
         };
-        for location in [&world.source, &world.dest] {
-            let root = location.filer.root().await.unwrap();
-            location.filer.set_xattr(&root, AclKind::Default.xattr().as_bytes(), &named_user(7, 7)).await.unwrap();
-        }
         let root = world.source.filer.root().await.unwrap();
+        let default = AclKind::Default.xattr().as_bytes();
+        world.source.filer.set_xattr(&root, default, &named_user(7, 7)).await.unwrap();
+        put_root(world.source.filer.as_ref(), world.dest.filer.as_ref()).await.unwrap();
         let added = JunctionAdded {
             junction: JUNCTION,
             path: vec![b"j".to_vec()],
@@ -427,7 +427,7 @@ impl Recorder for Book {
 
 /// What a tree looks like from outside.
 /// An ACL: all for the owner, `named` for user 30, nothing for the owning group and others, under a mask.
-pub(super) fn named_user(named: u16, mask: u16) -> Vec<u8> {
+pub(crate) fn named_user(named: u16, mask: u16) -> Vec<u8> {
     let mut acl = 2u32.to_le_bytes().to_vec();
     for (tag, perm, id) in
         [(1u16, 7, u32::MAX), (2, named, 30), (4, 0, u32::MAX), (16, mask, u32::MAX), (32, 0, u32::MAX)]

@@ -19,6 +19,7 @@ mod outage;
 mod prescan;
 mod rebuild;
 mod record;
+mod root;
 #[cfg(test)]
 pub(crate) mod tests;
 pub use rebuild::rebuild;
@@ -145,6 +146,7 @@ pub struct Replayer {
     straggler: Mutex<Option<Straggler>>,
     /// Where the journal ended when the source was last read for a dirty set.
     clean_at: Option<Lsn>,
+    root_is_prepared: bool,
     moved: Arc<Notify>,
     handle: Handle,
 }
@@ -180,6 +182,7 @@ impl Replayer {
             pressed,
             straggler: Mutex::default(),
             clean_at: None,
+            root_is_prepared: false,
             moved,
             handle,
         }
@@ -221,6 +224,7 @@ impl Replayer {
     }
 
     async fn live(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, Error> {
+        self.look_at_root()?;
         if self.is_out_of_sync() {
             self.outage().await?;
         }
@@ -257,6 +261,7 @@ impl Replayer {
                 if batch.is_about(&round) {
                     batch.record_made(&self.ledger, self.location.id).await?;
                 }
+                self.prepare_root().await?;
                 let round = Arc::new(round);
                 // An order that is younger than the prescan is not done, whatever was done of the file before.
                 let carried = self.carry(&round, if batch.position < redo_to { &done } else { &none }).await?;

@@ -99,7 +99,11 @@ impl Replayer {
                 }
                 continue;
             }
-            match self.work_off(&dirty, position, &done).await {
+            let worked_off = match self.prepare_root().await {
+                Ok(()) => self.work_off(&dirty, position, &done).await,
+                Err(error) => Err(error),
+            };
+            match worked_off {
                 Ok(true) => pulse.pause = AGAIN_MIN,
                 Ok(false) => return self.came_back(&dirty).await,
                 Err(error @ (Error::Filer(_) | Error::Pressed)) => {

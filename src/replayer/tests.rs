@@ -4,14 +4,14 @@
 
 use super::*;
 use crate::filer::fence::{Fence, Fenced};
-use crate::filer::{CoreFiler, MakeAttrs, memory::Fault, memory::Memory, memory::Options as MemoryOptions};
+use crate::filer::{AclKind, CoreFiler, MakeAttrs, memory::Fault, memory::Memory, memory::Options as MemoryOptions};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::store::Store;
 use crate::journal::{AppendMode, Options};
 use crate::limits;
 use crate::location::carry_out::put_times;
-use crate::location::tests::picture;
+use crate::location::tests::{named_user, picture};
 use crate::state::State;
 use bytes::Bytes;
 use journal_format::event::*;
@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub handle: Handle,
     task: tokio::task::JoinHandle<()>,
     next: u64,
+    /// What is made has the ACLs of its directory.
+    inherits: bool,
     touched: BTreeSet<NodeId>,
     dir: tempfile::TempDir,
 }
@@ -72,6 +74,10 @@ impl World {
     }
 
     async fn unlisted_onto(behind: Memory) -> Self {
+        Self::unlisted_between(Memory::default(), behind).await
+    }
+
+    async fn unlisted_between(memory: Memory, behind: Memory) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             dir: dir.path().join("journal"),
@@ -85,7 +91,6 @@ impl World {
         journal.set_soft_limit(SOFT);
         let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
         let ledger = Ledger::new(journal, State::default(), Box::new(|_, _| ()));
-        let memory = Memory::default();
         let from = Arc::new(memory.clone());
         let to = Arc::new(Fenced::new(Arc::new(behind.clone())));
         let (a, b) = (from.root().await.unwrap().id, to.root().await.unwrap().id);
@@ -142,6 +147,7 @@ impl World {
             handle,
             task,
             next: 101,
+            inherits: false,
             touched,
             dir,
         }
@@ -158,6 +164,7 @@ impl World {
         let node = NodeId(self.next);
         self.next += 1;
         self.touched.insert(node);
+        let inherits = self.inherits;
         let event = Event::Make(Make {
             junction: JUNCTION,
             location: FROM,
@@ -176,7 +183,7 @@ impl World {
         });
         self.operate(event, Bytes::new(), async |source, live| {
             let at = source.object(live, dir).await.unwrap();
-            let attrs = MakeAttrs { mode: 0o750, uid: 0, gid: 0, inherits: false };
+            let attrs = MakeAttrs { mode: 0o750, uid: 0, gid: 0, inherits };
             let made = source.filer.make(&at, name.as_bytes(), &what, attrs).await.unwrap();
             source.objects.store.write(source.objects.put(node, &made.id).unwrap());
         })
@@ -626,4 +633,48 @@ async fn what_cannot_be_brought_over_of_one_object_is_its_own_error() {
     w.is_replayed().await;
     let there: Vec<Vec<u8>> = picture(&w.dest).await.into_keys().collect();
     assert_eq!(there, [b"/a".as_slice(), b"/bad", b"/link", b"/z"]);
+}
+
+/// What a client makes in the root inherits from it, on both sides; and the destination's had ACLs of its own.
+#[tokio::test]
+async fn the_root_is_as_the_source_s_before_anything_is_made_in_it() {
+    let (from, to) = (Memory::default(), Memory::default());
+    let default = AclKind::Default.xattr().as_bytes();
+    for (filer, named) in [(&from, 7), (&to, 1)] {
+        filer.set_xattr(&filer.root().await.unwrap(), default, &named_user(named, 7)).await.unwrap();
+    }
+    to.set_xattr(&to.root().await.unwrap(), AclKind::Access.xattr().as_bytes(), &named_user(7, 7)).await.unwrap();
+    let mut w = World::unlisted_between(from, to).await;
+    let (job, location, dir) = (JobId(1), TO, ROOT);
+    w.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
+    w.ledger.record(&Event::Listed(Listed { job, location, dir, entries: vec![], last: true })).await.unwrap();
+    w.inherits = true;
+    w.make(ROOT, "f", What::File).await;
+    w.make(ROOT, "d", What::Dir).await;
+    w.assert_equal().await;
+    let (a, b) = (w.from.root().await.unwrap(), w.to.root().await.unwrap());
+    assert_eq!(w.from.xattrs(&a).await.unwrap(), w.to.xattrs(&b).await.unwrap());
+    assert_eq!(w.from.stat(&a).await.unwrap().mode, w.to.stat(&b).await.unwrap().mode);
+}
+
+#[tokio::test]
+async fn what_the_destination_s_root_cannot_have_is_an_error_of_the_job() {
+    let from = Memory::default();
+    from.set_xattr(&from.root().await.unwrap(), b"user.note", b"x").await.unwrap();
+    let mut options = MemoryOptions::default();
+    options.capabilities.xattrs = false;
+    let mut w = World::unlisted_between(from, Memory::new(options)).await;
+    let node = w.make(ROOT, "f", What::File).await;
+    let (job, location, dir) = (JobId(1), TO, ROOT);
+    w.ledger.record(&Event::ListBegin(ListBegin { job, location, dir })).await.unwrap();
+    let entries = vec![ListedEntry { name: b"f".to_vec(), node, kind: Kind::File }];
+    w.ledger.record(&Event::Listed(Listed { job, location, dir, entries, last: true })).await.unwrap();
+    for _ in 0..2 {
+        w.is_replayed().await;
+        w.is_replayed().await; // what it said itself
+        assert!(w.ledger.state().jobs[&job].errors[&ROOT].error.contains("no extended attributes"));
+        assert_eq!(w.handle.status.borrow().pending.incomplete, 1);
+        assert_eq!(picture(&w.dest).await.into_keys().collect::<Vec<_>>(), [b"/f"]);
+        w.retry().await;
+    }
 }

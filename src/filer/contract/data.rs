@@ -270,4 +270,8 @@ async fn an_acl_goes_with_the_mode_and_is_handed_on_where_that_is_asked_for(grou
             if what == What::Dir { f.rmdir(&a, name).await } else { f.remove(&a, name).await }.unwrap();
         }
     }
+    for name in [access, default] {
+        f.set_xattr(&a, name, &crate::filer::NO_ACL).await.unwrap();
+    }
+    assert!(f.xattrs(&a).await.unwrap().is_empty(), "one without entries takes it away");
 }

@@ -2,7 +2,7 @@
 
 use super::content::Content;
 use crate::filer::hidden::{check_name, is_hidden};
-use crate::filer::{AclKind, Changes, Error, ErrorKind, MakeAttrs, Page, Result, Stat};
+use crate::filer::{AclKind, Changes, Error, ErrorKind, MakeAttrs, NO_ACL, Page, Result, Stat};
 use crate::semantics::acl::Acl;
 use journal_format::event::What;
 use journal_format::ids::{Kind, Time};
@@ -337,6 +337,11 @@ impl Image {
     /// An ACL sets the mode; one that says no more than a mode is none.
     pub fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], now: Time) -> Result<()> {
         let inode = self.get_mut(ino)?;
+        if (name == ACCESS_ACL || name == DEFAULT_ACL) && value == NO_ACL {
+            inode.stat.ctime = now;
+            inode.xattrs.remove(name);
+            return Ok(());
+        }
         if name == DEFAULT_ACL && (inode.stat.kind != Kind::Dir || Acl::parse(value).is_none()) {
             return refuse(ErrorKind::Invalid, "set an ACL");
         }

@@ -1,6 +1,8 @@
 //! Known traps (docs/testing.md) of primaries and of the journal's end.
 
 use super::*;
+use crate::filer::AclKind;
+use crate::location::tests::named_user;
 
 const SEGMENT: u64 = 1 << 20;
 
@@ -123,4 +125,21 @@ async fn a_journal_that_is_full_while_a_switch_drains_lets_the_operation_end_and
     }
     w.create(a, "after").await.unwrap();
     w.stop().await;
+}
+
+/// They decide who may do what, and with them gone the mode's group bits, which were their mask, would be the group's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_root_has_its_acls_behind_a_switch_and_none_of_the_new_side() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    let (from, to) = (&w.filer("a").filer, &w.filer("b").filer);
+    let (here, there) = (from.root().await.unwrap(), to.root().await.unwrap());
+    let (access, default) = (AclKind::Access.xattr().as_bytes(), AclKind::Default.xattr().as_bytes());
+    from.set_xattr(&here, access, &named_user(7, 5)).await.unwrap();
+    to.set_xattr(&there, default, &named_user(7, 7)).await.unwrap();
+    w.is_open(a).await;
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(to.xattrs(&there).await.unwrap(), [(access.to_vec(), named_user(7, 5))]);
+    assert_eq!(to.stat(&there).await.unwrap().mode, from.stat(&here).await.unwrap().mode);
 }
