@@ -429,13 +429,14 @@ impl<'a> Site<'a> {
         if !self.state.lock().refused.is_empty() {
             return Ok(()); // what has gone may have to come back
         }
+        // All of them first: a mounted NFS keeps a name of a removed file that is held, and so its directory.
+        self.round.gone.keys().for_each(|node| self.location.forget(*node));
         for (node, kind) in &self.round.gone {
             let name = pen_name(*node);
             let penned = self.state.lock().there.get(&(PEN, name.clone())) == Some(node);
             if penned && !self.clear_pen(*node, *kind, &name).await? {
                 continue;
             }
-            self.location.forget(*node);
             if self.state.lock().broken.contains(node) {
                 continue; // its removal was refused: it is there
             }

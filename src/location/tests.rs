@@ -251,6 +251,11 @@ impl World {
 
     async fn remove(&mut self) {
         let Some(node) = self.some(|_| true) else { return };
+        self.removed(node).await;
+    }
+
+    /// Unless it may not be.
+    async fn removed(&mut self, node: NodeId) {
         let Some((dir, name)) = self.live.names(node, 1).unwrap().pop() else { return };
         let kind = self.nodes[&node];
         if node == ROOT || kind == Kind::Dir && self.live.has_entries(node).unwrap() {

@@ -116,6 +116,8 @@ struct World {
     held: BTreeMap<Ino, u64>,
     /// Whose attributes and texts cannot be read.
     damaged: BTreeSet<Ino>,
+    /// Where names of removed files stay while those are held, if they do.
+    silly: Option<BTreeMap<Ino, Ino>>,
     syncs: u64,
 }
 
@@ -181,6 +183,7 @@ impl Memory {
             now: 0,
             held: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            silly: None,
             syncs: 0,
         };
         Self {
@@ -204,6 +207,7 @@ impl Memory {
             log: world.log.clone(),
             held: BTreeMap::new(),
             damaged: world.damaged.clone(),
+            silly: world.silly.clone(),
             ..*world
         };
         let shared = Shared {
@@ -252,27 +256,6 @@ impl Memory {
             mounts.remove(&ino)
         };
         Ok(())
-    }
-
-    /// What the filer's clock shows; each change moves it on by a nanosecond.
-    pub fn set_now(&self, now: Time) {
-        self.shared.world.lock().now = now.0;
-    }
-
-    /// Syncs that succeeded.
-    #[must_use]
-    pub fn syncs(&self) -> u64 {
-        self.shared.world.lock().syncs
-    }
-
-    /// Puts an empty directory in the place of the root, as an unmounted disk does.
-    pub fn replace_root(&self) {
-        let mut world = self.shared.world.lock();
-        let (ino, now) = (world.number(), world.tick());
-        world
-            .live
-            .insert(ino, Inode::new(&What::Dir, MakeAttrs { mode: 0o755, uid: 0, gid: 0, inherits: false }, now, ino));
-        world.root = ino;
     }
 
     async fn call<T>(&self, op: &'static str, act: impl FnOnce(&mut World) -> Result<T> + Send) -> Result<T> {
@@ -710,6 +693,7 @@ impl World {
     fn take(&mut self, dir: Ino, name: &[u8], is_dir: bool) -> Result<()> {
         let now = self.tick();
         let victim = Victim::of(&self.live, self.live.lookup(dir, name)?);
+        self.take_silly(dir, victim.ino)?;
         let ino = self.live.remove(dir, name, is_dir, now)?;
         self.log.push(Change::Remove { dir, name: name.to_vec(), is_dir, victim, now });
         self.release(ino);

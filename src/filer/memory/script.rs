@@ -2,7 +2,9 @@
 
 use super::image::{Ino, Inode, refuse};
 use super::{Memory, World, ino};
-use crate::filer::{ErrorKind, Object, Result};
+use crate::filer::{ErrorKind, MakeAttrs, Object, Result};
+use journal_format::event::What;
+use journal_format::ids::{Kind, Time};
 use std::time::Duration;
 
 /// What a script does to a call.
@@ -47,6 +49,27 @@ impl Memory {
         self.shared.world.lock().space = bytes;
     }
 
+    /// What the filer's clock shows; each change moves it on by a nanosecond.
+    pub fn set_now(&self, now: Time) {
+        self.shared.world.lock().now = now.0;
+    }
+
+    /// Syncs that succeeded.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.shared.world.lock().syncs
+    }
+
+    /// Puts an empty directory in the place of the root, as an unmounted disk does.
+    pub fn replace_root(&self) {
+        let mut world = self.shared.world.lock();
+        let (ino, now) = (world.number(), world.tick());
+        world
+            .live
+            .insert(ino, Inode::new(&What::Dir, MakeAttrs { mode: 0o755, uid: 0, gid: 0, inherits: false }, now, ino));
+        world.root = ino;
+    }
+
     /// From now on nobody can read the object's attributes and text.
     pub fn damage(&self, object: &Object) -> Result<()> {
         let ino = ino(object)?;
@@ -60,7 +83,27 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// From now on as a mounted NFS: a file that is removed while it is held keeps a name, and so its directory.
+    pub fn keep_names_of_held(&self) {
+        self.shared.world.lock().silly.get_or_insert_default();
+    }
+}
+
 impl World {
+    /// `ino` is about to lose its name in `dir`.
+    pub(super) fn take_silly(&mut self, dir: Ino, ino: Ino) -> Result<()> {
+        let Some(silly) = &mut self.silly else { return Ok(()) };
+        silly.retain(|ino, _| self.held.contains_key(ino));
+        if silly.values().any(|dir| *dir == ino) {
+            return refuse(ErrorKind::NotEmpty, "remove");
+        }
+        if self.live.get(ino)?.stat.kind != Kind::Dir {
+            silly.insert(ino, dir);
+        }
+        Ok(())
+    }
+
     pub(super) fn readable(&self, ino: Ino) -> Result<&Inode> {
         if self.damaged.contains(&ino) {
             return refuse(ErrorKind::Io, "read what it is");

@@ -98,6 +98,27 @@ impl World {
     }
 }
 
+/// Its object is at hand from the making: a mounted NFS then keeps a name of it, and the directory is not empty.
+#[tokio::test]
+async fn a_directory_that_goes_with_its_files_leaves_the_pen_where_held_files_keep_a_name() {
+    let dest = memory::Memory::default();
+    dest.keep_names_of_held();
+    let mut w = World::new(1, Arc::new(memory::Memory::default()), Arc::new(dest)).await;
+    w.list(ROOT, &[]);
+    let dir = w.made(ROOT, b"dir", What::Dir).await;
+    let file = w.file(dir, b"file", b"text").await;
+    w.catch_up().await;
+    let object = w.dest.object(&w.projection, file).await.unwrap();
+    w.dest.remember(file, &object);
+    drop(object);
+    w.removed(file).await;
+    w.removed(dir).await;
+    let round = w.fold(w.position, w.journal.len(), false);
+    let source = Source { location: w.source.clone(), live: w.live.clone() };
+    carry_out(&w.dest, &w.projection, Some(&source), &round, &w.done, &w.recorded).await.unwrap();
+    assert_eq!(w.in_pen().await, 0);
+}
+
 /// Its name may be in a directory that is not listed, so it waits; when there is none, it is found to be nowhere.
 #[tokio::test]
 async fn a_file_whose_last_name_lies_outside_the_tree_leaves_the_pen_when_all_is_listed() {
