@@ -16,6 +16,8 @@ use std::sync::Arc;
 const PIECE: u64 = 1 << 20;
 /// Pieces of one range on their way.
 const PIECES_AHEAD: usize = 2;
+/// A filer that has so many bytes left is not full.
+const ROOM: u64 = 16 << 20;
 /// The kernel takes it from a file with every change of its bytes, its size or its owner, root's too.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -188,8 +190,23 @@ impl Source {
     }
 }
 
-/// Put what [`Source::xattrs`] said. With an ACL comes a mode.
+/// Put what [`Source::xattrs`] said. One that has no room, while the filer has, is too large for the object: ext4, say,
+/// takes 4 KiB of them. A full filer is waited for.
 pub async fn put_xattrs(to: &dyn CoreFiler, object: &Object, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    let Err(error) = put_all(to, object, xattrs).await else { return Ok(()) };
+    let of_object = match error.kind {
+        ErrorKind::Io => true,
+        ErrorKind::NoSpace | ErrorKind::Quota => {
+            let left = to.statfs().await?;
+            left.avail_bytes >= ROOM && left.avail_files > 0
+        }
+        _ => false,
+    };
+    Err(if of_object { Error { kind: ErrorKind::OfObject, ..error } } else { error })
+}
+
+/// With an ACL comes a mode.
+pub async fn put_all(to: &dyn CoreFiler, object: &Object, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
     for (name, value) in xattrs {
         let can = to.capabilities();
         if !(if is_acl(name) { can.acls } else { can.xattrs }) {
@@ -206,7 +223,7 @@ pub async fn put_xattrs(to: &dyn CoreFiler, object: &Object, xattrs: &[(Vec<u8>,
 }
 
 /// What cannot be read of one object of the source is that object's trouble, as it is with its bytes: the others go on.
-fn unreadable(error: Error) -> Error {
+pub fn unreadable(error: Error) -> Error {
     if error.kind != ErrorKind::Io {
         return error;
     }

@@ -39,9 +39,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const ACCESS: &[u8] = AclKind::Access.xattr().as_bytes();
 const DEFAULT: &[u8] = AclKind::Default.xattr().as_bytes();
 
-/// A filer that has so many bytes left is not full.
-const ROOM: u64 = 16 << 20;
-
 /// Names of a directory that are looked at to tell whose it is.
 const HELD_MAX: usize = 1000;
 
@@ -388,23 +385,14 @@ impl Site<'_> {
         Ok(finished)
     }
 
-    /// Extended attributes of an object of a secondary. One that has no room, while the filer has, is too large for the
-    /// object: ext4, say, takes 4 KiB of them. A full filer is waited for.
+    /// Redo of a primary waits for what may pass; a copy goes on without one object.
     async fn put_xattrs(&self, object: &Object, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
         let filer = self.location.filer.as_ref();
-        let Err(error) = copy::put_xattrs(filer, object, xattrs).await else { return Ok(()) };
-        let of_object = match error.kind {
-            ErrorKind::Io => true,
-            ErrorKind::NoSpace | ErrorKind::Quota => {
-                let left = filer.statfs().await?;
-                left.avail_bytes >= ROOM && left.avail_files > 0
-            }
-            _ => false,
-        };
-        if of_object && self.source.is_some() {
-            return Err(Error { kind: ErrorKind::OfObject, ..error });
+        if self.source.is_some() {
+            copy::put_xattrs(filer, object, xattrs).await
+        } else {
+            copy::put_all(filer, object, xattrs).await
         }
-        Err(error)
     }
 
     /// All of it or nothing, but for an error that may pass.

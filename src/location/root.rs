@@ -1,16 +1,16 @@
 //! The root of a copy. It was there before the job, so nothing makes it as other directories are made; what clients make
 //! in it inherits from it all the same.
 
-use super::copy::{is_acl, put_xattrs};
+use super::copy::{is_acl, put_xattrs, unreadable};
 use crate::filer::{Changes, CoreFiler, NO_ACL, Result};
 
 /// Give the root of `to` what that of `from` has: owner, mode, extended attributes and ACLs; ACLs of its own go. One that is
 /// as it should be is not touched.
 pub async fn put_root(from: &dyn CoreFiler, to: &dyn CoreFiler) -> Result<()> {
     let (source, copy) = (from.root().await?, to.root().await?);
-    let (wanted, is) = (from.stat(&source).await?, to.stat(&copy).await?);
+    let (wanted, is) = (from.stat(&source).await.map_err(unreadable)?, to.stat(&copy).await?);
     let (uid, gid) = if to.capabilities().chown { (wanted.uid, wanted.gid) } else { (is.uid, is.gid) };
-    let (xattrs, has) = (from.xattrs(&source).await?, to.xattrs(&copy).await?);
+    let (xattrs, has) = (from.xattrs(&source).await.map_err(unreadable)?, to.xattrs(&copy).await?);
     let lacks: Vec<_> = xattrs.iter().filter(|xattr| !has.contains(xattr)).cloned().collect();
     let own = has.iter().map(|(name, _)| name).filter(|name| is_acl(name));
     let own: Vec<_> = own.filter(|name| !xattrs.iter().any(|(wanted, _)| wanted == *name)).collect();
@@ -66,6 +66,14 @@ mod tests {
         let before = to.stat(&to.root().await.unwrap()).await.unwrap();
         put_root(&from, &to).await.unwrap();
         assert_eq!(to.stat(&to.root().await.unwrap()).await.unwrap(), before, "it is not touched again");
+    }
+
+    #[tokio::test]
+    async fn attributes_that_cannot_be_read_are_the_root_s_own_trouble() {
+        let from = with(&[]).await;
+        from.damage(&from.root().await.unwrap()).unwrap();
+        let said = put_root(&from, &Memory::default()).await;
+        assert_eq!(said.unwrap_err().kind, ErrorKind::OfObject);
     }
 
     #[tokio::test]

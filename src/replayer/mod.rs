@@ -287,7 +287,7 @@ impl Replayer {
             let wanted = *self.want.borrow_and_update();
             let asked = wanted > self.status.borrow().committed && position >= wanted;
             // A junction on which nothing happens lets go of what others fill the journal with.
-            let idle = batch.is_empty() && batch.behind() >= self.ledger.journal.soft_limit() / 4;
+            let idle = batch.is_empty() && batch.behind() > self.ledger.journal.soft_limit() / 4;
             if asked || idle || batch.is_due() || (!progressed && batch.rests()) {
                 self.close(&mut batch).await?;
                 // Here as well: while clients write there is always something in the next round.
