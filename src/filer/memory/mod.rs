@@ -246,18 +246,6 @@ impl Memory {
         world.live.drop_nameless(|_| false);
     }
 
-    /// From now on another file system is mounted on this directory, or not any more: its name is listed, and leads out
-    /// of the filer.
-    pub fn mount_on(&self, dir: &Object, mounted: bool) -> Result<()> {
-        let (ino, mut mounts) = (ino(dir)?, self.shared.mounts.write());
-        if mounted {
-            mounts.insert(ino)
-        } else {
-            mounts.remove(&ino)
-        };
-        Ok(())
-    }
-
     async fn call<T>(&self, op: &'static str, act: impl FnOnce(&mut World) -> Result<T> + Send) -> Result<T> {
         let Turn { before, after, fault } =
             self.shared.script.read().as_ref().map_or_else(Turn::default, |script| script(op));

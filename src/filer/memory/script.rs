@@ -44,6 +44,18 @@ impl Memory {
         *self.shared.script.write() = script;
     }
 
+    /// From now on another file system is mounted on this directory, or not any more: its name is listed, and leads out
+    /// of the filer.
+    pub fn mount_on(&self, dir: &Object, mounted: bool) -> Result<()> {
+        let (ino, mut mounts) = (ino(dir)?, self.shared.mounts.write());
+        if mounted {
+            mounts.insert(ino)
+        } else {
+            mounts.remove(&ino)
+        };
+        Ok(())
+    }
+
     /// Bytes that it holds from now on.
     pub fn set_space(&self, bytes: u64) {
         self.shared.world.lock().space = bytes;
