@@ -211,10 +211,12 @@ fn pause_after(pauses: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(PAUSE_MAX)
 }
 
+type Operation = Pin<Box<dyn Future<Output = Result<Ended, Status>> + Send>>;
+
 /// An operation on its way. It goes where whoever waits for it goes, which costs no change of threads; when he leaves it
 /// goes on in a task of its own.
 struct Going {
-    op: Option<Pin<Box<dyn Future<Output = Result<Ended, Status>> + Send>>>,
+    op: Option<Operation>,
     stuck: StuckCounts,
     junction: JunctionId,
 }
