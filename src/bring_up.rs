@@ -37,7 +37,6 @@ pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Resu
             drop(hold);
             location.filer.root().await?;
             location.forget_all();
-            location.is_redone();
             location
         }
         None => open_location(core, &state, id).await?,
@@ -50,6 +49,7 @@ pub async fn bring_up(core: &Core, junction: JunctionId, id: LocationId) -> Resu
         return Err(Error::Other("the junction is being added".into()));
     }
     redo_all(core, junction, &location, cursor).await?;
+    location.is_redone();
     crash_point!("BRING_UP_BEFORE_CHECKPOINT");
     checkpoint::primary(core, junction, &location).await?;
     crash_point!("REDO_SYNCED");

@@ -77,10 +77,10 @@ impl Checkpoints {
         }
     }
 
-    /// Whether the last one did not take everything in.
+    /// Whether the last one did not take everything in; or a primary's sync has failed since, which makes it fall.
     #[must_use]
     pub fn is_due_again(&self, core: &Core) -> bool {
-        Some(core.ledger.activity()) != self.activity
+        Some(core.ledger.activity()) != self.activity || primaries(core).values().any(|location| location.has_lost())
     }
 
     /// Take one now.

@@ -64,7 +64,7 @@ pub struct Op {
     /// Those it changes.
     nodes: [Option<NodeId>; 4],
     /// Room for its end.
-    _end: OwnedSemaphorePermit,
+    end: Option<OwnedSemaphorePermit>,
 }
 
 impl Ledger {
@@ -90,6 +90,26 @@ impl Ledger {
         self.inner.activity.fetch_add(1, Ordering::Relaxed);
         // There are always some that can end: those that cannot are fewer (the volume bounds them).
         let end = self.inner.ends.clone().acquire_owned().await.map_err(|_| crate::journal::Error::Closed)?;
+        self.begin_with(end, junction, event, bulk).await
+    }
+
+    /// The same for what follows from an operation whose end is recorded, and which is not [`done`](Self::done): it has the
+    /// room of that one's end. (To wait for more while all others do the same would never end.)
+    pub async fn begin_behind(&self, ended: &mut Op, event: &Event, bulk: &[u8]) -> Result<Op> {
+        let junction = ended.junction;
+        match ended.end.take() {
+            Some(end) => self.begin_with(end, junction, event, bulk).await,
+            None => self.begin(junction, event, bulk).await,
+        }
+    }
+
+    async fn begin_with(
+        &self,
+        end: OwnedSemaphorePermit,
+        junction: JunctionId,
+        event: &Event,
+        bulk: &[u8],
+    ) -> Result<Op> {
         crash_point!(crate::crash::kind(event), "BEFORE_APPEND");
         let (unsettled, under_way, nodes) = (&self.inner.unsettled, &self.inner.under_way, changed_by(event));
         let (pending, ()) = self
@@ -109,7 +129,7 @@ impl Ledger {
             pending.durable().await?;
         }
         crash_point!(crate::crash::kind(event), "AFTER_DURABLE");
-        Ok(Op { at, junction, nodes, _end: end })
+        Ok(Op { at, junction, nodes, end: Some(end) })
     }
 
     /// The operation was carried out whole.

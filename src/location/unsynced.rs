@@ -3,28 +3,36 @@
 //! What a client wrote is in the filer's cache. Writing it back may fail, and the page may go before anybody asks: then the
 //! old bytes are read, without an error, until the next sync tells of it and the primary is redone. A copy that read them in
 //! between would be older than the WRITE that its destination had replayed before. So what was read of a file that had
-//! changed since the last sync does not count as copied before another sync has succeeded.
+//! changed since the last sync does not count as copied before another sync has succeeded, and none has failed, and nothing
+//! was redone, since it was read.
 
 use super::Location;
 use crate::filer::{Error, ErrorKind, Result};
 use journal_format::ids::NodeId;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Default)]
 pub(super) struct Unsynced {
     /// What the sync under way is about.
     nodes: Mutex<BTreeSet<NodeId>>,
-    /// Something of that, or of what changed since, was read to be copied.
-    was_read: AtomicBool,
+    /// Something of that, or of what changed since, was read to be copied: since which turn.
+    read: Mutex<Option<u64>>,
     /// A sync failed: what was written since the one before may be lost, whatever later ones say.
     lost: AtomicBool,
+    /// Syncs that failed and redos that followed: what was read before one is not what is there behind it.
+    turns: AtomicU64,
 }
 
 impl Unsynced {
     pub fn begins(&self, nodes: &BTreeSet<NodeId>) {
         self.nodes.lock().clone_from(nodes);
+    }
+
+    fn turn(&self) -> u64 {
+        self.turns.load(Ordering::SeqCst)
     }
 }
 
@@ -32,22 +40,32 @@ impl Location {
     /// The node is read to be copied: to be called before and behind it.
     pub(super) fn reads(&self, node: NodeId) {
         if self.touched.lock().contains(&node) || self.unsynced.nodes.lock().contains(&node) {
-            self.unsynced.was_read.store(true, Ordering::SeqCst);
+            self.unsynced.read.lock().get_or_insert(self.unsynced.turn());
         }
     }
 
     /// Make durable what was carried out. The root is asked for first: a file system that was mounted anew, or is not
-    /// there, is found out so. After an error nothing else is said until it was redone: a kernel tells of what it lost once.
+    /// there, is found out so. After an error nothing else is said until it was redone: a kernel tells of what it lost
+    /// once. (So it is not to be dropped half way.)
     pub async fn sync(&self) -> Result<()> {
-        if self.unsynced.lost.load(Ordering::SeqCst) {
+        if self.has_lost() {
             return Err(Error::new(ErrorKind::Io, "sync", "a sync before failed: what was written before may be lost"));
         }
         let synced = match self.filer.root().await {
             Ok(_) => self.filer.sync().await,
             Err(error) => Err(error),
         };
-        self.unsynced.lost.fetch_or(synced.is_err(), Ordering::SeqCst);
+        if synced.is_err() {
+            self.unsynced.turns.fetch_add(1, Ordering::SeqCst);
+            self.unsynced.lost.store(true, Ordering::SeqCst);
+        }
         synced
+    }
+
+    /// A sync failed, and it was not redone since.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.unsynced.lost.load(Ordering::SeqCst)
     }
 
     /// What [`take_touched`](Self::take_touched) gave is synced, or touched again.
@@ -55,21 +73,28 @@ impl Location {
         self.unsynced.nodes.lock().clear();
     }
 
-    /// Everything since its cursor is about to be written again.
+    /// Everything since its cursor was written again, and is about to be synced.
     pub fn is_redone(&self) {
+        self.unsynced.turns.fetch_add(1, Ordering::SeqCst);
         self.unsynced.lost.store(false, Ordering::SeqCst);
     }
 
-    /// Behind the reads of a copy: what was read was what had been written. After an error it is to be read again.
-    pub async fn settle(&self) -> Result<()> {
-        if !self.unsynced.was_read.swap(false, Ordering::SeqCst) {
-            return Ok(());
-        }
-        let _turn = self.syncing.lock().await;
-        self.sync().await.map_err(|error| {
-            self.unsynced.was_read.store(true, Ordering::SeqCst);
-            let detail = format!("the source may have lost what was written to it; it is copied again: {error}");
+    /// Behind the reads of a copy: what was read was what had been written. After an error it is to be read again. It goes
+    /// on by itself when it is dropped.
+    pub async fn settle(self: &Arc<Self>) -> Result<()> {
+        let Some(turn) = self.unsynced.read.lock().take() else { return Ok(()) };
+        let again = |why: String| {
+            let detail = format!("the source may have lost what was written to it; it is copied again: {why}");
             Error::new(ErrorKind::Io, "copy", detail)
-        })
+        };
+        let location = self.clone();
+        let settled = tokio::spawn(async move {
+            let _turn = location.syncing.lock().await;
+            if location.unsynced.turn() != turn {
+                return Err(again("a sync has failed since it was read".into()));
+            }
+            location.sync().await.map_err(|error| again(error.to_string()))
+        });
+        settled.await.unwrap_or_else(|error| Err(Error::new(ErrorKind::Unknown, "copy", error.to_string())))
     }
 }

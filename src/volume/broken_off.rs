@@ -35,18 +35,24 @@ impl Volume {
         &self,
         location: &Location,
         act: &Act,
-        op: Op,
+        mut op: Op,
         end: Event,
         done: u32,
     ) -> Result<(), Status> {
         self.ledger.record(&end).await?;
-        let taken_down = self.write_what_is_there(location, act, done).await;
+        let taken_down = self.write_what_is_there(location, act, &mut op, done).await;
         self.ledger.done(op);
         taken_down
     }
 
     /// The locks are those of `act`, whose operation is not settled yet.
-    async fn write_what_is_there(&self, location: &Location, act: &Act, done: u32) -> Result<(), Status> {
+    async fn write_what_is_there(
+        &self,
+        location: &Location,
+        act: &Act,
+        ended: &mut Op,
+        done: u32,
+    ) -> Result<(), Status> {
         let Act::Write { event: broken, obj, .. } = act else { return Ok(()) };
         let (offset, len) = (broken.offset.saturating_add(u64::from(done)), broken.len.saturating_sub(done));
         let data = match location.filer.read(obj, offset, len).await {
@@ -59,9 +65,9 @@ impl Volume {
         };
         let len = u32::try_from(data.len()).unwrap_or(len);
         let write = event::Write { offset, len, mode: None, caller: Caller::default(), ..broken.clone() };
-        let (junction, event) = (write.junction, Event::Write(write.clone()));
+        let event = Event::Write(write.clone());
         let again = Act::Write { event: write, obj: obj.clone(), data };
-        let op = match self.ledger.begin(junction, &event, again.bulk()).await {
+        let op = match self.ledger.begin_behind(ended, &event, again.bulk()).await {
             Ok(op) => op,
             Err(error) if error.is_the_end() => return Err(error.into()),
             Err(error) => {

@@ -18,9 +18,10 @@
 //!
 //! Within [`REPEATED_WITHIN`] of the last time that the client was told JUKEBOX the call that comes *is* the repetition,
 //! and is answered whatever the names say: somebody else may have used a name in the pause that the kernel makes, and a
-//! REMOVE that ran again would remove *his* file. Later the call might be a new one, of a client that has given the old
-//! one up. So then what the operation left must still be there, else the call runs: answering a call whose effect is
-//! there without running it takes nothing from anybody.
+//! REMOVE that ran again would remove *his* file. Later, or when the same user of that client has changed one of the names
+//! since, the call might be a new one, of somebody who has given the old one up (his program was killed). So then what the
+//! operation left must still be there, else the call runs: answering a call whose effect is there without running it takes
+//! nothing from anybody.
 //!
 //! **Bound**: [`LATE_MAX`] calls; beyond it the oldest goes, and its repetition runs.
 
@@ -99,6 +100,8 @@ struct Slot {
     sent_away: Instant,
     /// `None` while it runs.
     done: Option<(Outcome, Vec<Expected>)>,
+    /// Its client has changed one of the names since.
+    used: bool,
 }
 
 #[derive(Default)]
@@ -121,7 +124,7 @@ impl Late {
         table.forget(&owed.key);
         table.seq += 1;
         let seq = table.seq;
-        table.slots.insert(owed.key, Slot { seq, sent_away: Instant::now(), done: None });
+        table.slots.insert(owed.key, Slot { seq, sent_away: Instant::now(), done: None, used: false });
         table.order.insert(seq, owed.key);
         if table.order.len() > LATE_MAX
             && let Some((_, oldest)) = table.order.pop_first()
@@ -141,6 +144,20 @@ impl Late {
         }
     }
 
+    /// This operation of a client begins. Where it changes names of one that he was sent away from, and that is done, he may
+    /// have given that one up.
+    pub fn begins(&self, owed: &Owed) {
+        let mut table = self.table.lock();
+        if table.slots.is_empty() {
+            return;
+        }
+        let names = |(dir, name, _): &Expected| owed.expected.iter().any(|(d, n, _)| (d, n) == (dir, name));
+        for (key, slot) in &mut table.slots {
+            let his = (key.addr, key.uid) == (owed.key.addr, owed.key.uid);
+            slot.used |= his && slot.done.as_ref().is_some_and(|(_, those)| those.iter().any(names));
+        }
+    }
+
     fn known(&self, live: &Live, key: Key) -> Result<Option<Known>, Status> {
         let mut table = self.table.lock();
         let Some(slot) = table.slots.get_mut(&key) else { return Ok(None) };
@@ -148,7 +165,7 @@ impl Late {
             slot.sent_away = Instant::now();
             return Ok(Some(Known::Running));
         };
-        let is_repetition = slot.sent_away.elapsed() <= REPEATED_WITHIN;
+        let is_repetition = !slot.used && slot.sent_away.elapsed() <= REPEATED_WITHIN;
         let known = (is_repetition || is_as_left(live, expected)?).then_some(Known::Done(*outcome));
         table.forget(&key);
         Ok(known)

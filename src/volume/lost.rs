@@ -27,6 +27,7 @@ use crate::filer::{self, ErrorKind, Object, Stat};
 use crate::index::live::{Entry, NodeRec};
 use crate::location::Location;
 use crate::semantics::Owned;
+use crate::semantics::permission::may_delete;
 use journal_format::event::{self, Caller};
 use journal_format::ids::{Identity, Time};
 use std::collections::BTreeMap;
@@ -139,15 +140,17 @@ impl Volume {
             // Whatever is wrong with it is found out under the lock.
             _ => return Ok(()),
         }
+        let call = call.clone();
         // Its own operation: who repeats the call must not be taken for who repeats this.
         let caller = Caller { xid: 0, call_sum: 0, ..call.caller() };
         let (volume, permit, name) = (self.clone(), permit.clone(), name.to_vec());
-        let work = async move { volume.take_out(permit, location, dir, &name, caller).await };
+        let work = async move { volume.take_out(&call, permit, location, dir, &name, caller).await };
         self.detached(dir.junction, PATIENCE, work).await
     }
 
     async fn take_out(
         &self,
+        call: &Call,
         permit: Permit,
         location: Arc<Location>,
         dir: NodeRef,
@@ -156,7 +159,7 @@ impl Volume {
     ) -> Result<(), Status> {
         let locked = self.lock_names(&permit, &[(dir, name)], victims).await?;
         let Some(entry) = locked.entries.into_iter().next().flatten() else { return Ok(()) };
-        let parent = self.see(&location, dir).await?;
+        let parent = self.see_dir(&location, call, dir).await?;
         let victim = match self.sight(&location, &parent, name, &entry).await? {
             Sight::There(_) => return Ok(()),
             Sight::Lost { victim, other: None } => victim,
@@ -164,6 +167,10 @@ impl Volume {
                 return Err(refused(&location, &entry, name, "something else has its name on the filer"));
             }
         };
+        // Who may not remove it, or add anything, is told so by what he asked for, and the name stays.
+        if may_delete(&call.cred(), &parent.owned(), &victim.owned()).is_err() {
+            return Ok(());
+        }
         must_not_be_listed(&location, &parent.obj, name).await?;
         match self.check_empty(&victim) {
             Err(Status::NotEmpty) => {
@@ -177,7 +184,7 @@ impl Volume {
         let (node, kind) = (entry.node, entry.kind);
         let (junction, of) = (dir.junction, location.id);
         let event = event::Remove { junction, location: of, dir: dir.node, name, node, kind, last, caller };
-        let act = Act::Remove { event, dir: parent.obj, victim: victim.id, lost: true };
+        let act = Act::Remove { event, dir: parent.obj.clone(), victim: victim.id, lost: true };
         self.to_the_end(Mutation { permit, guard: locked.guard, location, act }).await.map(drop)
     }
 }

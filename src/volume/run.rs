@@ -303,9 +303,13 @@ impl Volume {
 
     async fn begin_and_end(&self, mutation: Mutation, begun: oneshot::Sender<Option<Owed>>) -> Result<Ended, Status> {
         let event = mutation.act.event();
+        let owed = Owed::of(&event);
+        if let Some(owed) = &owed {
+            self.late.begins(owed);
+        }
         let op = self.ledger.begin(mutation.permit.junction(), &event, mutation.act.bulk()).await?;
         // Nobody listens when whoever waited has left.
-        let _ = begun.send(Owed::of(&event));
+        let _ = begun.send(owed);
         self.end(mutation, event, op).await
     }
 

@@ -357,7 +357,9 @@ async fn who_was_sent_away_and_comes_again_is_answered_what_came_of_it() {
 async fn who_was_sent_away_and_comes_again_soon_does_not_meet_what_others_did_meanwhile() {
     let w = world().await;
     let call = |xid, sum| Call { xid, sum, ..user() };
-    for (name, sum, soon) in [("soon", 7, true), ("later", 8, false)] {
+    // The one who was sent away may have given up: then what he does is new.
+    for (name, sum, by, soon) in [("soon", 7, root(), true), ("later", 8, root(), false), ("himself", 9, user(), false)]
+    {
         w.create(&user(), name).await;
         let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let is_down = down.clone();
@@ -374,9 +376,9 @@ async fn who_was_sent_away_and_comes_again_soon_does_not_meet_what_others_did_me
         }
         // What ends an operation is told a moment later.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let others = w.create(&root(), name).await;
+        let others = w.create(&by, name).await;
         tokio::time::pause();
-        let pause = Duration::from_secs(if soon { 5 } else { 20 });
+        let pause = Duration::from_secs(if name == "later" { 20 } else { 5 });
         tokio::time::advance(pause).await;
         tokio::time::resume();
         let effect = outcome::Effect::Removed { dir: ROOT };
@@ -536,6 +538,13 @@ async fn a_name_whose_object_the_filer_has_lost_can_be_removed_replaced_and_used
         lose(&w, name).await;
     }
     assert_eq!(w.count(|e| matches!(e, Event::Remove(_))), 0, "a mirror may have what the primary has lost");
+    w.volume.setattr(&root(), ROOT_REF, mode(0o755), None).await.unwrap();
+    let stranger = Call { uid: USER + 1, gid: USER + 1, ..user() };
+    let mkdir = NewNode { what: What::Dir, attrs: mode(0o755) };
+    let refused = w.volume.make(&stranger, ROOT_REF, b"made", mkdir).await.unwrap_err().status;
+    assert!(matches!(refused, Status::Access | Status::Exist), "{refused:?}");
+    assert_eq!(w.count(|e| matches!(e, Event::Remove(_))), 0, "nor may who could not remove it");
+    w.volume.setattr(&root(), ROOT_REF, mode(0o777), None).await.unwrap();
     w.volume.remove(&user(), ROOT_REF, b"removed").await.unwrap();
     w.volume.rmdir(&user(), ROOT_REF, b"rmdired").await.unwrap();
     w.put(&w.top().await, "swapped", What::File).await;
