@@ -26,6 +26,7 @@
 use super::copy::{self, is_acl};
 use super::projection::{PEN, pen_name};
 use super::reconcile::Site;
+use super::root::put_root;
 use super::round::{Key, Origin};
 use super::{Recorder, index_error, reconcile};
 use crate::filer::aside::{PART, side_by_side};
@@ -126,6 +127,9 @@ impl Site<'_> {
 
     /// Attributes of an adopted object, as its creation would have set them.
     async fn attributes(&self, node: NodeId, object: &Object) -> Result<()> {
+        if let Some(source) = self.source.filter(|_| node == self.location.root) {
+            return put_root(source.location.filer.as_ref(), self.location.filer.as_ref()).await;
+        }
         let changes = match self.round.makes.get(&node) {
             Some((_, Origin::Event(e))) => {
                 let finished = self.has_its_acls(e, object).await?;
