@@ -80,10 +80,14 @@ impl Guest {
 
     /// Until the guest has said so; how long that took.
     pub async fn says(&mut self, what: &str) -> Duration {
+        self.says_within(what, STEP).await
+    }
+
+    pub async fn says_within(&mut self, what: &str, limit: Duration) -> Duration {
         let begun = Instant::now();
         while !self.share.join(what).exists() {
             self.must_be_well();
-            assert!(begun.elapsed() < STEP, "guest {} does not say '{what}':\n{}", self.name, self.output());
+            assert!(begun.elapsed() < limit, "guest {} does not say '{what}':\n{}", self.name, self.output());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!("guest {}: {what} after {:?}", self.name, begun.elapsed());

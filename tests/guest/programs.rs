@@ -23,11 +23,18 @@ const MORE_STRESSORS: &str = "chdir chown dirdeep fallocate fpunch iomix link sy
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_notice_no_difference_from_a_disk_nor_a_move_nor_a_kill() {
-    let mut whole = std::pin::pin!(programs());
+    let (mut whole, longest) = (std::pin::pin!(programs()), LONGEST + stress_takes());
     tokio::select! {
         () = &mut whole => {}
-        () = tokio::time::sleep(LONGEST) => panic!("not ended after {LONGEST:?}"),
+        () = tokio::time::sleep(longest) => panic!("not ended after {longest:?}"),
     }
+}
+
+/// What all stressors take longer than those that are done in seconds, with what they clean up.
+fn stress_takes() -> Duration {
+    let seconds = std::env::var("TAIN_STRESS_S").map_or(0, |seconds| seconds.parse::<u32>().unwrap() + 60);
+    let stressors = STRESSORS.split(' ').count() + MORE_STRESSORS.split(' ').count();
+    Duration::from_secs(u64::from(seconds)) * u32::try_from(stressors).unwrap()
 }
 
 async fn programs() {
@@ -53,9 +60,9 @@ async fn programs() {
         |seconds| format!("STRESS_S={seconds} STRESS_OPS=1000000 STRESSORS='{STRESSORS} {MORE_STRESSORS}'"),
     );
     let script = format!("KINDS='{kinds}' SHARED={SHARED} MOVED={MOVED} scratch=/dev/shm {stress}\n{SCRIPT}");
-    let mut a = guest("a", &service, dir.path(), LONGEST, &script);
+    let mut a = guest("a", &service, dir.path(), LONGEST + stress_takes(), &script);
     for kind in kinds.split(' ') {
-        a.says(&format!("did.{kind}")).await;
+        a.says_within(&format!("did.{kind}"), STEP + stress_takes()).await;
     }
     println!("{:?}: each program has run", begun.elapsed());
 
