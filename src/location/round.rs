@@ -54,7 +54,7 @@ pub struct Renew {
 
 impl Renew {
     fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|(start, end)| end - start).sum()
+        self.ranges.iter().fold(0, |sum, (start, end)| sum.saturating_add(end.saturating_sub(*start)))
     }
 }
 
@@ -273,12 +273,13 @@ impl Round {
 
     pub fn data(&mut self, node: NodeId, op: DataOp) {
         self.ops += 1;
-        self.bytes += match &op {
+        // A step may span a hole of any length.
+        self.bytes = self.bytes.saturating_add(match &op {
             DataOp::Write { data, .. } => data.len() as u64,
             DataOp::Copy { range, .. } => range.len,
             DataOp::Renew(renew) => renew.bytes(),
             DataOp::Set(_) => 0,
-        };
+        });
         self.times.insert(node);
         push(self.data.entry(node).or_default(), op);
     }

@@ -98,3 +98,79 @@ impl Location {
         settled.await.unwrap_or_else(|error| Err(Error::new(ErrorKind::Unknown, "copy", error.to_string())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::filer::memory::{Fault, Memory, Turn};
+    use crate::index::objects::Objects;
+    use crate::index::store::Store;
+    use journal_format::ids::LocationId;
+    use std::time::Duration;
+
+    const NODE: NodeId = NodeId(7);
+
+    fn location(dir: &tempfile::TempDir, filer: &Memory) -> Arc<Location> {
+        let store = Store::open(&dir.path().join("objects"), 1 << 20).unwrap();
+        let objects = Objects::new(Arc::new(store));
+        Arc::new(Location::new(LocationId(1), NodeId(1), Arc::new(filer.clone()), objects))
+    }
+
+    fn fail_syncs(filer: &Memory, fail: bool) {
+        let after = Duration::from_millis(50);
+        let turn = move |op| match op {
+            "sync" => Turn { after, fault: fail.then_some(Fault::Before(ErrorKind::Io)), ..Turn::default() },
+            _ => Turn::default(),
+        };
+        filer.set_script(Some(Box::new(turn)));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_sync_failed_or_a_redo_does_not_count_whatever_the_next_sync_says() {
+        let (dir, filer) = (tempfile::tempdir().unwrap(), Memory::default());
+        let location = location(&dir, &filer);
+        location.reads(NODE);
+        let syncs = filer.syncs();
+        location.settle().await.unwrap();
+        assert_eq!(filer.syncs(), syncs, "it had not changed: nothing is waited for");
+
+        location.touch(NODE);
+        location.reads(NODE);
+        fail_syncs(&filer, true);
+        assert!(location.sync().await.is_err());
+        fail_syncs(&filer, false);
+        assert!(location.sync().await.is_err(), "the filer tells of it once");
+        location.is_redone();
+        assert!(location.settle().await.is_err(), "it was read before");
+        // In the redo, before the file was written again.
+        location.reads(NODE);
+        location.is_redone();
+        assert!(location.settle().await.is_err());
+        location.reads(NODE);
+        location.settle().await.unwrap();
+
+        let taken = location.take_touched();
+        location.reads(NODE);
+        fail_syncs(&filer, true);
+        assert!(location.settle().await.is_err(), "the sync under way is about it");
+        assert!(taken.contains(&NODE) && location.has_lost());
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_nobody_waits_for_any_more_is_heard() {
+        let (dir, filer) = (tempfile::tempdir().unwrap(), Memory::default());
+        let location = location(&dir, &filer);
+        location.touch(NODE);
+        location.reads(NODE);
+        fail_syncs(&filer, true);
+        assert!(tokio::time::timeout(Duration::from_millis(5), location.settle()).await.is_err(), "dropped half way");
+        let heard = async {
+            while !location.has_lost() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), heard).await.expect("what it says is heard");
+    }
+}

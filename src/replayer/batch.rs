@@ -44,7 +44,7 @@ impl Batch {
     }
 
     pub fn take(&mut self, round: &Round, carried: Carried) {
-        self.bytes += round.bytes();
+        self.bytes = self.bytes.saturating_add(round.bytes());
         self.ops += round.ops();
         self.listed_files += round.listed_files;
         self.listed_dirs += round.listed_dirs;

@@ -177,7 +177,7 @@ impl Replayer {
         let was_tried = begin < tried.to && tried.ops < REDO_OPS_MAX && tried.bytes < REDO_BYTES_MAX;
         let quiet = round.is_empty();
         tried.ops += round.ops();
-        tried.bytes += round.bytes();
+        tried.bytes = tried.bytes.saturating_add(round.bytes());
         let (set, steps) = (dirty.clone(), done.clone());
         let counts = blocking(move || {
             set.absorb(&round, position, was_tried, &steps)?;
