@@ -38,7 +38,8 @@ pub struct Rows {
     /// Of the 1 GiB.
     big: Option<Fh>,
     tree: Vec<Dir>,
-    created: bool,
+    /// Names that `create` made last, and `remove` has not removed.
+    created: Vec<String>,
 }
 
 struct Dir {
@@ -50,7 +51,7 @@ struct Dir {
 /// Made outside the row's time, then the row.
 pub type Row = (&'static str, fn(&mut Rows) -> Result<(), Failed>, fn(&mut Rows) -> Result<Done, Failed>);
 
-pub const ROWS: [Row; 13] = [
+pub const ROWS: [Row; 15] = [
     ("write", nothing, |rows| rows.write("big", Stable::Unstable)),
     ("write-sync", nothing, |rows| rows.write("big-sync", Stable::FileSync)),
     ("read", Rows::need_big, Rows::read),
@@ -58,8 +59,10 @@ pub const ROWS: [Row; 13] = [
     ("write-4k-1", Rows::need_big, |rows| rows.write_small(1)),
     ("write-4k-16", Rows::need_big, |rows| rows.write_small(16)),
     ("write-4k-64", Rows::need_big, |rows| rows.write_small(64)),
-    ("create", nothing, Rows::create),
-    ("remove", Rows::need_created, Rows::remove),
+    ("create", nothing, |rows| rows.create(NAMES_AT_ONCE)),
+    ("remove", Rows::need_created, |rows| rows.remove(NAMES_AT_ONCE)),
+    ("create-1", nothing, |rows| rows.create(1)),
+    ("remove-1", Rows::need_created, |rows| rows.remove(1)),
     ("lookup", Rows::need_tree, Rows::lookup),
     ("getattr", Rows::need_tree, Rows::getattr),
     ("readdirplus", Rows::need_tree, Rows::readdirplus),
@@ -124,7 +127,7 @@ impl Rows {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Self { options, root, conn, data: filled(LARGE), big: None, tree: Vec::new(), created: false })
+        Ok(Self { options, root, conn, data: filled(LARGE), big: None, tree: Vec::new(), created: Vec::new() })
     }
 
     fn make(&mut self, name: &str) -> Result<Fh, Failed> {
@@ -170,7 +173,7 @@ impl Rows {
 
     /// Each durable when it is answered.
     fn write_small(&mut self, in_flight: usize) -> Result<Done, Failed> {
-        let count = if in_flight == 1 { self.options.calls / 4 } else { self.options.calls };
+        let count = self.small_calls(in_flight);
         let places: Vec<u64> = anywhere(self.bytes() / SMALL as u64, count).collect();
         let (fh, data) = (self.big()?.clone(), &self.data[..SMALL]);
         let calls = places.iter().map(|place| Call::write(&fh, place * SMALL as u64, Stable::FileSync, data));
@@ -181,28 +184,28 @@ impl Rows {
         Ok(Done::of(latencies, count * SMALL as u64))
     }
 
-    fn created_names(&self) -> Vec<String> {
-        (0..self.options.calls).map(|n| format!("created-{n}")).collect()
+    /// One call at a time takes longer.
+    fn small_calls(&self, in_flight: usize) -> u64 {
+        if in_flight == 1 { self.options.calls / 4 } else { self.options.calls }
     }
 
     fn need_created(&mut self) -> Result<(), Failed> {
-        if self.created { Ok(()) } else { self.create().map(|_| ()) }
+        if self.created.is_empty() { self.create(NAMES_AT_ONCE).map(|_| ()) } else { Ok(()) }
     }
 
-    fn create(&mut self) -> Result<Done, Failed> {
-        let names = self.created_names();
+    fn create(&mut self, in_flight: usize) -> Result<Done, Failed> {
+        let names: Vec<String> = (0..self.small_calls(in_flight)).map(|n| format!("created-{in_flight}-{n}")).collect();
         let calls = names.iter().map(|name| Call::create(&self.root, name));
-        let latencies = self.conn.pump(NAMES_AT_ONCE, calls, |mut answered| answered.results.made().map(|_| ()))?;
-        self.created = true;
+        let latencies = self.conn.pump(in_flight, calls, |mut answered| answered.results.made().map(|_| ()))?;
+        self.created = names;
         Ok(Done::of(latencies, 0))
     }
 
-    /// What `create` made.
-    fn remove(&mut self) -> Result<Done, Failed> {
-        let names = self.created_names();
-        self.created = false;
+    /// What a `create` made.
+    fn remove(&mut self, in_flight: usize) -> Result<Done, Failed> {
+        let names = std::mem::take(&mut self.created);
         let calls = names.iter().map(|name| Call::remove(&self.root, name));
-        Ok(Done::of(self.conn.pump(NAMES_AT_ONCE, calls, nobody)?, 0))
+        Ok(Done::of(self.conn.pump(in_flight, calls, nobody)?, 0))
     }
 
     fn need_tree(&mut self) -> Result<(), Failed> {

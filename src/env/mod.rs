@@ -15,6 +15,7 @@
 //! the other clocks, ambient randomness and `spawn_blocking` outside this room.
 
 pub mod disk;
+pub mod here;
 pub mod real;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
@@ -23,6 +24,7 @@ mod tests;
 pub mod watch;
 
 pub use disk::{Disk, DiskFile};
+pub use here::Staying;
 pub use real::RealDisk;
 
 use std::cell::{Cell, RefCell};

@@ -1,41 +1,28 @@
-//! One connection: an inbox, a task per call that waits for something, a writer. Calls run side by side and are answered
-//! as they end.
+//! One connection: an inbox, a task per call that waits for something, its replies. Calls run side by side and are
+//! answered as they end.
 
 use super::dispatch::system_error;
-use super::inbox::{Ended, Inbox, Places, Todo, Work, pace};
+use super::inbox::{Ended, Inbox, Todo, Work};
 use super::limits::Limits;
 use super::locks::Ends;
 use super::outgoing::Procedure;
+use super::replies::{Replies, Reply};
 use super::seats::Seat;
 use super::{Shared, count};
-use crate::env::in_passing;
+use crate::env::{Staying, in_passing};
 use crate::wire::nfs3::{self, procedure};
 use crate::wire::rpc::{CallHeader, denied};
-use crate::wire::xdr::Frame;
-use bytes::{Buf, Bytes, BytesMut};
-use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tracing::{debug, error};
-
-/// A reply on its way out.
-struct Outgoing {
-    frame: Frame,
-    /// Close the connection behind it.
-    last: bool,
-    _places: Places,
-}
 
 enum End {
     /// Serve what has been asked, then close.
@@ -62,8 +49,7 @@ pub(super) async fn serve(
     // Where it came in: a client that waits for a lock is called back from there.
     let ends = Ends { peer, local: stream.local_addr().ok() };
     let (reader, writer) = stream.into_split();
-    let (replies, queue) = mpsc::channel(shared.limits.calls_per_connection as usize);
-    let mut writer = tokio::spawn(write(writer, queue, shared.limits.write_deadline));
+    let (replies, mut writer) = Replies::begin(writer, &shared.limits);
     let mut inbox = Inbox::new(shared.clone(), seat.clone(), reader);
     let end = read(&shared, &mut inbox, &seat, ends, &replies, &mut writer, stop).await;
     // From here on it takes no seat: what still runs is bounded by `Limits::calls_all`.
@@ -86,7 +72,7 @@ async fn read(
     inbox: &mut Inbox,
     seat: &Seat,
     ends: Ends,
-    replies: &mpsc::Sender<Outgoing>,
+    replies: &Replies,
     writer: &mut JoinHandle<()>,
     mut stop: watch::Receiver<bool>,
 ) -> End {
@@ -117,7 +103,7 @@ async fn read(
 }
 
 /// Run a call. What began is not cancelled: it outlives the connection, in a task of its own.
-fn start(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work: Work) {
+fn start(shared: Arc<Shared>, ends: Ends, replies: Replies, work: Work) {
     let quick = match &work.todo {
         Todo::Call(header, args) => args.rest().len() <= Limits::LARGE && !lists(header),
         Todo::Deny(..) => true,
@@ -127,7 +113,7 @@ fn start(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work:
         here_or_in_a_task(call);
     } else {
         // To look through its data, or to list, takes a while, in which the next call can be read.
-        tokio::spawn(call);
+        tokio::spawn(Staying::new(call));
     }
 }
 
@@ -138,14 +124,14 @@ const fn lists(header: &CallHeader) -> bool {
 /// Calls on what is in memory end when they are polled for the first time: that is done here, where it costs no task and
 /// wakes no thread. What does not end so goes on in a task.
 fn here_or_in_a_task(call: impl Future<Output = ()> + Send + 'static) {
-    let mut call = Box::pin(call);
+    let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
     // Nobody need be woken: its task polls it again.
     if in_passing(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop()))).is_pending() {
-        tokio::spawn(call);
+        tokio::spawn(Staying::of(call));
     }
 }
 
-async fn run(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, work: Work) {
+async fn run(shared: Arc<Shared>, ends: Ends, replies: Replies, work: Work) {
     let peer = ends.peer;
     let Work { todo, mut places, running } = work;
     let (frame, last) = match todo {
@@ -167,8 +153,7 @@ async fn run(shared: Arc<Shared>, ends: Ends, replies: mpsc::Sender<Outgoing>, w
     };
     drop(running);
     places.shrink(frame.wire_len());
-    // There is a place for every call in flight: this never waits. An error is a connection that is gone.
-    let _ = replies.send(Outgoing { frame, last, _places: places }).await;
+    replies.send(Reply { frame, last, places }).await;
 }
 
 /// The future's value, or `None` when it panics.
@@ -180,67 +165,6 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
         Err(_) => Poll::Ready(None),
     })
     .await
-}
-
-/// Write replies as they come, several at a time; end when one cannot be written in time, or says it is the last.
-async fn write(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>, within: Duration) {
-    const BATCH: usize = 64;
-    let mut batch = Vec::with_capacity(4);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let last = batch.iter().position(|reply| reply.last);
-        batch.truncate(last.map_or(batch.len(), |at| at + 1));
-        let bytes: usize = batch.iter().map(|reply| reply.frame.wire_len()).sum();
-        let deadline = Instant::now() + within + pace(bytes);
-        let written = timeout_at(deadline, write_all(&mut socket, pieces(&batch), within)).await;
-        if last.is_some() || !matches!(written, Ok(Ok(()))) {
-            break;
-        }
-        batch.clear();
-    }
-    let _ = socket.shutdown().await;
-}
-
-/// Small replies in one piece, the data of large ones from where it lies.
-fn pieces(batch: &[Outgoing]) -> VecDeque<Bytes> {
-    let mut out = VecDeque::new();
-    let mut small = BytesMut::new();
-    for Outgoing { frame, .. } in batch {
-        if batch.len() == 1 && frame.tail.is_empty() {
-            out.push_back(frame.head.clone());
-            continue;
-        }
-        small.extend_from_slice(&frame.head);
-        if !frame.tail.is_empty() {
-            out.push_back(small.split().freeze());
-            out.push_back(frame.tail.clone());
-            small.extend_from_slice(frame.pad());
-        }
-    }
-    if !small.is_empty() {
-        out.push_back(small.freeze());
-    }
-    out
-}
-
-/// All of it, with never longer than `within` from one byte taken to the next.
-async fn write_all(socket: &mut OwnedWriteHalf, mut pieces: VecDeque<Bytes>, within: Duration) -> io::Result<()> {
-    const SLICES: usize = 64;
-    while !pieces.is_empty() {
-        let slices: Vec<IoSlice<'_>> = pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
-        let mut written = timeout(within, socket.write_vectored(&slices)).await??;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while let Some(front) = pieces.front_mut() {
-            if written < front.len() {
-                front.advance(written);
-                break;
-            }
-            written -= front.len();
-            pieces.pop_front();
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 /// Why a connection is read no more.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +42,22 @@ pub(super) enum Todo {
 
 /// Held while a call runs and until its reply is written: the bound on everything a client can make us keep.
 pub(super) struct Places {
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
     reply: OwnedSemaphorePermit,
     large_reply: Option<Held>,
 }
 
 impl Places {
+    /// No other call of the connection runs, and no other reply waits. `max`: the calls that it may have.
+    pub fn is_only_call(&self, max: u32) -> bool {
+        self.slot.semaphore().available_permits() + 1 >= max as usize
+    }
+
+    #[cfg(test)]
+    pub fn of(slot: OwnedSemaphorePermit, reply: OwnedSemaphorePermit) -> Places {
+        Places { slot, reply, large_reply: None }
+    }
+
     /// The reply is there and takes only so many bytes: give the rest back.
     pub fn shrink(&mut self, bytes: usize) {
         shrink(&mut self.reply, bytes);
@@ -144,7 +155,7 @@ impl Inbox {
         self.seat.touch();
         Ok(Work {
             todo,
-            places: Places { _slot: slot, reply: own, large_reply: large },
+            places: Places { slot, reply: own, large_reply: large },
             running: Running { _call: call, _request: request },
         })
     }
@@ -177,15 +188,10 @@ impl Inbox {
             Some(begun) => begun + limits.record_deadline + pace(self.assembler.received()),
             None => self.active + limits.idle_deadline,
         };
-        tokio::select! {
-            ready = self.socket.readable() => ready?,
-            () = sleep_until(deadline) => return self.late(),
-        }
-        match self.socket.try_read_buf(self.assembler.buffer()) {
-            Ok(0) => Err(Ended::Closed),
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(e) => Err(e.into()),
+        match timeout_at(deadline, self.socket.read_buf(self.assembler.buffer())).await {
+            Ok(Ok(0)) => Err(Ended::Closed),
+            Ok(read) => Ok(read.map(|_| ())?),
+            Err(_) => self.late(),
         }
     }
 

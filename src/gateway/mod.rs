@@ -4,7 +4,7 @@
 //! ```text
 //!  accept ─► seat ─► connection ──────────────────────────────────────┐
 //!  server.rs         inbox.rs  record ─► header ─► slot, budgets      │
-//!                        │ one task per call                          │ writer: replies in the order they end
+//!                        │ one task per call                          │ replies.rs: in the order they end
 //!                    dispatch.rs ─► authorise (access.rs) ─► DRC ─► nfs.rs / mount.rs / locks ─► Backend
 //! ```
 //!
@@ -39,6 +39,7 @@ mod nfs;
 mod outgoing;
 mod readdir;
 mod refilled;
+mod replies;
 pub mod rpcbind;
 mod seats;
 mod server;

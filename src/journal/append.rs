@@ -14,7 +14,7 @@ use journal_format::event::codec::{self, Row};
 use journal_format::event::{Durable, Event};
 use journal_format::ids::{Lsn, Time};
 use journal_format::record::Layout;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -54,6 +54,8 @@ pub struct Open {
     pub next_target: Option<Arc<Target>>,
     pub last_time: Time,
     pub phase: Phase,
+    /// The writer sleeps until the bell rings, however long that is.
+    pub sleeps: bool,
 }
 
 impl Open {
@@ -142,6 +144,8 @@ struct Incoming {
     class: Class,
     /// The writer's own: nothing else may come behind `Durable { stopped: true }`.
     writers: bool,
+    /// Nobody waits for it.
+    unhurried: bool,
 }
 
 enum Try<'a, R> {
@@ -153,6 +157,8 @@ enum Try<'a, R> {
 struct Placed<'a> {
     shared: &'a Shared,
     part: Option<Part>,
+    /// The writer will come to it by itself.
+    comes: bool,
 }
 
 impl Placed<'_> {
@@ -204,7 +210,14 @@ impl Shared {
         let batch = Batch::new(0, target, start, buffer());
         Shared {
             segments,
-            open: Mutex::new(Open { batch, sealed: None, next_target: None, last_time, phase: Phase::Running }),
+            open: Mutex::new(Open {
+                batch,
+                sealed: None,
+                next_target: None,
+                last_time,
+                phase: Phase::Running,
+                sleeps: false,
+            }),
             writer: Mutex::new(Writer::new(durable)),
             work: Condvar::new(),
             bell: Notify::new(),
@@ -231,6 +244,14 @@ impl Shared {
     pub fn ring(&self) {
         self.work.notify_one();
         self.bell.notify_one();
+    }
+
+    /// Somebody waits for what nobody waited for.
+    pub fn hurry(&self, mut open: MutexGuard<'_, Open>) {
+        if std::mem::take(&mut open.batch.unhurried) > 0 {
+            drop(open);
+            self.ring();
+        }
     }
 
     /// Nothing more is promised: everyone who waits, or comes, is told. Never taken back.
@@ -269,18 +290,20 @@ impl Shared {
         self: &Arc<Self>,
         event: &Event,
         bulk: &[u8],
+        unhurried: bool,
         at: impl FnOnce(Appended) -> R + Send,
     ) -> Result<(Pending<'_>, R)> {
         let mut archive = Archive::take();
-        let incoming = self.prepare(event, bulk, &mut archive.bytes)?;
+        let incoming = Incoming { unhurried, ..self.prepare(event, bulk, &mut archive.bytes)? };
         let mut at = Some(at);
         let full = match self.try_place(&incoming, false, &mut at)? {
             Try::Placed(placed, appended, r) => {
+                let comes = placed.comes;
                 placed.fill(&archive.bytes, bulk);
                 if incoming.class == Class::Operation && self.said_full.load(Ordering::Relaxed) {
                     self.said_full.store(false, Ordering::Release);
                 }
-                return Ok((Pending::new(self, appended, false), r));
+                return Ok((Pending::new(self, appended, comes), r));
             }
             Try::Wait { full } => full,
         };
@@ -379,7 +402,9 @@ impl Shared {
         let lengths = (u32::try_from(archive.len()), u32::try_from(bulk.len()));
         let layout = if let (Ok(archived), Ok(bulk)) = lengths { Layout::of(archived, bulk) } else { None };
         match layout.filter(|layout| u64::from(layout.length) <= max) {
-            Some(layout) => Ok(Incoming { layout, row: event.row(), class: Class::of(event), writers: false }),
+            Some(layout) => {
+                Ok(Incoming { layout, row: event.row(), class: Class::of(event), writers: false, unhurried: false })
+            }
             None => Err(Error::TooLarge { length: (archive.len() + bulk.len()) as u64, max }),
         }
     }
@@ -397,7 +422,7 @@ impl Shared {
         }
         let length = u64::from(incoming.layout.length);
         // Before the guard, so that in a panic of `at` it is dropped after it.
-        let mut placed = Placed { shared: self, part: None };
+        let mut placed = Placed { shared: self, part: None, comes: false };
         let now = clock::now();
         let mut open = self.open.lock();
         let running = open.phase == Phase::Running || (open.phase == Phase::Closing && incoming.writers);
@@ -410,7 +435,10 @@ impl Shared {
         }
         match open.room(length, &self.segments, class) {
             Room::Here => {}
-            Room::NextBatch => return Ok(Try::Wait { full: false }),
+            Room::NextBatch => {
+                self.hurry(open);
+                return Ok(Try::Wait { full: false });
+            }
             Room::NextSegment(refused) => {
                 drop(open);
                 self.ring();
@@ -421,6 +449,10 @@ impl Shared {
         open.last_time = time;
         let lsn = open.batch.next_lsn();
         placed.part = Some(open.batch.reserve(incoming.layout, incoming.row, time));
+        if incoming.unhurried {
+            open.batch.unhurried += 1;
+            placed.comes = !open.sleeps;
+        }
         self.placed.fetch_add(1, Ordering::Release);
         let appended = Appended { lsn, end: lsn.plus(length), time };
         let at = at.take().expect("a record is placed once");
@@ -477,7 +509,8 @@ impl Open {
 
     /// The open batch is worth a write.
     pub fn has_work(&self) -> bool {
-        self.batch.records > 0 || self.next_target.is_some()
+        let waited_for = if self.phase == Phase::Running { self.batch.unhurried } else { 0 };
+        self.batch.records > waited_for || self.next_target.is_some()
     }
 
     /// Take the open batch for writing, and open the next one behind it. Gives whether it closes its segment, and the

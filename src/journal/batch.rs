@@ -87,6 +87,8 @@ pub struct Batch {
     /// Parts given out and not handed back.
     pub outstanding: usize,
     pub records: u64,
+    /// Those of them that nobody waits for.
+    pub unhurried: u64,
     parts: Vec<Part>,
     rest: BytesMut,
 }
@@ -103,7 +105,17 @@ pub enum NoPlace {
 impl Batch {
     pub fn new(id: u64, target: Arc<Target>, start: u64, buffer: Buffer) -> Batch {
         debug_assert!(start.is_multiple_of(BLOCK) && buffer.bytes.len() == BATCH_LEN && buffer.parts.is_empty());
-        Batch { id, target, start, used: 0, outstanding: 0, records: 0, parts: buffer.parts, rest: buffer.bytes }
+        Batch {
+            id,
+            target,
+            start,
+            used: 0,
+            outstanding: 0,
+            records: 0,
+            unhurried: 0,
+            parts: buffer.parts,
+            rest: buffer.bytes,
+        }
     }
 
     /// LSN of the next record, if it goes into this batch.

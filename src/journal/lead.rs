@@ -1,8 +1,8 @@
 //! A caller that is alone writes its batch itself: to wake the writer, and to be woken by it, takes about half as long
 //! as the write. Whoever holds [`Shared::writer`] is the writer; everything else about a batch is the same.
 //!
-//! Only where that is worth it: the caller's record is the only one in the batch, the batch before had no more than
-//! one either, nobody writes at the moment, and the runtime has other threads for everybody else's tasks meanwhile.
+//! Only where that is worth it: the caller's record is the only one in the batch that is waited for, the batch before had
+//! no more than one either, nobody writes at the moment, and the runtime has other threads for everybody else's tasks meanwhile.
 //! What comes while it writes rings the writer's thread, which goes on behind it. Nor where it was appended in passing: by
 //! whoever reads what a client sends, which may be more.
 
@@ -73,7 +73,9 @@ impl Shared {
         if !others || crate::env::is_simulated() || !free() || !self.open.lock().holds_one() {
             return false;
         }
-        tokio::task::block_in_place(|| self.write_here())
+        let led = tokio::task::block_in_place(|| self.write_here());
+        crate::env::here::gave_way();
+        led
     }
 
     fn write_here(&self) -> bool {
@@ -102,10 +104,10 @@ impl Shared {
 }
 
 impl Open {
-    /// A single record is in the batch, whole, and nothing else is to be done.
+    /// A single record that is waited for is in the batch, all in it are whole, and nothing else is to be done.
     fn holds_one(&self) -> bool {
         self.phase == Phase::Running
-            && self.batch.records == 1
+            && self.batch.records == self.batch.unhurried + 1
             && self.batch.outstanding == 0
             && self.sealed.is_none()
             && self.next_target.is_none()

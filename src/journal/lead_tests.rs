@@ -70,11 +70,12 @@ async fn callers_that_lead_wait_or_go_away_lose_no_record_and_nobody_hangs() {
         tokio::spawn(async move {
             for n in 0..300 {
                 let event = write_event(caller * 1000 + n, b"bulk");
-                match (caller + n) % 4 {
+                match (caller + n) % 5 {
                     // One who appends and does not wait, one who changes his mind, one who waits for what another writes.
                     0 => drop(append(&journal, &event, b"bulk").await),
                     1 => drop(journal.append_pending(&event, b"bulk", |_| ()).await.unwrap()),
-                    2 => {
+                    2 => drop(journal.append_unhurried(&write_event(caller * 1000 + n, b""), |_| ()).await.unwrap()),
+                    3 => {
                         let at = append(&journal, &event, b"bulk").await;
                         journal.wait_durable(at.end).await.unwrap();
                     }

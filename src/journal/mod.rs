@@ -256,7 +256,18 @@ impl Journal {
         bulk: &[u8],
         at: impl FnOnce(Appended) -> R + Send,
     ) -> Result<(Appended, R)> {
-        let (pending, r) = self.inner.shared.append_with(event, bulk, at).await?;
+        let (pending, r) = self.inner.shared.append_with(event, bulk, false, at).await?;
+        Ok((pending.at(), r))
+    }
+
+    /// The same for what nobody waits for: it is written with the next batch, or when the journal falls idle, or when
+    /// somebody does wait for it.
+    pub async fn append_unhurried<R>(
+        &self,
+        event: &Event,
+        at: impl FnOnce(Appended) -> R + Send,
+    ) -> Result<(Appended, R)> {
+        let (pending, r) = self.inner.shared.append_with(event, &[], true, at).await?;
         Ok((pending.at(), r))
     }
 
@@ -267,12 +278,16 @@ impl Journal {
         bulk: &[u8],
         at: impl FnOnce(Appended) -> R + Send,
     ) -> Result<(Pending<'_>, R)> {
-        self.inner.shared.append_with(event, bulk, at).await
+        self.inner.shared.append_with(event, bulk, false, at).await
     }
 
     /// Until everything before `end` is durable. An error is final: fail stop (I8).
     pub async fn wait_durable(&self, end: Lsn) -> Result<()> {
-        self.inner.shared.reached(end).await
+        let shared = &self.inner.shared;
+        if self.durable_lsn() < end {
+            shared.hurry(shared.open.lock());
+        }
+        shared.reached(end).await
     }
 
     /// Comes back when the journal has failed, and only then: the process must end.

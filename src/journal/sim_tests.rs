@@ -280,3 +280,47 @@ fn direct_io_that_was_asked_for_and_is_impossible_is_refused_and_a_default_says_
         assert_eq!((journal.append_mode(), nodes_of(&journal)), (AppendMode::Direct, vec![0]));
     });
 }
+
+#[test]
+fn what_nobody_waits_for_is_written_with_the_next_batch_or_when_it_is_idle_or_when_somebody_does() {
+    let idle = Duration::from_millis(50);
+    let disk = SimDisk::new(8);
+    world(8, || async {
+        let journal = Journal::open(options(&disk)).unwrap();
+        let unhurried = async |node: u64| journal.append_unhurried(&event(node, b""), |_| ()).await.unwrap().0;
+        let batches = || journal.stats().batches;
+        for node in 0..20 {
+            let before = batches();
+            let alone = unhurried(2 * node).await;
+            tokio::task::yield_now().await;
+            assert!(journal.durable_lsn() < alone.end && batches() == before, "it is in no hurry");
+            append(&journal, 2 * node + 1, b"").await.unwrap();
+            assert!(journal.durable_lsn() >= alone.end && batches() == before + 1, "both are in one batch");
+        }
+        // The journal has fallen silent, and its writer sleeps.
+        tokio::time::sleep(10 * idle).await;
+        let at = unhurried(40).await;
+        tokio::time::sleep(2 * idle).await;
+        assert!(journal.durable_lsn() >= at.end, "nobody asked for it, and it came");
+        // It does not: what was written before is not said to be durable yet.
+        append(&journal, 41, b"").await.unwrap();
+        let at = unhurried(42).await;
+        tokio::time::sleep(2 * idle).await;
+        assert!(journal.durable_lsn() >= at.end);
+        let (at, begun) = (unhurried(43).await, tokio::time::Instant::now());
+        journal.wait_durable(at.end).await.unwrap();
+        assert!(begun.elapsed() < idle, "somebody waited for it");
+        // A batch full of them makes room by itself.
+        let mut node = 44;
+        let before = journal.durable_lsn();
+        while journal.durable_lsn() == before {
+            unhurried(node).await;
+            node += 1;
+        }
+        let last = unhurried(node).await;
+        journal.close().await.unwrap();
+        let journal = Journal::open(options(&disk)).unwrap();
+        assert!(journal.durable_lsn() >= last.end, "the end of the journal is behind it");
+        assert_eq!(nodes_of(&journal), (0..=node).collect::<Vec<_>>());
+    });
+}

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Idle so long, the journal says that everything before is durable.
+/// Idle so long, the journal writes what nobody waits for, and says that everything before is durable.
 const IDLE: Duration = Duration::from_millis(50);
 /// After a write the writer looks so long for the next batch before it sleeps.
 const LOOK: Duration = Duration::from_micros(50);
@@ -25,7 +25,7 @@ pub struct Writer {
     unsaid: bool,
     /// How often it was said that the journal stops.
     stops: u32,
-    /// Batches so far, and the records of the last one.
+    /// Batches so far, and the records of the last one that somebody waited for.
     batches: u64,
     records: u64,
     /// A batch is on its way, or did not come whole: nothing is ever written behind it (I8), by whoever comes next.
@@ -171,14 +171,14 @@ impl Writer {
     fn next<'a>(&mut self, shared: &'a Shared, idle: bool) -> Result<Next<'a>, String> {
         let mut idle = idle;
         loop {
-            let open = shared.open.lock();
+            let mut open = shared.open.lock();
             if open.phase == Phase::Ended {
                 return Ok(Next::Stop);
             }
             if shared.broken.load(Ordering::Acquire) {
                 return Err("a record was given a place and never came".into());
             }
-            if open.has_work() {
+            if open.has_work() || (idle && open.batch.records > 0) {
                 return Ok(Next::Batch(open));
             }
             match open.phase {
@@ -189,7 +189,11 @@ impl Writer {
                     self.unsaid = !shared.append_durable(false).map_err(|error| error.to_string())?;
                     idle = false;
                 }
-                Phase::Running => return Ok(Next::Wait(open, self.unsaid.then_some(IDLE))),
+                Phase::Running => {
+                    let comes = self.unsaid || open.batch.records > 0;
+                    open.sleeps = !comes;
+                    return Ok(Next::Wait(open, comes.then_some(IDLE)));
+                }
                 Phase::Closing => {
                     drop(open);
                     crash_point!("JOURNAL_BEFORE_STOPPED_RECORD");
@@ -245,6 +249,7 @@ impl Writer {
         durable: Lsn,
     ) -> Result<(), String> {
         let (target, start, records) = (Arc::clone(&batch.target), batch.start, batch.records);
+        let waited_for = records - batch.unhurried;
         let (buffer, length) = batch.finish(self.durable, time, ends_segment);
         let began = Instant::now();
         #[cfg(test)]
@@ -271,7 +276,7 @@ impl Writer {
         counters.flush_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.spare = Some(buffer);
         self.durable = durable;
-        (self.batches, self.records, self.torn) = (self.batches + 1, records, false);
+        (self.batches, self.records, self.torn) = (self.batches + 1, waited_for, false);
         shared.durable.store(durable.0, Ordering::Release);
         shared.tell();
         crash_point!("JOURNAL_AFTER_DURABLE");

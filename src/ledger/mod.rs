@@ -67,6 +67,16 @@ pub struct Op {
     end: Option<OwnedSemaphorePermit>,
 }
 
+impl Inner {
+    /// State as it is right behind the record.
+    fn fold(&self, at: Appended, event: &Event) -> Arc<State> {
+        let mut state = self.state.write();
+        crate::state::apply(Arc::make_mut(&mut state), at.lsn, at.end, at.time, event)
+            .expect("an event that was decided on this State cannot contradict it");
+        state.clone()
+    }
+}
+
 impl Ledger {
     #[must_use]
     pub fn new(journal: Journal, state: State, told: Told) -> Self {
@@ -224,17 +234,18 @@ impl Ledger {
         if !matches!(event, Event::Cursor(_)) {
             inner.activity.fetch_add(1, Ordering::Relaxed);
         }
-        let (at, state) = self
-            .journal
-            .append_with(event, &[], |at| {
-                let mut state = inner.state.write();
-                crate::state::apply(Arc::make_mut(&mut state), at.lsn, at.end, at.time, event)
-                    .expect("an event that was decided on this State cannot contradict it");
-                state.clone()
-            })
-            .await?;
+        let appended = self.journal.append_with(event, &[], |at| inner.fold(at, event)).await?;
         self.wake();
-        Ok((at, state))
+        Ok(appended)
+    }
+
+    /// [`append`](Self::append) what nobody waits for.
+    pub async fn append_unhurried(&self, event: &Event) -> Result<Appended> {
+        let inner = &self.inner;
+        inner.activity.fetch_add(1, Ordering::Relaxed);
+        let (at, _) = self.journal.append_unhurried(event, |at| inner.fold(at, event)).await?;
+        self.wake();
+        Ok(at)
     }
 
     pub async fn wait_durable(&self, end: Lsn) -> Result<()> {

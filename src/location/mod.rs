@@ -49,6 +49,8 @@ const OBJECTS_KEPT_MAX: usize = 1024;
 const OBJECTS_KEPT_WALKED: usize = if cfg!(feature = "simulation") { 8 } else { OBJECTS_KEPT_MAX };
 /// Names of one node that are tried when it must be walked to.
 const NAMES_TRIED_MAX: usize = 64;
+/// Names that are followed one after the other without waiting.
+const NAMES_AT_ONCE_MAX: usize = 16;
 /// Deeper trees are refused when they must be walked; by identity any depth works.
 const DEPTH_MAX: usize = 1024;
 /// Walks that may fail because names moved meanwhile, before names are asked to stay.
@@ -136,17 +138,24 @@ impl Location {
         }
     }
 
-    /// The object if it can be had without waiting: remembered, or by a name that the filer has in memory. To open it by
-    /// its identity may wait for the disk, and so takes a thread of its own, which costs many times as much.
+    /// The object if it can be had without waiting: remembered, or by names that the filer has in memory, from a directory
+    /// that is. To open it by its identity may wait for the disk, and so takes a thread of its own, which costs many times
+    /// as much; and it would leave the directory unknown, so that the next file in it takes one, too.
     pub fn object_at_once(&self, view: &dyn View, node: NodeId) -> Option<Object> {
         if node == PEN || !self.filer.answers_at_once() {
             return None;
         }
+        self.below_what_is_remembered(view, node, NAMES_AT_ONCE_MAX)
+    }
+
+    fn below_what_is_remembered(&self, view: &dyn View, node: NodeId, names_max: usize) -> Option<Object> {
         if let Some(object) = self.remembered(node) {
             return Some(object);
         }
+        let names_max = names_max.checked_sub(1)?;
         let (dir, name) = view.names(node, 1).ok()?.pop()?;
-        self.named_at_once(&self.remembered(dir)?, &name, node)
+        let dir = self.below_what_is_remembered(view, dir, names_max)?;
+        self.named_at_once(&dir, &name, node)
     }
 
     /// The same where the name is known. Names may have moved on the filer: identity decides.

@@ -1,15 +1,19 @@
-//! Durable appends by the journal, by okaywal and by SQLite (WAL, `synchronous=FULL`), rounds interleaved, medians.
+//! Durable appends by the journal, by okaywal, by raft-engine and by SQLite (WAL, `synchronous=FULL`), rounds interleaved,
+//! medians.
 //!
 //! Each case is some callers that append one record of so many bytes, wait until it is durable, and append the next. A
-//! SQLite caller has a connection of its own and commits one row a transaction. `TAIN_BENCH_DIR` chooses the disk,
-//! `TAIN_BENCH_ROUNDS` the rounds (default 5).
+//! SQLite caller has a connection of its own and commits one row a transaction; one of raft-engine has a region of its
+//! own, whose files were filled before, and nothing is compressed. `TAIN_BENCH_DIR` chooses the disk,
+//! `TAIN_BENCH_ROUNDS` the rounds (default 5), `TAIN_BENCH_CASE` one case, as `4x16` (default: all).
 
 use journal_format::event::{Event, Write};
 use journal_format::ids::{JunctionId, LocationId, NodeId};
 use okaywal::{LogVoid, WriteAheadLog};
+use raft_engine::{Config, Engine, LogBatch, ReadableSize};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tain::env::RealDisk;
 use tain::journal::{AppendMode, Journal, Options};
@@ -85,6 +89,33 @@ fn okaywal(log: &WriteAheadLog, case: &Case) -> Duration {
     })
 }
 
+fn raft_engine_at(dir: &Path) -> Engine {
+    Engine::open(Config {
+        dir: dir.to_str().unwrap().to_owned(),
+        batch_compression_threshold: ReadableSize(0),
+        target_file_size: ReadableSize(SEGMENT),
+        purge_threshold: ReadableSize(8 * SEGMENT),
+        prefill_for_recycle: true,
+        ..Config::default()
+    })
+    .unwrap()
+}
+
+fn raft_engine(log: &Engine, case: &Case) -> Duration {
+    let bytes = vec![0x5a; case.bytes];
+    let regions = AtomicU64::new(1);
+    let took = side_by_side(case, |records| {
+        let region = regions.fetch_add(1, Ordering::Relaxed);
+        let mut batch = LogBatch::default();
+        for _ in 0..records {
+            batch.put(region, b"record".to_vec(), bytes.clone()).unwrap();
+            log.write(&mut batch, true).unwrap();
+        }
+    });
+    log.purge_expired_files().unwrap();
+    took
+}
+
 fn connect(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.busy_timeout(Duration::from_secs(60)).unwrap();
@@ -124,30 +155,40 @@ fn main() {
     };
     let ours = runtime.block_on(async { Journal::open(options).unwrap() });
     let log = WriteAheadLog::recover(dir.path().join("okaywal"), LogVoid).unwrap();
+    let engine = raft_engine_at(&dir.path().join("raft-engine"));
     let database = dir.path().join("sqlite");
     connect(&database).execute_batch("CREATE TABLE log (id INTEGER PRIMARY KEY, record BLOB)").unwrap();
     for _ in 0..2 {
         journal(&runtime, &ours, &CASES[3]);
     }
-    println!("case          records/s: tain   okaywal    SQLite | tain to okaywal  to SQLite");
+    println!("case          records/s: tain   okaywal raft-engine    SQLite | tain to okaywal  raft-engine  SQLite");
     for case in &CASES {
-        let (mut rates, mut to_okaywal, mut to_sqlite) = ([vec![], vec![], vec![]], vec![], vec![]);
+        let name = format!("{}x{}", case.bytes >> 10, case.callers);
+        if std::env::var("TAIN_BENCH_CASE").is_ok_and(|only| only != name) {
+            continue;
+        }
+        let (mut rates, mut ratios): ([Vec<f64>; 4], [Vec<f64>; 3]) = Default::default();
         for _ in 0..rounds {
-            let took = [journal(&runtime, &ours, case), okaywal(&log, case), sqlite(&database, case)];
+            let took = [
+                journal(&runtime, &ours, case),
+                okaywal(&log, case),
+                raft_engine(&engine, case),
+                sqlite(&database, case),
+            ];
             let seconds = took.map(|took| took.as_secs_f64());
             for (rates, seconds) in rates.iter_mut().zip(seconds) {
                 rates.push(case.records as f64 / seconds);
             }
-            to_okaywal.push(seconds[1] / seconds[0]);
-            to_sqlite.push(seconds[2] / seconds[0]);
+            for (ratios, other) in ratios.iter_mut().zip(&seconds[1..]) {
+                ratios.push(other / seconds[0]);
+            }
         }
-        let [tain, okaywal, sqlite] = rates.map(median);
+        let [tain, okaywal, raft_engine, sqlite] = rates.map(median);
+        let [to_okaywal, to_raft_engine, to_sqlite] = ratios.map(median);
         println!(
-            "{:>3} KiB x{:<4} {tain:>15.0} {okaywal:>9.0} {sqlite:>9.0} | {:>15.1} {:>10.1}",
+            "{:>3} KiB x{:<4} {tain:>15.0} {okaywal:>9.0} {raft_engine:>11.0} {sqlite:>9.0} | {to_okaywal:>15.2} {to_raft_engine:>12.2} {to_sqlite:>7.1}",
             case.bytes >> 10,
             case.callers,
-            median(to_okaywal),
-            median(to_sqlite),
         );
     }
     runtime.block_on(ours.close()).unwrap();

@@ -5,7 +5,7 @@
 //! the journal wakes all whose records are in it. So calls queue for as many threads (*lanes*) as there are processors:
 //! each takes one call after the other while there are any. That is right as long as calls are quick. A call that has
 //! waited or run for [`SLOW`] shows that they are not: then each call that waits gets a lane at once, and a lane whose
-//! call is slow does not count any more.
+//! call is slow does not count any more. A call whose task has a thread that may wait is made there, and needs no lane.
 //!
 //! ```text
 //!  submit ─► Queued ──a lane takes it──► Running ─────────────► Done
@@ -16,7 +16,7 @@
 //! Bound (I11): [`CALLS_MAX`] calls are queued or under way, and so many lanes there are at most; the next calls wait. A
 //! mount that hangs takes that many threads and no more.
 
-use crate::env::Stopping;
+use crate::env::{Stopping, here};
 use crate::filer::{Error, ErrorKind, Result, aside};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -113,16 +113,23 @@ impl Calls {
             // An error is a caller that has gone.
             let _ = answer.send(catch_unwind(AssertUnwindSafe(call)));
         });
-        let mut waits = Waits { calls: self, progress: Arc::default(), answered: false };
-        self.submit(Call { work, progress: waits.progress.clone() });
-        let answer = loop {
-            match timeout(SLOW, &mut answered).await {
-                Ok(answer) => break answer,
-                Err(_) if self.look(&waits.progress, false) => break answered.await,
-                Err(_) => {}
-            }
+        let answer = if here::is_free() {
+            // It holds up no others: nobody need look after it.
+            here::do_here(work);
+            answered.await
+        } else {
+            let mut waits = Waits { calls: self, progress: Arc::default(), answered: false };
+            self.submit(Call { work, progress: waits.progress.clone() });
+            let answer = loop {
+                match timeout(SLOW, &mut answered).await {
+                    Ok(answer) => break answer,
+                    Err(_) if self.look(&waits.progress, false) => break answered.await,
+                    Err(_) => {}
+                }
+            };
+            waits.answered = true;
+            answer
         };
-        waits.answered = true;
         match answer {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),

@@ -145,7 +145,7 @@ impl CoreFiler for Posix {
         let dir = node(dir)?;
         if let Some(found) = names::lookup_at_once(&self.tree, &dir, name) {
             fair().await;
-            return Ok(object(found));
+            return found.map(object);
         }
         let name = name.to_vec();
         self.run(move |tree| names::lookup(tree, &dir, &name).map(object)).await
@@ -162,7 +162,7 @@ impl CoreFiler for Posix {
 
     fn lookup_at_once(&self, dir: &Object, name: &[u8]) -> Option<Object> {
         let dir = node(dir).ok()?;
-        names::lookup_at_once(&self.tree, &dir, name).map(object)
+        names::lookup_at_once(&self.tree, &dir, name)?.ok().map(object)
     }
 
     fn stat_at_once(&self, obj: &Object) -> Option<Stat> {

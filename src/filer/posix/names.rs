@@ -27,8 +27,8 @@ pub(super) fn lookup(tree: &Tree, dir: &Node, name: &[u8]) -> Result<Arc<Node>> 
     tree.child(dir, name)
 }
 
-/// The same without waiting, for names that the kernel remembers.
-pub(super) fn lookup_at_once(tree: &Tree, dir: &Node, name: &[u8]) -> Option<Arc<Node>> {
+/// The same without waiting, for names that the kernel remembers; `None` for all others.
+pub(super) fn lookup_at_once(tree: &Tree, dir: &Node, name: &[u8]) -> Option<Result<Arc<Node>>> {
     tree.check(dir, name, ErrorKind::NotFound).ok()?;
     must_be_dir(dir).ok()?;
     tree.child_at_once(dir, name)

@@ -374,3 +374,25 @@ async fn a_read_that_reaches_past_the_largest_offset_gives_what_is_before_it() {
         assert_eq!(filer.read(&obj, beyond, 4096).await.unwrap(), Bytes::new());
     }
 }
+
+#[tokio::test]
+async fn a_name_that_the_kernel_remembers_to_lead_nowhere_is_found_as_soon_as_it_leads_somewhere() {
+    let temp = tempfile::tempdir().unwrap();
+    let filer = location(temp.path()).await;
+    let root = filer.root().await.unwrap();
+    for _ in 0..20 {
+        for _ in 0..2 {
+            assert_eq!(kind(filer.lookup(&root, b"name").await), ErrorKind::NotFound);
+        }
+        // By somebody behind us.
+        std::fs::write(temp.path().join("name"), b"").unwrap();
+        filer.lookup(&root, b"name").await.unwrap();
+        std::fs::remove_file(temp.path().join("name")).unwrap();
+    }
+    std::fs::create_dir(temp.path().join("dir")).unwrap();
+    let dir = filer.lookup(&root, b"dir").await.unwrap();
+    let file = filer.lookup(&root, b"dir/name").await;
+    assert_eq!(kind(file), ErrorKind::Invalid);
+    std::fs::remove_dir(temp.path().join("dir")).unwrap();
+    assert_eq!(kind(filer.lookup(&dir, b"name").await), ErrorKind::NotFound);
+}

@@ -134,19 +134,23 @@ impl Tree {
         self.node(path, None)
     }
 
-    /// The same without waiting, for names that the kernel remembers; `None` for all others.
-    pub fn child_at_once(&self, dir: &Node, name: &[u8]) -> Option<Arc<Node>> {
+    /// The same without waiting, for names that the kernel remembers, also that there is nothing; `None` for all others.
+    pub fn child_at_once(&self, dir: &Node, name: &[u8]) -> Option<Result<Arc<Node>>> {
         if !self.at_once {
             return None;
         }
-        self.node(cached(dir, name)?, None).ok()
+        match cached(dir, name) {
+            Ok(path) => self.node(path, None).ok().map(Ok),
+            Err(Errno::NOENT) => Some(Err(fail("look up")(Errno::NOENT))),
+            Err(_) => None,
+        }
     }
 
     /// Attributes of such a child if it is the object `id`. It is not kept: a large directory's children would push out
     /// what is in use.
     pub fn stat_child_at_once(&self, dir: &Node, name: &[u8], id: &Identity) -> Option<Statx> {
         let _quiet = self.lending.try_read().filter(|_| self.at_once)?;
-        let path = cached(dir, name)?;
+        let path = cached(dir, name).ok()?;
         let seen = identity::stat_fd(&path).ok()?;
         (identity::identity(self.root().form, &path, &seen).ok()? == *id).then_some(seen)
     }
@@ -401,8 +405,8 @@ pub(super) fn beneath(dir: impl AsFd, name: &[u8], flags: OFlags) -> rustix::io:
 }
 
 /// The same for names that the kernel remembers.
-fn cached(dir: &Node, name: &[u8]) -> Option<OwnedFd> {
-    openat2(&dir.path, name, PATH, Mode::empty(), BENEATH | ResolveFlags::CACHED).ok()
+fn cached(dir: &Node, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    openat2(&dir.path, name, PATH, Mode::empty(), BENEATH | ResolveFlags::CACHED)
 }
 
 /// A new regular file, readable by nobody else until it has its own attributes.

@@ -1,5 +1,6 @@
 //! Filers that cannot find objects by identity: objects are walked to, by names that move.
 
+use super::super::NAMES_AT_ONCE_MAX;
 use super::super::reconcile::Site;
 use super::*;
 use std::time::Duration;
@@ -117,6 +118,12 @@ async fn a_name_in_memory_leads_to_its_node_without_waiting_and_to_no_other() {
     let mut world = World::new(1, source, dest).await;
     let one = world.made(ROOT, b"one", What::File).await;
     let two = world.made(ROOT, b"two", What::File).await;
+    let mut deep = ROOT;
+    for _ in 0..NAMES_AT_ONCE_MAX - 1 {
+        deep = world.made(deep, b"dir", What::Dir).await;
+    }
+    let deepest = world.made(deep, b"dir", What::Dir).await;
+    let below = world.made(deepest, b"dir", What::Dir).await;
     let (source, live) = (world.source.clone(), world.live.clone());
     let id = source.object(live.as_ref(), one).await.unwrap().id;
     let at_once = |node| source.object_at_once(live.as_ref(), node);
@@ -124,6 +131,9 @@ async fn a_name_in_memory_leads_to_its_node_without_waiting_and_to_no_other() {
     assert!(at_once(one).is_none(), "its directory is not at hand");
     let root = source.object(live.as_ref(), ROOT).await.unwrap();
     let object_of_one = at_once(one).unwrap();
+    assert!(at_once(below).is_none(), "too many names at once");
+    at_once(deepest).expect("directories on the way are found by their names, too");
+    at_once(below).expect("and are remembered");
     assert_eq!(object_of_one.id, id);
     source.forget_all();
     let stat_at_once = |name: &str, node| source.stat_at_once(&root, name.as_bytes(), node);
