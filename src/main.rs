@@ -8,6 +8,10 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Threads for calls that may wait, made when they are needed. Each call of a filer that hangs keeps one, up to 64 a
+/// location (`filer/posix/calls.rs`): this is room for sixty that hang altogether, and at it nothing else gets on.
+const WAITING_MAX: usize = 4096;
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TAIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A line that cannot be written (a full disk, a pipe that nobody reads) is lost. To complain of it on stderr would
@@ -18,13 +22,14 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .log_internal_errors(false)
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("tain: no threads can be started: {e}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(WAITING_MAX).build() {
+            Ok(runtime) => runtime,
+            Err(e) => {
+                eprintln!("tain: no threads can be started: {e}");
+                return ExitCode::FAILURE;
+            }
+        };
     let code = runtime.block_on(tain::cli::main());
     // A call that hangs in a filer must not keep the process: what it does is in the journal.
     runtime.shutdown_background();

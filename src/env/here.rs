@@ -5,6 +5,8 @@
 //! but its task until that is polled no more. Such a thread may do what its task waits for, as long as the task does not
 //! depend on it: work may hang, and whoever waits for it with a limit must get on.
 //!
+//! Bound: [`THREADS_MAX`] threads do so at a time.
+//!
 //! ```text
 //!  poll ─► the task gives work to the thread ([`do_here`]) and is pending
 //!            │
@@ -20,6 +22,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 use tokio::runtime::Handle;
@@ -27,12 +30,38 @@ use tokio::runtime::Handle;
 type Work = Box<dyn FnOnce() + Send>;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Threads that do work so at a time, or hang at it. At the bound work is done aside, as if none were free. (Tests, which
+/// share it, are to find one.)
+const THREADS_MAX: usize = if cfg!(test) { 1024 } else { 16 };
+
+static THREADS: Threads = Threads { free: AtomicUsize::new(THREADS_MAX) };
+
+struct Threads {
+    free: AtomicUsize,
+}
+
+/// One of them.
+struct Thread<'a>(&'a Threads);
+
+impl Threads {
+    fn take(&self) -> Option<Thread<'_>> {
+        let less = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok().map(|_| Thread(self))
+    }
+}
+
+impl Drop for Thread<'_> {
+    fn drop(&mut self) {
+        self.0.free.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// Of the task that is polled on this thread.
 #[derive(Default)]
 struct Here {
     /// The thread has given its place away.
     free: bool,
-    work: Option<Work>,
+    work: Option<Owed>,
 }
 
 thread_local! {
@@ -52,19 +81,48 @@ pub fn gave_way() {
 /// Whether [`do_here`] would take work.
 #[must_use]
 pub fn is_free() -> bool {
-    HERE.with_borrow(|here| here.as_ref().is_some_and(|here| here.free && here.work.is_none()))
+    let free = HERE.with_borrow(|here| here.as_ref().is_some_and(|here| here.free && here.work.is_none()));
+    free && THREADS.free.load(Ordering::Acquire) > 0
 }
 
 /// Do this on the thread at hand, as soon as what is polled there waits. Where [`is_free`] says no it is done aside.
 pub fn do_here(work: impl FnOnce() + Send + 'static) {
+    let mut owed = Some(Owed { work: Some(Box::new(work)), thread: None });
     if !is_free() {
-        return super::aside_detached(work);
+        return;
     }
     HERE.with_borrow_mut(|here| {
-        if let Some(here) = here {
-            here.work = Some(Box::new(work));
+        if let (Some(here), Some(thread)) = (here, THREADS.take()) {
+            here.work = owed.take().map(|owed| owed.on(thread));
         }
     });
+}
+
+/// Work that is done whatever happens: aside, if this is dropped.
+struct Owed {
+    work: Option<Work>,
+    thread: Option<Thread<'static>>,
+}
+
+impl Owed {
+    fn on(mut self, thread: Thread<'static>) -> Owed {
+        self.thread = Some(thread);
+        self
+    }
+
+    fn do_now(mut self) {
+        if let Some(work) = self.work.take() {
+            tokio::task::block_in_place(work);
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            super::aside_detached(work);
+        }
+    }
 }
 
 /// While it lives, work is taken on this thread.
@@ -77,17 +135,25 @@ impl Polling {
         Polling { before: HERE.replace(Some(Here::default())) }
     }
 
-    fn work(&self) -> Option<Work> {
+    fn work(&self) -> Option<Owed> {
         HERE.with_borrow_mut(|here| here.as_mut().and_then(|here| here.work.take()))
+    }
+
+    /// No work is taken while this is polled.
+    fn busy<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let free =
+            |free| HERE.with_borrow_mut(|here| here.as_mut().map(|here| std::mem::replace(&mut here.free, free)));
+        let before = free(false);
+        let polled = poll();
+        free(before.unwrap_or(false));
+        polled
     }
 }
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        // Given by a task that ended without it, or panicked: it is done all the same.
-        if let Some(work) = HERE.replace(self.before.take()).and_then(|here| here.work) {
-            super::aside_detached(work);
-        }
+        // What a task gave that ended without it, or panicked, goes outside the borrow.
+        drop(HERE.replace(self.before.take()));
     }
 }
 
@@ -121,44 +187,65 @@ impl Future for Staying {
                 self.task = Some(task);
                 return Poll::Pending;
             };
-            self.task = work_for(task, work);
+            self.task = work_for(&polling, task, work);
         }
         Poll::Ready(())
     }
 }
 
-/// Do the work that the task waits for; gives the task back, unless somebody else goes on with it.
-fn work_for(task: Task, work: Work) -> Option<Task> {
-    let left =
-        Arc::new(Left { task: Mutex::new(Some(task)), home: std::thread::current().id(), runtime: Handle::current() });
-    // Once more, so that whoever wakes it from here on wakes it through what was left.
+/// Do the work that the task waits for; gives the task back, unless it has ended or somebody else goes on with it.
+fn work_for(polling: &Polling, mut task: Task, work: Owed) -> Option<Task> {
+    let left = Arc::new(Left {
+        state: Mutex::new(State { woken: false, task: None }),
+        home: std::thread::current().id(),
+        runtime: Handle::current(),
+    });
+    // Once more, so that whoever wakes it from here on wakes it through what was left. All of its wakers must come there:
+    // none of them may find that the task has had its share of the runtime, and put itself off.
     let waker = Waker::from(left.clone());
-    let ended = {
-        let mut task = left.task.lock();
-        let ended = task.as_mut().is_some_and(|task| task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
-        if ended {
-            *task = None;
+    let mut again = tokio::task::coop::unconstrained(task.as_mut());
+    let ended = polling.busy(|| Pin::new(&mut again).poll(&mut Context::from_waker(&waker)).is_ready());
+    if ended {
+        work.do_now();
+        return None;
+    }
+    {
+        let mut state = left.state.lock();
+        if state.woken {
+            // There is more to do than to wait for the work, which is done aside.
+            return Some(task);
         }
-        ended
-    };
-    tokio::task::block_in_place(work);
-    if ended { None } else { left.task.lock().take() }
+        state.task = Some(task);
+    }
+    work.do_now();
+    left.state.lock().task.take()
 }
 
 /// A task whose thread is at work for it.
 struct Left {
-    task: Mutex<Option<Task>>,
+    state: Mutex<State>,
     home: ThreadId,
     runtime: Handle,
 }
 
+struct State {
+    /// Before the task was left here.
+    woken: bool,
+    task: Option<Task>,
+}
+
 impl Wake for Left {
     fn wake(self: Arc<Self>) {
-        // The thread itself polls it again anyhow, when the work is done.
-        if std::thread::current().id() == self.home {
-            return;
-        }
-        if let Some(task) = self.task.lock().take() {
+        let task = {
+            let mut state = self.state.lock();
+            // The thread itself polls the task again anyhow, when the work is done.
+            if state.task.is_some() && std::thread::current().id() == self.home {
+                return;
+            }
+            state.woken = true;
+            state.task.take()
+        };
+        if let Some(task) = task {
             self.runtime.spawn(Staying::of(task));
         }
     }
@@ -167,7 +254,6 @@ impl Wake for Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
     use tokio::sync::oneshot;
@@ -283,5 +369,35 @@ mod tests {
         })
         .await;
         assert_eq!(tokio::time::timeout(HANG, told).await.expect("it is done").unwrap(), 7);
+    }
+
+    /// A task that has had its share of the runtime puts itself off at every turn: its limit must be seen all the same.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_task_that_has_used_up_its_share_gets_on_when_its_work_hangs() {
+        let (go, hangs) = mpsc::channel::<()>();
+        let (tell, told) = oneshot::channel();
+        let task = tokio::spawn(Staying::new(async move {
+            wait();
+            while tokio::task::coop::has_budget_remaining() {
+                tokio::task::coop::consume_budget().await;
+            }
+            let patient = tokio::time::timeout(Duration::from_millis(20), result(move || hangs.recv())).await;
+            tell.send(patient.is_err()).unwrap();
+        }));
+        assert!(tokio::time::timeout(HANG, told).await.expect("its limit is seen").unwrap());
+        drop(go);
+        tokio::time::timeout(HANG, task).await.expect("the thread ends with the work").unwrap();
+    }
+
+    #[test]
+    fn there_are_as_many_threads_as_the_bound_says() {
+        let threads = Threads { free: AtomicUsize::new(2) };
+        let (one, other) = (threads.take(), threads.take());
+        assert!(one.is_some() && other.is_some() && threads.take().is_none());
+        drop(one);
+        let again = threads.take();
+        assert!(again.is_some() && threads.take().is_none());
+        drop((other, again));
+        assert_eq!(threads.free.load(Ordering::Acquire), 2);
     }
 }

@@ -45,17 +45,20 @@ pub(super) struct Places {
     slot: OwnedSemaphorePermit,
     reply: OwnedSemaphorePermit,
     large_reply: Option<Held>,
+    /// Nothing else had come from the connection.
+    alone: bool,
 }
 
 impl Places {
-    /// No other call of the connection runs, and no other reply waits. `max`: the calls that it may have.
-    pub fn is_only_call(&self, max: u32) -> bool {
-        self.slot.semaphore().available_permits() + 1 >= max as usize
+    /// No other call of the connection runs, no other reply waits, and none was there to be read behind this one: replies
+    /// to calls that come together go together. `max`: the calls that it may have.
+    pub fn are_of_the_only_call(&self, max: u32) -> bool {
+        self.alone && self.slot.semaphore().available_permits() + 1 >= max as usize
     }
 
     #[cfg(test)]
     pub fn of(slot: OwnedSemaphorePermit, reply: OwnedSemaphorePermit) -> Places {
-        Places { slot, reply, large_reply: None }
+        Places { slot, reply, large_reply: None, alone: true }
     }
 
     /// The reply is there and takes only so many bytes: give the rest back.
@@ -155,7 +158,7 @@ impl Inbox {
         self.seat.touch();
         Ok(Work {
             todo,
-            places: Places { slot, reply: own, large_reply: large },
+            places: Places { slot, reply: own, large_reply: large, alone: !self.assembler.begun() },
             running: Running { _call: call, _request: request },
         })
     }

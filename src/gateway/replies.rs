@@ -39,6 +39,8 @@ struct Out {
     socket: OwnedWriteHalf,
     /// Of a reply that was written in part: comes before anything else.
     rest: Bytes,
+    /// The task is, or was left, in the middle of a reply.
+    torn: bool,
 }
 
 impl Replies {
@@ -46,7 +48,7 @@ impl Replies {
     /// more.
     pub fn begin(socket: OwnedWriteHalf, limits: &Limits) -> (Replies, JoinHandle<()>) {
         let (queue, replies) = mpsc::channel(limits.calls_per_connection as usize);
-        let out = Arc::new(Mutex::new(Out { socket, rest: Bytes::new() }));
+        let out = Arc::new(Mutex::new(Out { socket, rest: Bytes::new(), torn: false }));
         let to = Replies { queue, out: Arc::downgrade(&out), calls_max: limits.calls_per_connection };
         (to, tokio::spawn(write(out, replies, limits.write_deadline)))
     }
@@ -62,12 +64,12 @@ impl Replies {
     /// Write it here, if that costs nobody anything. What is left is for the queue.
     fn write_now(&self, mut reply: Reply) -> Option<Reply> {
         let len = reply.frame.wire_len();
-        if reply.last || len > Limits::LARGE || !reply.places.is_only_call(self.calls_max) {
+        if reply.last || len > Limits::LARGE || !reply.places.are_of_the_only_call(self.calls_max) {
             return Some(reply);
         }
         let Some(out) = self.out.upgrade() else { return Some(reply) };
         let Ok(mut out) = out.try_lock() else { return Some(reply) };
-        if !out.rest.is_empty() {
+        if out.torn || !out.rest.is_empty() {
             return Some(reply);
         }
         let mut bytes = pieces(std::slice::from_ref(&reply));
@@ -96,10 +98,12 @@ async fn write(out: Arc<Mutex<Out>>, mut queue: mpsc::Receiver<Reply>, within: D
         let mut bytes = pieces(&batch);
         bytes.push_front(std::mem::take(&mut out.rest));
         let deadline = Instant::now() + within + pace(bytes.iter().map(Bytes::len).sum());
+        out.torn = true;
         let written = timeout_at(deadline, write_all(&mut out.socket, bytes, within)).await;
         if last.is_some() || !matches!(written, Ok(Ok(()))) {
             break;
         }
+        out.torn = false;
         drop(out);
         batch.clear();
     }

@@ -119,6 +119,44 @@ async fn a_write_of_a_caller_that_fails_is_final_for_all() {
     assert_eq!(nodes(&journal), [1]);
 }
 
+/// The writer takes a batch while a record that nobody waits for is still being copied into it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_waits_for_a_copy_that_nobody_else_waits_for_is_rung_when_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    for node in 0..20 {
+        // It waits for a while, and would come to it by itself.
+        append_durably(&journal, &write_event(2 * node, b""), b"").await;
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (holds, is_held) = std::sync::mpsc::channel();
+        let held = journal.clone();
+        let holder = std::thread::spawn(move || {
+            let _hold = held.inner.shared.hold_fills.lock();
+            holds.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        is_held.recv().unwrap();
+        let end = journal.end_lsn();
+        let copied = journal.clone();
+        let copy = tokio::spawn(async move {
+            copied.append_unhurried(&write_event(2 * node + 1, b""), |_| ()).await.unwrap();
+        });
+        while journal.end_lsn() == end {
+            tokio::task::yield_now().await;
+        }
+        let (waiting, all) = (journal.clone(), journal.end_lsn());
+        let waiting = tokio::spawn(async move { waiting.wait_durable(all).await });
+        while journal.inner.shared.open.lock().sealed.is_none() {
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        copy.await.unwrap();
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, waiting).await.expect("the writer is told").unwrap().unwrap();
+        holder.join().unwrap();
+    }
+}
+
 /// Found by a disk that fails once: the writer's thread waited for the caller who failed, and wrote behind the hole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_written_behind_a_write_that_failed_whoever_waits_to_write() {

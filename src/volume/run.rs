@@ -384,7 +384,7 @@ impl Volume {
         if let (Act::Make { event, .. }, Some(made)) = (act, made) {
             crash_point!("OP_BEFORE_MADE");
             let made = Made { location: location.id, objects: vec![(event.node, made.id.clone())] };
-            // Should it be lost, the object is found by its name: nothing that comes later is durable then either.
+            // Should a power cut take it, the object is found by its name: nothing that comes later is durable then either.
             self.ledger.append_unhurried(&Event::Made(made)).await?;
         }
         Ok(())

@@ -295,6 +295,32 @@ mod tests {
         at_rest(&calls).await;
     }
 
+    /// Who has just written his own batch to the journal makes his calls himself; when one hangs he is not held by it, and
+    /// its place is taken until it ends.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_call_on_its_task_s_own_thread_that_hangs_holds_up_nobody() {
+        let calls = Calls::new();
+        let (own, (go, wait), (tell, told)) = (calls.clone(), mpsc::channel::<()>(), oneshot::channel());
+        let task = tokio::spawn(crate::env::Staying::new(async move {
+            tokio::task::block_in_place(here::gave_way);
+            let thread = own.run(|| Ok(std::thread::current().id())).await.unwrap();
+            assert_eq!(thread, std::thread::current().id());
+            let hanging = own.run(move || Ok(wait.recv().is_err()));
+            tokio::pin!(hanging);
+            assert!(timeout(Duration::from_millis(20), &mut hanging).await.is_err());
+            tell.send(()).unwrap();
+            assert!(hanging.await.unwrap());
+        }));
+        timeout(HANG, told).await.expect("its limit is seen").unwrap();
+        assert_eq!(calls.room.available_permits(), CALLS_MAX - 1);
+        assert_eq!(quick(&calls).await.unwrap(), 1);
+        drop(go);
+        timeout(HANG, task).await.expect("the thread ends with the call").unwrap();
+        let all = calls.room.acquire_many(CALLS_MAX as u32);
+        drop(timeout(HANG, all).await.expect("its place is given back").unwrap());
+        at_rest(&calls).await;
+    }
+
     /// As on a machine that is busy elsewhere: every call looks once a millisecond, and no lane comes.
     #[test]
     fn calls_that_wait_for_lanes_which_do_not_come_open_no_more_than_one_each() {

@@ -476,4 +476,26 @@ mod tests {
         assert_eq!(answer(3), (Err(Errno::STALE), 4));
         assert_eq!(answer(usize::MAX), (Err(Errno::NOMEM), UNDECIDED_TRIES + 1));
     }
+
+    #[test]
+    fn what_the_kernel_remembers_of_a_name_is_known_at_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let export = open(temp.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let seen = identity::stat_fd(&export).unwrap();
+        let form = identity::form(&export).unwrap();
+        let expected_root = identity::root_identity(form, &export, &seen).unwrap();
+        let place = Place { path: temp.path().into(), expected_root, subdir: Vec::new(), expected_dir: None };
+        let tree = Tree::open(place, Limits::from_rlimit()).unwrap();
+        if !tree.at_once {
+            eprintln!("skipped: the temporary directory's file system answers nothing at once");
+            return;
+        }
+        let root = tree.root().node.clone();
+        let known = |name: &[u8]| tree.child_at_once(&root, name).map(|child| child.map(|_| ()).map_err(|e| e.kind));
+        assert_eq!(known(b"name"), None, "nobody has asked for it");
+        assert!(tree.child(&root, b"name").is_err());
+        assert_eq!(known(b"name"), Some(Err(ErrorKind::NotFound)));
+        std::fs::write(temp.path().join("name"), b"").unwrap();
+        assert_eq!(known(b"name"), Some(Ok(())));
+    }
 }
