@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 type Work = Box<dyn FnOnce() + Send>;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -61,6 +61,8 @@ impl Drop for Thread<'_> {
 struct Here {
     /// The thread has given its place away.
     free: bool,
+    /// No work is taken for now.
+    busy: bool,
     work: Option<Owed>,
 }
 
@@ -78,17 +80,29 @@ pub fn gave_way() {
     });
 }
 
-/// Whether [`do_here`] would take work.
+/// Whether this thread could do work and serves nobody else.
 #[must_use]
 pub fn is_free() -> bool {
-    let free = HERE.with_borrow(|here| here.as_ref().is_some_and(|here| here.free && here.work.is_none()));
-    free && THREADS.free.load(Ordering::Acquire) > 0
+    is_there(|here| here.free)
 }
 
-/// Do this on the thread at hand, as soon as what is polled there waits. Where [`is_free`] says no it is done aside.
+/// Whether [`do_here`] would take work: the thread is free, or can give its place away for it, which takes as long as to wake
+/// another one once.
+#[must_use]
+pub fn takes_work() -> bool {
+    let others = || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    is_there(|here| here.free || others())
+}
+
+fn is_there(free: impl FnOnce(&Here) -> bool) -> bool {
+    let free = |here: &Here| here.work.is_none() && !here.busy && free(here);
+    HERE.with_borrow(|here| here.as_ref().is_some_and(free)) && THREADS.free.load(Ordering::Acquire) > 0
+}
+
+/// Do this on the thread at hand, as soon as what is polled there waits. Where [`takes_work`] says no it is done aside.
 pub fn do_here(work: impl FnOnce() + Send + 'static) {
     let mut owed = Some(Owed { work: Some(Box::new(work)), thread: None });
-    if !is_free() {
+    if !takes_work() {
         return;
     }
     HERE.with_borrow_mut(|here| {
@@ -113,6 +127,7 @@ impl Owed {
     fn do_now(mut self) {
         if let Some(work) = self.work.take() {
             tokio::task::block_in_place(work);
+            gave_way();
         }
     }
 }
@@ -141,11 +156,16 @@ impl Polling {
 
     /// No work is taken while this is polled.
     fn busy<T>(&self, poll: impl FnOnce() -> T) -> T {
-        let free =
-            |free| HERE.with_borrow_mut(|here| here.as_mut().map(|here| std::mem::replace(&mut here.free, free)));
-        let before = free(false);
+        let busy = |busy| {
+            HERE.with_borrow_mut(|here| {
+                if let Some(here) = here {
+                    here.busy = busy;
+                }
+            });
+        };
+        busy(true);
         let polled = poll();
-        free(before.unwrap_or(false));
+        busy(false);
         polled
     }
 }
@@ -279,9 +299,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_thread_that_has_given_way_does_all_its_task_s_work_and_no_other_does() {
         run(async {
-            assert!(!is_free(), "it is a worker");
+            assert!(!is_free() && takes_work(), "it is a worker, and gives its place away for work");
             let worker = std::thread::current().id();
-            assert_ne!(result(|| std::thread::current().id()).await, worker);
+            assert_eq!(result(|| std::thread::current().id()).await, worker);
+            assert!(is_free());
         })
         .await;
         run(async {

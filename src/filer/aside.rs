@@ -47,6 +47,10 @@ where
     E: Send,
     F: Future<Output = std::result::Result<T, E>> + Send,
 {
+    if crate::env::is_in_passing() {
+        // Whoever polls it has other things to do than to wait for all of this.
+        tokio::task::yield_now().await;
+    }
     let runtime = Handle::current();
     if work.len() < 2 || runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
         return stream::iter(work).buffer_unordered(WORKERS).try_collect().await;

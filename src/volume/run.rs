@@ -41,9 +41,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinError;
 use tokio::time::Instant;
-use tokio::time::error::Elapsed;
 
 /// How long a client waits for an operation that has been begun.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -194,35 +192,35 @@ async fn counted<T>(stuck: StuckCounts, junction: JunctionId, patience: Duration
     work.await
 }
 
-/// What a task said that was waited for so long.
-fn said<T>(said: Result<Result<Result<T, Status>, JoinError>, Elapsed>) -> Result<T, Status> {
-    match said {
-        Ok(Ok(result)) => result,
-        Ok(Err(error)) => {
-            // Our own bug. What it had begun stays unsettled, and is redone at the next start.
-            tracing::error!(%error, "an operation's task ended before the operation did");
-            Err(Status::ServerFault)
-        }
-        Err(_) => Err(Status::Jukebox),
-    }
-}
-
 fn pause_after(pauses: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(PAUSE_MAX)
 }
 
-type Operation = Pin<Box<dyn Future<Output = Result<Ended, Status>> + Send>>;
+type Work<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 
-/// An operation on its way. It goes where whoever waits for it goes, which costs no change of threads; when he leaves it
-/// goes on in a task of its own.
-struct Going {
-    op: Option<Operation>,
+/// Work on its way that must not stop half way: an operation, mostly. It goes where whoever waits for it goes, which costs
+/// no change of threads; when he leaves it goes on in a task of its own.
+struct Going<T: Send + 'static> {
+    op: Option<Work<T>>,
     stuck: StuckCounts,
     junction: JunctionId,
 }
 
-impl Future for Going {
-    type Output = Result<Ended, Status>;
+impl<T: Send + 'static> Going<T> {
+    /// Nobody waits for it any more.
+    fn leave(mut self) {
+        if let Some(op) = self.op.take() {
+            let stuck = self.stuck.one_more(self.junction);
+            tokio::spawn(async move {
+                let _stuck = stuck;
+                op.await
+            });
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Going<T> {
+    type Output = Result<T, Status>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // Taken out, so that one that panics is not driven on.
@@ -235,7 +233,7 @@ impl Future for Going {
     }
 }
 
-impl Drop for Going {
+impl<T: Send + 'static> Drop for Going<T> {
     fn drop(&mut self) {
         // Without a runtime the process is ending, and the next start redoes it.
         if let (Some(op), Ok(runtime)) = (self.op.take(), Handle::try_current()) {
@@ -266,7 +264,7 @@ impl Volume {
     }
 
     /// The client is sent away; what comes of its call is kept for when it comes again.
-    fn remember(&self, owed: Option<Owed>, mut going: Going) {
+    fn remember(&self, owed: Option<Owed>, mut going: Going<Ended>) {
         let Some(op) = going.op.take() else { return };
         let stuck = self.stuck.one_more(going.junction);
         let late = self.late.clone();
@@ -285,7 +283,7 @@ impl Volume {
         });
     }
 
-    /// Any other work on the junction that must not stop half way, in a task of its own.
+    /// Any other work on the junction that must not stop half way; JUKEBOX when it takes longer, and it goes on.
     pub(super) async fn detached<T: Send + 'static>(
         &self,
         junction: JunctionId,
@@ -293,8 +291,12 @@ impl Volume {
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
         self.check_stuck(junction)?;
-        let task = tokio::spawn(counted(self.stuck.clone(), junction, patience, work));
-        said(tokio::time::timeout(patience, task).await)
+        let mut going = Going { op: Some(Box::pin(work)), stuck: self.stuck.clone(), junction };
+        if let Ok(ended) = tokio::time::timeout(patience, &mut going).await {
+            return ended;
+        }
+        going.leave();
+        Err(Status::Jukebox)
     }
 
     fn check_stuck(&self, junction: JunctionId) -> Result<(), Status> {

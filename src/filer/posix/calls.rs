@@ -5,7 +5,7 @@
 //! the journal wakes all whose records are in it. So calls queue for as many threads (*lanes*) as there are processors:
 //! each takes one call after the other while there are any. That is right as long as calls are quick. A call that has
 //! waited or run for [`SLOW`] shows that they are not: then each call that waits gets a lane at once, and a lane whose
-//! call is slow does not count any more. A call whose task has a thread that may wait is made there, and needs no lane.
+//! call is slow does not count any more. A call whose task has a thread that may wait is made there, and needs no lane; nor does one that is alone.
 //!
 //! ```text
 //!  submit ─► Queued ──a lane takes it──► Running ─────────────► Done
@@ -106,6 +106,11 @@ impl Calls {
         if aside::runs_here() {
             return aside::call(call).await;
         }
+        let alone = self.room.available_permits() + 1 == CALLS_MAX;
+        if alone && crate::env::is_in_passing() {
+            // It goes on in a task of its own, whose thread may wait.
+            tokio::task::yield_now().await;
+        }
         let (answer, mut answered) = oneshot::channel();
         let work = Box::new(move || {
             // Given back when the call has ended, not when its caller gave up.
@@ -113,7 +118,8 @@ impl Calls {
             // An error is a caller that has gone.
             let _ = answer.send(catch_unwind(AssertUnwindSafe(call)));
         });
-        let answer = if here::is_free() {
+        // For one that is alone to wake a lane takes as long as to give way, and to be woken by it comes on top.
+        let answer = if here::is_free() || (alone && here::takes_work()) {
             // It holds up no others: nobody need look after it.
             here::do_here(work);
             answered.await
