@@ -145,7 +145,7 @@ impl Volume {
         let caller = Caller { xid: 0, call_sum: 0, ..call.caller() };
         let (volume, permit, name) = (self.clone(), permit.clone(), name.to_vec());
         let work = async move { volume.take_out(&call, permit, location, dir, &name, caller).await };
-        self.detached(dir.junction, PATIENCE, work).await
+        self.seen_through(dir.junction, PATIENCE, work).await
     }
 
     async fn take_out(

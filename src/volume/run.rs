@@ -283,8 +283,9 @@ impl Volume {
         });
     }
 
-    /// Any other work on the junction that must not stop half way; JUKEBOX when it takes longer, and it goes on.
-    pub(super) async fn detached<T: Send + 'static>(
+    /// Any other work on the junction that must not stop half way; JUKEBOX when it takes longer, and it goes on. It must not
+    /// make its thread wait: see [`detached`](Self::detached).
+    pub(super) async fn seen_through<T: Send + 'static>(
         &self,
         junction: JunctionId,
         patience: Duration,
@@ -297,6 +298,23 @@ impl Volume {
         }
         going.leave();
         Err(Status::Jukebox)
+    }
+
+    /// The same in a task of its own, for bulk work: while that makes its thread wait its client must be told all the same.
+    pub(super) async fn detached<T: Send + 'static>(
+        &self,
+        junction: JunctionId,
+        patience: Duration,
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        let ended = async move {
+            tokio::spawn(work).await.unwrap_or_else(|error| {
+                // Our own bug.
+                tracing::error!(%error, "work on a junction ended before it was done");
+                Err(Status::ServerFault)
+            })
+        };
+        self.seen_through(junction, patience, ended).await
     }
 
     fn check_stuck(&self, junction: JunctionId) -> Result<(), Status> {

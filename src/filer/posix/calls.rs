@@ -30,6 +30,10 @@ use tokio::time::timeout;
 /// System calls of one location that run or are queued at a time.
 pub(super) const CALLS_MAX: usize = 64;
 
+/// Calls of one location beside which another one is made on its own task's thread: those threads are few, and one location
+/// whose calls hang must not have them all.
+const BESIDE_MAX: usize = 3;
+
 /// Longer than a call takes that does not wait for a disk.
 const SLOW: Duration = Duration::from_millis(1);
 
@@ -106,7 +110,8 @@ impl Calls {
         if aside::runs_here() {
             return aside::call(call).await;
         }
-        let alone = self.room.available_permits() + 1 == CALLS_MAX;
+        let others = CALLS_MAX - 1 - self.room.available_permits();
+        let alone = others == 0;
         if alone && crate::env::is_in_passing() {
             // It goes on in a task of its own, whose thread may wait.
             tokio::task::yield_now().await;
@@ -119,7 +124,8 @@ impl Calls {
             let _ = answer.send(catch_unwind(AssertUnwindSafe(call)));
         });
         // For one that is alone to wake a lane takes as long as to give way, and to be woken by it comes on top.
-        let answer = if here::is_free() || (alone && here::takes_work()) {
+        let here = (others <= BESIDE_MAX && here::is_free()) || (alone && here::takes_work());
+        let answer = if here {
             // It holds up no others: nobody need look after it.
             here::do_here(work);
             answered.await

@@ -633,3 +633,28 @@ async fn an_operation_that_ends_behind_a_younger_one_shows_in_the_change_time() 
     assert_eq!(w.volume.getattr(file).await.unwrap().ctime, end.ctime);
     w.assert_at_rest().await;
 }
+
+/// Names are asked for by threads that the task waits for without being polled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_directory_that_a_hung_filer_holds_up_is_sent_away_and_it_goes_on() {
+    let w = world().await;
+    let dir = w.put(&w.top().await, "d", What::Dir).await;
+    for name in ["a", "b", "c"] {
+        w.put(&dir, name, What::File).await;
+    }
+    let dir = w.lookup(ROOT_REF, "d").await.unwrap();
+    let before = |op| Duration::from_secs(if op == "lookup" { 6 } else { 0 });
+    w.filer.set_script(Some(Box::new(move |op| Turn { before: before(op), ..Turn::default() })));
+    assert_eq!(w.volume.complete(J, dir.node).await, Err(Status::Jukebox));
+    assert_eq!(w.volume.stuck(), 1, "it is known that it hangs");
+    w.filer.set_script(None);
+    let limit = tokio::time::timeout(Duration::from_secs(60), async {
+        while w.volume.stuck() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    limit.await.expect("it goes on");
+    w.assert_at_rest().await;
+    assert!(w.volume.rec(dir).unwrap().complete);
+    assert_eq!(w.names(dir).await, ["a", "b", "c"]);
+}
