@@ -1,7 +1,8 @@
 //! The replies of one connection on their way out.
 //!
-//! A task of its own writes them as they come, several at a time. The reply to a connection's only call, when it is small,
-//! is written by whoever made it: to wake that task takes longer than the write. Either has the socket's lock meanwhile.
+//! A task of its own writes them as they come, several at a time. The reply to a connection's only call, when it is small
+//! and was not made in passing, is written by whoever made it: to wake that task takes longer than the write. Either has the
+//! socket's lock meanwhile.
 //!
 //! Bound: a reply has its [`Places`] until it is written.
 
@@ -64,7 +65,9 @@ impl Replies {
     /// Write it here, if that costs nobody anything. What is left is for the queue.
     fn write_now(&self, mut reply: Reply) -> Option<Reply> {
         let len = reply.frame.wire_len();
-        if reply.last || len > Limits::LARGE || !reply.places.are_of_the_only_call(self.calls_max) {
+        // Whoever reads the connection has more to do: there the task runs next, on the same thread or beside it.
+        let goes_on = crate::env::is_in_passing();
+        if goes_on || reply.last || len > Limits::LARGE || !reply.places.are_of_the_only_call(self.calls_max) {
             return Some(reply);
         }
         let Some(out) = self.out.upgrade() else { return Some(reply) };
