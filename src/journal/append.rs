@@ -169,7 +169,9 @@ impl Placed<'_> {
         let Some(part) = &mut self.part else { return };
         crash_point!("JOURNAL_AFTER_PLACE");
         #[cfg(test)]
-        drop(self.shared.hold_fills.lock());
+        if self.comes {
+            drop(self.shared.hold_fills.lock());
+        }
         part.fill(archive, bulk);
         let Some(part) = self.part.take() else { return };
         let mut open = self.shared.open.lock();
