@@ -61,7 +61,7 @@ impl Drop for Thread<'_> {
 struct Here {
     /// The thread has given its place away.
     free: bool,
-    /// No work is taken for now.
+    /// What its work belongs to is polled once more: a thread has one piece of work at a time.
     busy: bool,
     work: Option<Owed>,
 }
