@@ -178,11 +178,12 @@ impl Copier {
             let lock = self.directories.lock(dir).await;
             let page = self.live.list(dir, after, Listed::ENTRIES_MAX)?;
             let full = page.len() == Listed::ENTRIES_MAX;
-            // Entries made since ListBegin are replayed; they come last, as their cookies are LSNs.
-            let older: Vec<_> = page.into_iter().take_while(|entry| entry.cookie < begin.0).collect();
-            let last = !full || older.len() < Listed::ENTRIES_MAX;
-            after = older.last().map_or(after, |entry| entry.cookie);
-            let entries = older.into_iter().map(|e| ListedEntry { name: e.name, node: e.node, kind: e.kind }).collect();
+            // Entries put there since ListBegin are replayed. New ones come last, as their cookies are LSNs; one that was put
+            // over an older one has its place.
+            let last = !full || page.last().is_some_and(|entry| entry.cookie >= begin.0);
+            after = page.last().map_or(after, |entry| entry.cookie);
+            let older = page.into_iter().filter(|entry| entry.put_by < begin.0);
+            let entries = older.map(|e| ListedEntry { name: e.name, node: e.node, kind: e.kind }).collect();
             crash_point!("COPIER_BEFORE_LISTED");
             let event = Event::Listed(Listed { job: self.job, location, dir, entries, last });
             let at = self.ledger.append(&event).await?;

@@ -4,6 +4,7 @@
 use super::*;
 use crate::replayer::tests::{JUNCTION, LONG, ROOT, World};
 use journal_format::event::What;
+use journal_format::ids::Kind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which lock of the directory is asked for: that of its `ListBegin`, then that of its page.
@@ -13,6 +14,7 @@ const PAGE: usize = 1;
 enum Deed {
     Remove,
     Lengthen,
+    RenameOver,
 }
 
 /// A client that was in the directory when the copier asked for its lock; it ends, and then the copier has it.
@@ -35,6 +37,12 @@ impl Directories for Client {
             match self.deed {
                 Deed::Remove => world.remove(ROOT, "file", self.file).await,
                 Deed::Lengthen => world.write(self.file, 5000, 2, 5000).await,
+                Deed::RenameOver => {
+                    let other = world.live.entry(ROOT, b"other").unwrap().unwrap().node;
+                    world.rename(other, Kind::File, (ROOT, "other"), (ROOT, "file")).await;
+                    let entry = world.live.entry(ROOT, b"file").unwrap().unwrap();
+                    assert!(entry.cookie < entry.put_by, "it has its place in the listing that goes on");
+                }
             }
         }
         Box::new(())
@@ -46,8 +54,8 @@ async fn copy_while(deed: Deed) {
     let mut world = World::unlisted().await;
     let file = world.make(ROOT, "file", What::File).await;
     let other = world.make(ROOT, "other", What::File).await;
-    for file in [file, other] {
-        world.write(file, 0, 1, 5000).await;
+    for (fill, file) in [(1, file), (3, other)] {
+        world.write(file, 0, fill, 5000).await;
     }
     let source = Arc::new(Source { location: world.source.clone(), live: world.live.clone() });
     let (ledger, live, projection) = (world.ledger.clone(), world.live.clone(), world.projection.clone());
@@ -72,4 +80,10 @@ async fn a_name_that_was_removed_when_its_page_was_due_is_not_on_the_page() {
 #[tokio::test]
 async fn a_file_that_grew_when_its_page_was_due_is_copied_to_its_end() {
     copy_while(Deed::Lengthen).await;
+}
+
+/// Its cookie is older than the listing, what it leads to is not: that is replayed, as a new name is.
+#[tokio::test]
+async fn a_name_that_was_renamed_over_when_its_page_was_due_is_copied_with_its_new_bytes() {
+    copy_while(Deed::RenameOver).await;
 }

@@ -345,7 +345,7 @@ impl World {
         }
         for dir in self.projection.queued(Queue::Listing, None, 4).unwrap() {
             let Some((_, Held::Listing { begin })) = self.projection.held(dir).unwrap() else { continue };
-            let entries = self.live.list(dir, 0, 1000).unwrap().into_iter().filter(|e| e.cookie < begin.0);
+            let entries = self.live.list(dir, 0, 1000).unwrap().into_iter().filter(|e| e.put_by < begin.0);
             let entries = entries.map(|e| ListedEntry { name: e.name, node: e.node, kind: e.kind }).collect();
             self.record(Event::Listed(Listed { job, location: TO, dir, entries, last: true }), Bytes::new());
         }

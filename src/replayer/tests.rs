@@ -209,7 +209,9 @@ impl World {
         .await;
     }
 
-    async fn rename(&mut self, node: NodeId, kind: Kind, from: (NodeId, &str), to: (NodeId, &str)) {
+    pub(crate) async fn rename(&mut self, node: NodeId, kind: Kind, from: (NodeId, &str), to: (NodeId, &str)) {
+        let there = self.live.entry(to.0, to.1.as_bytes()).unwrap();
+        let replaced = there.map(|there| Replaced { node: there.node, kind: there.kind, last: true });
         let event = Event::Rename(Rename {
             junction: JUNCTION,
             location: FROM,
@@ -219,7 +221,7 @@ impl World {
             to_name: to.1.into(),
             node,
             kind,
-            replaced: None,
+            replaced,
             caller: Caller::default(),
         });
         self.operate(event, Bytes::new(), async |source, live| {

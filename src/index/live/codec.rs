@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  N node                -> version, kind, flags, junction u32, mtime i64, ctime i64, mtime_by u64, [verifier; 8 bytes]
-//!  E directory name      -> version, kind, node u64, cookie u64
-//!  C directory cookie    -> version, kind, node u64, name
+//!  E directory name      -> version, kind, node u64, cookie u64, [put_by u64]
+//!  C directory cookie    -> version, kind, node u64, [put_by u64,] name
 //!  R node directory name -> (empty)
 //!  S junction            -> (empty)                     the junction's side is to be folded first
 //!  J                     -> 16 bytes                    the journal that it is made from
 //!  M                     -> version, node u64           highest node id ever seen
 //! ```
+//!
+//! In E and C `put_by` is there, and the version is 2, where it is not the cookie.
 //!
 //! E, C and R say the same three times: for each E there is exactly one C (by its cookie) and one R (by its node), and
 //! no others. A secondary's store holds further tables, under other first bytes.
@@ -18,6 +20,8 @@ use crate::index::store::Key;
 use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
 
 const VERSION: u8 = 1;
+/// Of an entry that has kept its cookie when a name was put over it.
+const KEPT: u8 = 2;
 
 const COMPLETE: u8 = 1;
 const ROOT: u8 = 2;
@@ -106,28 +110,41 @@ pub fn decode_node(value: &[u8]) -> Option<Stored> {
 }
 
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let mut out = Vec::with_capacity(18);
-    out.extend_from_slice(&[VERSION, entry.kind as u8]);
+    let mut out = Vec::with_capacity(26);
+    out.extend_from_slice(&[version_of(entry), entry.kind as u8]);
     out.extend_from_slice(&entry.node.0.to_le_bytes());
     out.extend_from_slice(&entry.cookie.to_le_bytes());
+    encode_put_by(entry, &mut out);
     out
+}
+
+fn version_of(entry: &Entry) -> u8 {
+    if entry.put_by == entry.cookie { VERSION } else { KEPT }
+}
+
+fn encode_put_by(entry: &Entry, out: &mut Vec<u8>) {
+    if version_of(entry) == KEPT {
+        out.extend_from_slice(&entry.put_by.to_le_bytes());
+    }
 }
 
 pub fn decode_entry(name: &[u8], value: &[u8]) -> Option<Entry> {
     let mut fields = Fields(value);
-    fields.version()?;
+    let kept = fields.kept()?;
     let kind = fields.kind()?;
     let node = NodeId(fields.number()?);
     let cookie = fields.number()?;
+    let put_by = if kept { fields.number()? } else { cookie };
     fields.end()?;
-    Some(Entry { name: name.to_vec(), node, kind, cookie })
+    Some(Entry { name: name.to_vec(), node, kind, cookie, put_by })
 }
 
 /// Value of an entry's C key.
 pub fn encode_listed(entry: &Entry) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10 + entry.name.len());
-    out.extend_from_slice(&[VERSION, entry.kind as u8]);
+    let mut out = Vec::with_capacity(18 + entry.name.len());
+    out.extend_from_slice(&[version_of(entry), entry.kind as u8]);
     out.extend_from_slice(&entry.node.0.to_le_bytes());
+    encode_put_by(entry, &mut out);
     out.extend_from_slice(&entry.name);
     out
 }
@@ -135,10 +152,11 @@ pub fn encode_listed(entry: &Entry) -> Vec<u8> {
 pub fn decode_listed(key: &[u8], value: &[u8]) -> Option<Entry> {
     let cookie = u64::from_be_bytes(key.get(9..)?.try_into().ok()?);
     let mut fields = Fields(value);
-    fields.version()?;
+    let kept = fields.kept()?;
     let kind = fields.kind()?;
     let node = NodeId(fields.number()?);
-    Some(Entry { name: fields.0.to_vec(), node, kind, cookie })
+    let put_by = if kept { fields.number()? } else { cookie };
+    Some(Entry { name: fields.0.to_vec(), node, kind, cookie, put_by })
 }
 
 pub fn encode_max(node: NodeId) -> Vec<u8> {
@@ -169,6 +187,15 @@ impl Fields<'_> {
 
     fn version(&mut self) -> Option<()> {
         (self.take()? == [VERSION]).then_some(())
+    }
+
+    /// An entry's version: whether `put_by` is there.
+    fn kept(&mut self) -> Option<bool> {
+        match self.take()? {
+            [VERSION] => Some(false),
+            [KEPT] => Some(true),
+            _ => None,
+        }
     }
 
     fn kind(&mut self) -> Option<Kind> {

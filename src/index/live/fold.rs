@@ -6,11 +6,13 @@
 //! some of them, each whole. Recovery folds every done event from that LSN on, in order. The end must be what folding
 //! each event once, in order, gives. What makes it so, key by key:
 //!
-//! * **An entry** carries in its cookie the LSN of the event that put it there. An event never touches an entry that
+//! * **An entry** carries in `put_by` the LSN of the event that put it there. An event never touches an entry that
 //!   is younger than itself: it neither replaces nor removes it. So an entry is either as the event at hand found it the
 //!   first time (and is changed as then), or has come from a later event (and stays), or is absent because a later
 //!   event removed it. In the last case a put brings it back until that later event is folded again, which removes it.
 //!   Operations on one name exclude each other (locks, §4), so they are applied in LSN order while live as well.
+//!   Its cookie is that LSN, too, but where a RENAME finds an entry that it replaces: then that one's. So a cookie belongs to one
+//!   name of one directory for ever, and one that differs because the name was absent differs until that removal only.
 //!   (An unconditional put would converge too, at the suffix's end; but a name that has not changed since would move
 //!   away and back meanwhile, and whoever walks paths in recovery would miss it.)
 //! * **mtime** belongs to the last event in LSN order that sets it: its LSN is kept beside it (`mtime_by`), and an
@@ -135,7 +137,7 @@ impl Fold<'_> {
             complete: kind == Kind::Dir,
         };
         self.new_node(event.node, rec, false)?;
-        self.put_entry(event.dir, &event.name, event.node, kind, self.lsn.0)?;
+        self.put_entry(event.dir, &event.name, event.node, kind, self.lsn.0, false)?;
         self.touch(event.dir, Some(self.time))
     }
 
@@ -149,7 +151,8 @@ impl Fold<'_> {
         if let Some(replaced) = &event.replaced {
             self.unlinked(replaced.node, replaced.last)?;
         }
-        self.put_entry(event.to_dir, &event.to_name, event.node, event.kind, self.lsn.0)?;
+        let over = event.replaced.is_some();
+        self.put_entry(event.to_dir, &event.to_name, event.node, event.kind, self.lsn.0, over)?;
         if (event.from_dir, &event.from_name) != (event.to_dir, &event.to_name) {
             self.drop_entry(event.from_dir, &event.from_name, event.node)?;
         }
@@ -159,7 +162,7 @@ impl Fold<'_> {
     }
 
     fn link(&mut self, event: &Link) -> Result<()> {
-        self.put_entry(event.dir, &event.name, event.node, event.kind, self.lsn.0)?;
+        self.put_entry(event.dir, &event.name, event.node, event.kind, self.lsn.0, false)?;
         self.touch(event.node, None)?;
         self.touch(event.dir, Some(self.time))
     }
@@ -173,7 +176,7 @@ impl Fold<'_> {
             // Met a second time it keeps its place: a listing under way must not show it twice.
             let known = self.entry(event.dir, &adopted.name)?;
             if known.is_none_or(|entry| entry.node != adopted.node) {
-                self.put_entry(event.dir, &adopted.name, adopted.node, kind, cookie)?;
+                self.put_entry(event.dir, &adopted.name, adopted.node, kind, cookie, false)?;
             }
         }
         if event.complete
@@ -230,15 +233,20 @@ impl Fold<'_> {
         Ok(())
     }
 
-    fn put_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId, kind: Kind, cookie: u64) -> Result<()> {
+    /// `over`: the name stays where it is in its directory, whoever has it.
+    fn put_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId, kind: Kind, put_by: u64, over: bool) -> Result<()> {
         let (held, new) = self.read(&codec::entry_key(dir, name))?;
+        let mut cookie = put_by;
         if let Some(old) = self.decoded(dir, name, held)? {
-            if old.cookie > cookie {
+            if old.put_by > put_by {
                 return Ok(());
+            }
+            if over {
+                cookie = old.cookie;
             }
             self.drop_keys(dir, &old);
         }
-        let entry = Entry { name: name.to_vec(), node, kind, cookie };
+        let entry = Entry { name: name.to_vec(), node, kind, cookie, put_by };
         // The three keys come and go together: without the first the store has neither of the others.
         let mut put = |key, value| self.changes.insert(key, Changed { slot: Some(value), new });
         put(codec::entry_key(dir, name), codec::encode_entry(&entry));
@@ -251,7 +259,7 @@ impl Fold<'_> {
     fn drop_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId) -> Result<()> {
         if let Some(entry) = self.entry(dir, name)?
             && entry.node == node
-            && entry.cookie < self.lsn.0
+            && entry.put_by < self.lsn.0
         {
             self.drop_keys(dir, &entry);
         }

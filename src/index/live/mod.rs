@@ -40,8 +40,11 @@ pub struct Entry {
     pub node: NodeId,
     pub kind: Kind,
     /// Serial of the entry: the READDIR cookie. Unique and growing within a junction: the start LSN of the event that
-    /// made the entry, plus its place in the event. Always >= 16.
+    /// made the entry, plus its place in the event. Always >= 16. A name that is renamed over keeps it: no listing that
+    /// has passed it shows it again.
     pub cookie: u64,
+    /// The same of the event that put the node there: the cookie, or larger where the name was renamed over.
+    pub put_by: u64,
 }
 
 const JOURNAL: &[u8] = b"J";

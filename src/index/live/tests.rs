@@ -226,6 +226,36 @@ fn a_name_that_is_put_over_another_leaves_no_stale_keys() {
 }
 
 #[test]
+fn a_name_that_is_renamed_over_keeps_its_place_in_listings() {
+    let (_dir, live) = live();
+    let over = |node| Some(Replaced { node: NodeId(node), kind: Kind::File, last: true });
+    let events = [
+        junction_added(),
+        make(1, "a", 2, What::File),
+        make(1, "b", 3, What::File),
+        make(1, "new", 4, What::File),
+        rename((1, "new"), (1, "a"), 4, Kind::File, over(2)),
+        rename((1, "a"), (1, "b"), 4, Kind::File, over(3)),
+        rename((1, "b"), (1, "c"), 4, Kind::File, None),
+    ];
+    apply_all(&live, events[..5].iter().cloned());
+    let listed = |live: &Live| {
+        let list = live.list(ROOT, 0, 9).unwrap();
+        list.into_iter().map(|e| (e.name, e.node.0, e.cookie, e.put_by)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&live), [(b"a".to_vec(), 4, 200, 500), (b"b".to_vec(), 3, 300, 300)]);
+    assert_eq!(live.entry(ROOT, b"a").unwrap().map(|e| (e.cookie, e.put_by)), Some((200, 500)));
+    let before = bytes(&live);
+    apply_all(&live, events[..5].iter().cloned());
+    assert_eq!(bytes(&live), before, "folded again");
+    apply_all(&live, events[..6].iter().cloned());
+    assert_eq!(listed(&live), [(b"b".to_vec(), 4, 300, 600)]);
+    apply_all(&live, events);
+    assert_eq!(listed(&live), [(b"c".to_vec(), 4, 700, 700)]);
+    check_bijection(&live);
+}
+
+#[test]
 fn an_event_never_touches_an_entry_that_is_younger_than_itself() {
     let (_dir, live) = live();
     let events = [
@@ -253,7 +283,9 @@ fn directories_in_a_circle_are_an_error_and_not_a_hang() {
 #[test]
 fn values_that_do_not_decode_are_errors() {
     let (_dir, live) = live();
-    apply_all(&live, [junction_added(), make(1, "a", 2, What::File)]);
+    let replaced = Some(Replaced { node: NodeId(3), kind: Kind::File, last: true });
+    let over = rename((1, "new"), (1, "a"), 2, Kind::File, replaced);
+    apply_all(&live, [junction_added(), make(1, "a", 3, What::File), make(1, "new", 2, What::File), over]);
     for (key, value) in bytes(&live) {
         if value.is_empty() {
             continue;

@@ -192,7 +192,7 @@ mod tests {
     use journal_format::ids::JunctionId;
 
     fn entry(node: u64, kind: Kind) -> Option<Entry> {
-        Some(Entry { name: b"x".to_vec(), node: NodeId(node), kind, cookie: 16 })
+        Some(Entry { name: b"x".to_vec(), node: NodeId(node), kind, cookie: 16, put_by: 16 })
     }
 
     fn at(node: u64) -> NodeRef {

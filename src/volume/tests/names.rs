@@ -317,6 +317,9 @@ async fn a_listing_that_goes_on_while_names_change_neither_skips_nor_doubles_wha
     w.volume.remove(&user(), ROOT_REF, b"a").await.unwrap();
     w.volume.remove(&user(), ROOT_REF, b"c").await.unwrap();
     w.create(&user(), "e").await;
+    // What a program does that lists files and renames each one's new version over it: b was listed, and is not again.
+    w.create(&user(), "f").await;
+    w.volume.rename(&user(), ROOT_REF, b"f", ROOT_REF, b"b").await.unwrap();
     let cookie = first.entries[3].cookie;
     let second = w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plain(max)).await.unwrap();
     let names: Vec<_> = second.entries.iter().map(|e| e.name.as_slice()).collect();

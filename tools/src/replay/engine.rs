@@ -318,7 +318,8 @@ impl<'a> Engine<'a> {
                     continue;
                 }
                 let dir = self.location.object(&met, adopt.dir).await.map_err(told)?;
-                let wanted = Entry { name: entry.name.clone(), node: entry.node, kind: entry.kind, cookie: 0 };
+                let wanted =
+                    Entry { name: entry.name.clone(), node: entry.node, kind: entry.kind, cookie: 0, put_by: 0 };
                 if let Some(problem) = self.place(&dir, &wanted).await? {
                     let name = show::escape(&entry.name);
                     bail!("the tree does not fit: {name} in node {}, met at LSN {lsn}, {problem}", adopt.dir);
