@@ -414,11 +414,24 @@ impl Directories for VolumeDirectories {
                 Ok(()) => return Ok(()),
                 // A primary that is slow, or does not answer, is waited for: nothing is wrong with the directory.
                 Err(NfsStatus::Jukebox) => tokio::time::sleep(AGAIN).await,
-                Err(status) => return Err(format!("the directory cannot be read: {status:?}")),
+                Err(status) => return Err(format!("the directory cannot be read: {}", what_it_means(status))),
             }
         }
     }
     async fn lock(&self, dir: NodeId) -> Box<dyn Send> {
         Box::new(self.0.volume.lock_dir(dir).await)
+    }
+}
+
+/// Why a directory could not be made complete, for the job's report.
+fn what_it_means(status: NfsStatus) -> String {
+    match status {
+        NfsStatus::XDev => {
+            "a file system is mounted in it, which is no part of the export (the service's log names the place)".into()
+        }
+        NfsStatus::Io => {
+            "the primary gives an I/O error for it, or for a name in it (the service's log names it)".into()
+        }
+        other => format!("the primary says {other:?}"),
     }
 }

@@ -104,6 +104,12 @@ enum Look {
     Denied(Vec<u8>, filer::Error),
 }
 
+/// A look that failed.
+struct Unread {
+    name: Vec<u8>,
+    error: filer::Error,
+}
+
 impl Volume {
     /// Make the directory complete: every name in it known to the index. JUKEBOX when it takes too long; it goes on, and
     /// the caller asks again. XDEV: all but its mount points.
@@ -273,7 +279,7 @@ impl Volume {
     }
 }
 
-async fn look(location: &Location, dir: &Object, name: &[u8]) -> Result<Look, Status> {
+async fn look(location: &Location, dir: &Object, name: &[u8]) -> Result<Look, Unread> {
     let obj = match location.filer.lookup(dir, name).await {
         Ok(obj) => obj,
         // Nothing there; or a name that a filer hides or cannot have, which to clients is the same.
@@ -283,20 +289,30 @@ async fn look(location: &Location, dir: &Object, name: &[u8]) -> Result<Look, St
         Err(error) if error.kind == ErrorKind::CrossDevice => return Ok(Look::Mounted(name.to_vec())),
         // Either the name, or the directory, in which there is none then.
         Err(error) if error.kind == ErrorKind::Stale => return Ok(Look::Denied(name.to_vec(), error)),
-        Err(error) => return Err(of_object(&error)),
+        Err(error) => return Err(Unread { name: name.to_vec(), error }),
     };
     match location.filer.stat(&obj).await {
         Ok(stat) => Ok(Look::Met(Met { name: name.to_vec(), obj, stat })),
         Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Stale) => {
             Ok(Look::Denied(name.to_vec(), error))
         }
-        Err(error) => Err(of_object(&error)),
+        Err(error) => Err(Unread { name: name.to_vec(), error }),
     }
+}
+
+/// Who reads a log finds the one name in a directory of thousands that a damaged disk cannot give.
+fn unreadable(location: &Location, Unread { name, error }: &Unread) -> Status {
+    let status = of_object(error);
+    if status == Status::Io {
+        let name = String::from_utf8_lossy(name);
+        tracing::error!(location = %location.id, %name, %error, "the primary cannot read what this name leads to: its directory cannot be listed");
+    }
+    status
 }
 
 async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Option<Met>, Status> {
     for left in (0..DENIED_TRIES).rev() {
-        match look(location, dir, name).await? {
+        match look(location, dir, name).await.map_err(|unread| of_object(&unread.error))? {
             Look::Met(met) => return Ok(Some(met)),
             Look::Nothing(..) => return Ok(None),
             Look::Mounted(_) => return Err(Status::Access),
@@ -318,7 +334,7 @@ async fn meet(
     for left in (0..DENIED_TRIES).rev() {
         let looks: Vec<_> = names.iter().map(|name| look(location, dir, name)).collect();
         let mut denied = BTreeMap::new();
-        for look in side_by_side(looks).await? {
+        for look in side_by_side(looks).await.map_err(|unread| unreadable(location, &unread))? {
             match look {
                 Look::Met(one) => met.push(one),
                 Look::Mounted(name) => mount = Some(name),
