@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Cache of the live index and of one location's store, bytes.
 pub const LIVE_CACHE: usize = 16 << 20;
-const LOCATION_CACHE: usize = 8 << 20;
+pub const LOCATION_CACHE: usize = 8 << 20;
 
 /// Clones are the same core.
 #[derive(Clone)]

@@ -87,6 +87,11 @@ impl Projection {
         Ok(())
     }
 
+    /// Whether it has folded what the journal does not hold (any more): see [`note_cut`].
+    pub fn is_ahead(&self, durable: Lsn) -> Result<bool> {
+        Ok(self.store.lsn() > durable || self.store.get(KEY_CUT)?.is_some())
+    }
+
     pub fn held(&self, node: NodeId) -> Result<Option<(Kind, Held)>> {
         match self.store.get(&key_state(node))? {
             None => Ok(None),
@@ -461,6 +466,18 @@ pub fn pen_name(node: NodeId) -> Vec<u8> {
 }
 
 const KEY_PENDING: &[u8] = b"p";
+/// There when the journal was cut before what the store states.
+const KEY_CUT: &[u8] = b"c";
+
+/// A repair has cut the journal, at `end`: a secondary's store that is further on lacks what comes there instead. Noted in
+/// the store before anything comes, for later that cannot be told any more.
+pub fn note_cut(store: &Store, end: Lsn) -> Result<()> {
+    if store.lsn() > end {
+        store.write(vec![(KEY_CUT.to_vec(), Some(Vec::new()))]);
+        store.commit(store.lsn())?;
+    }
+    Ok(())
+}
 
 fn key_name(dir: NodeId, name: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(9 + name.len());

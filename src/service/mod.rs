@@ -62,6 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
         blocking(move || {
             let live = Arc::new(Live::new(Arc::new(stores.open(LIVE_STORE, LIVE_CACHE, false)?)));
             let recovered = recovery::recover(&journal, &live, &drc)?;
+            recovery::note_cut(&journal, stores.as_ref(), &recovered.state)?;
             Ok((live, recovered))
         })
         .await?

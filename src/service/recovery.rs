@@ -4,12 +4,14 @@
 //! happened on today's primaries since is not folded here: it may be in doubt, and is folded when each is redone
 //! (`location::redo`), without what its filer refused.
 
-use crate::core::{Error, Result};
+use crate::core::{Error, LOCATION_CACHE, Result, store_name};
 use crate::gateway::drc::Drc;
 use crate::index::live::{Live, is_folded};
+use crate::index::stores::Stores;
 use crate::journal::Journal;
+use crate::location::projection;
 use crate::location::redo::{Ends, fold, location_of, note_end};
-use crate::state::{self, State};
+use crate::state::{self, Role, State};
 use journal_format::event::Event;
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +92,20 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     crash_point!("RECOVERY_FOLDED");
     state.lsn = state.lsn.max(end);
     Ok(Recovered { state, highest_node: highest, records, doubts })
+}
+
+/// Destinations that are ahead of a journal that was repaired are never gone on with. To be called before anything is
+/// appended. Blocking.
+pub fn note_cut(journal: &Journal, stores: &dyn Stores, state: &State) -> Result<()> {
+    if !journal.was_repaired()? {
+        return Ok(());
+    }
+    let destinations = state.locations.iter().filter(|(_, at)| matches!(at.role, Role::Destination(_)));
+    for (id, _) in destinations {
+        let store = stores.open(&store_name(*id), LOCATION_CACHE, true)?;
+        projection::note_cut(&store, journal.durable_lsn())?;
+    }
+    Ok(())
 }
 
 /// From where on the live index is folded. One that is new, or was lost, is made from the whole journal.

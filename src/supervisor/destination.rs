@@ -162,6 +162,13 @@ impl Keeper {
         if self.wanted().is_none() {
             return Err(Error::Other("the job has ended meanwhile".into()));
         }
+        if projection.is_ahead(self.core.ledger.journal.durable_lsn())? {
+            return Err(Error::Other(format!(
+                "location {} holds what a repair has cut from the journal, and lacks what came there instead: abort the \
+                 job and create it again",
+                self.id
+            )));
+        }
         if projection.store.lsn() < start {
             self.rebuild(&projection, location.root, start).await?;
         }

@@ -177,7 +177,8 @@ impl Target {
             Err(error) => return Ok(Err(Skipped::Problem(error.to_string()))),
         };
         let name = file_name(segment.number);
-        let (path, tmp) = (self.dir.join(&name), self.dir.join(format!("{name}.tmp")));
+        // The service, or another tool, may be at the same segment: each has a file of its own, and the last one's stays.
+        let (path, tmp) = (self.dir.join(&name), self.dir.join(format!("{name}.{}.tmp", std::process::id())));
         let at = || format!("cannot write {}", path.display());
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp).with_context(at)?;

@@ -6,7 +6,7 @@ mod traps;
 
 use super::*;
 use crate::checkpoint::Checkpoints;
-use crate::core::{LIVE_CACHE, LIVE_STORE};
+use crate::core::{LIVE_CACHE, LIVE_STORE, LOCATION_CACHE, store_name};
 use crate::filer::memory::Fault;
 use crate::filer::{Changes, CoreFiler, ErrorKind, MakeAttrs, OwnerMarker};
 use crate::index::live::Live;
@@ -14,11 +14,12 @@ use crate::index::stores::{Directory, Stores};
 use crate::journal::{AppendMode, Journal, Options};
 use crate::ledger::Ledger;
 use crate::location::Locations;
+use crate::service::recovery::note_cut;
 use crate::state::{Command, JobAction, State};
 use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status as NfsStatus, Volume};
 use bytes::Bytes;
 use gate::{Gated, Rack};
-use journal_format::event::{Event, FilerFound, JobState, What};
+use journal_format::event::{Event, FilerFound, JobState, JunctionModified, What};
 use journal_format::ids::{Lsn, NodeId, Time};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -31,7 +32,7 @@ struct World {
     filers: BTreeMap<String, Gated>,
     stop: watch::Sender<bool>,
     supervisor: Option<JoinHandle<()>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn url(name: &str) -> String {
@@ -71,7 +72,7 @@ impl World {
         let (stop, stopped) = watch::channel(false);
         let board = Arc::new(Board::default());
         let supervisor = Some(tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped)));
-        let world = Self { core, board, filers, stop, supervisor, _dir: dir };
+        let world = Self { core, board, filers, stop, supervisor, dir };
         for name in names {
             let found = FilerFound { can_chown: true, can_mknod: true, ..FilerFound::default() };
             world
@@ -129,12 +130,15 @@ impl World {
     }
 
     async fn start_move(&self, junction: &str, to: &str) -> JobId {
+        self.create_move(junction, to, false).await
+    }
+
+    async fn create_move(&self, junction: &str, to: &str, stopped: bool) -> JobId {
         let root = self.filer(to).filer.root().await.unwrap().id;
         self.claim(to).await;
         let job = JobId(self.core.ledger.state().next.job);
         let source = vec![junction.as_bytes().to_vec()];
-        let create =
-            Command::CreateMove { source, filer: to.into(), subdir: vec![], root, notes: "".into(), stopped: false };
+        let create = Command::CreateMove { source, filer: to.into(), subdir: vec![], root, notes: "".into(), stopped };
         self.command(create).await;
         job
     }
@@ -454,4 +458,40 @@ async fn a_location_whose_bulk_work_hangs_is_shown_as_down() {
     go.send(()).unwrap();
     work.await.unwrap();
     assert!(board.down().is_empty());
+}
+
+/// What its store has folded is not in the journal any more; gone on with, what comes there instead would be missing at the
+/// switch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_destination_that_is_ahead_of_a_journal_that_was_repaired_is_not_gone_on_with() {
+    let mut w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    let job = w.create_move("a", "b", true).await;
+    w.stop().await;
+    let (ledger, stores) = (&w.core.ledger, w.core.stores.as_ref());
+    let journal = &ledger.journal;
+    let destination = w.core.ledger.state().jobs[&job].destination;
+    let open = || stores.open(&store_name(destination), LOCATION_CACHE, true).unwrap();
+    let ahead = Lsn(journal.end_lsn().0 + 20_000);
+    open().commit(ahead).unwrap();
+    let note = || note_cut(journal, stores, &w.core.ledger.state()).unwrap();
+    note();
+    assert!(open().get(b"c").unwrap().is_none(), "nobody has repaired it");
+    std::fs::create_dir(w.dir.path().join("journal").join("repair-1")).unwrap();
+    note();
+    // The journal comes as far again, with something else.
+    let something = Event::JunctionModified(JunctionModified { junction: a.junction, access: None, suspended: false });
+    while journal.durable_lsn() <= ahead {
+        ledger.append(&something).await.unwrap();
+    }
+    let (_stop, stopped) = watch::channel(false);
+    let board = Arc::new(Board::default());
+    let supervisor = tokio::spawn(Supervisor::new(w.core.clone(), board.clone()).run(stopped));
+    w.command(Command::JobAction { job, action: JobAction::Start }).await;
+    w.until(|| board.down().contains_key(&destination), || format!("{:?}", w.job(job))).await;
+    assert!(format!("{:?}", board.down()[&destination]).contains("abort the job and create it again"));
+    w.command(Command::JobAction { job, action: JobAction::Abort }).await;
+    assert_eq!(w.job(job).0, JobState::Aborted);
+    supervisor.abort();
 }
