@@ -115,7 +115,10 @@ impl Checkpoints {
         }
         crash_point!("CHECKPOINT_BEFORE_RECYCLE");
         aside::drop_passed(core, settled).await?;
-        let floor = aside::floor(core).unwrap_or(settled).min(settled).min(self.snapshot);
+        // By cursors that are durable: after a power cut nobody may need what is before them.
+        let state = core.ledger.state();
+        core.ledger.wait_durable(state.lsn).await?;
+        let floor = aside::floor(core, &state).unwrap_or(settled).min(settled).min(self.snapshot);
         // Calls of this part may be repeated after a restart, and get their first answer.
         let kept = CALLS_BYTES.min(core.ledger.journal.soft_limit() / 4);
         let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));

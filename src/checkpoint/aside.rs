@@ -121,9 +121,9 @@ pub async fn drop_passed(core: &Core, settled: Lsn) -> Result<()> {
 }
 
 /// The earliest LSN that a location in use needs of the journal itself.
-pub fn floor(core: &Core) -> Option<Lsn> {
-    let (journal, state) = (&core.ledger.journal, core.ledger.state());
-    let pins = crate::limits::pins(&state, journal.durable_lsn());
+pub fn floor(core: &Core, state: &State) -> Option<Lsn> {
+    let journal = &core.ledger.journal;
+    let pins = crate::limits::pins(state, journal.durable_lsn());
     pins.iter()
         .filter_map(|pin| {
             let junction = match pin.who {

@@ -6,7 +6,7 @@ use crate::state::{Command, JobAction, State, text};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -69,7 +69,25 @@ impl IntoResponse for Problem {
     }
 }
 
+/// It comes from a page of somebody else's, in a browser on this machine or at the other end of its tunnel: with an origin
+/// that is not this API, or under a name that leads here because its owner says so.
+fn is_a_strangers(headers: &HeaderMap, has_token: bool) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let is_address = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
+    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, origin)| origin));
+    origin.is_some_and(|origin| origin != host) || (!has_token && name.contains('.') && !is_address)
+}
+
 async fn authorize(Shared(app): App, request: Request, next: Next) -> Response {
+    if is_a_strangers(request.headers(), app.token.is_some()) {
+        let answer = json!({
+            "error": "this request comes from a web page, or under a name, that is not this API's",
+            "remedy": "use the API's address, or localhost, or give the service a token",
+        });
+        return (StatusCode::FORBIDDEN, Json(answer)).into_response();
+    }
     let Some(token) = &app.token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
     // Compared as digests: how long it takes tells nothing about the token.
@@ -391,4 +409,30 @@ async fn healthz(Shared(app): App) -> Response {
     let healthy = views::status(app.port()).get("healthy") == Some(&Value::Bool(true));
     let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({"healthy": healthy}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_somebody_elses_commands_nothing() {
+        let strangers = |host: &'static str, origin: Option<&'static str>, has_token| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, header::HeaderValue::from_static(host));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, header::HeaderValue::from_static(origin));
+            }
+            is_a_strangers(&headers, has_token)
+        };
+        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "nas:80"] {
+            assert!(!strangers(host, None, false), "{host}");
+        }
+        assert!(!strangers("127.0.0.1:8080", Some("http://127.0.0.1:8080"), false), "its own");
+        for origin in ["https://evil.example", "http://127.0.0.1:9090", "null"] {
+            assert!(strangers("127.0.0.1:8080", Some(origin), true), "{origin}");
+        }
+        assert!(strangers("evil.example:8080", None, false), "a name that was made to lead here");
+        assert!(!strangers("nas.example.org:8080", None, true), "who has the token may use any");
+    }
 }

@@ -24,7 +24,7 @@ use crate::volume::outcome::{Effect, Outcome, operation};
 use crate::volume::types::Call;
 use crate::wire::xdr::Frame;
 use journal_format::event::{Caller, Event, PartDone};
-use journal_format::ids::{Lsn, Time};
+use journal_format::ids::Lsn;
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -191,8 +191,9 @@ impl Drc {
     }
 
     /// An operation of the journal, recovered at start; in LSN order. `failed`: the nfsstat3 it ended with, if that is
-    /// known already; `Failed` and `Partial` events may be given too, and amend the operation they name.
-    pub fn refill(&self, lsn: Lsn, _time: Time, event: &Event, failed: Option<u32>) {
+    /// known already; `Failed` and `Partial` events may be given too, and amend the operation they name. `age`: how long before
+    /// the journal's last record it was; what was down since then does not count, a client may be waiting all the time.
+    pub fn refill(&self, lsn: Lsn, age: Duration, event: &Event, failed: Option<u32>) {
         let mut table = self.table.lock();
         match event {
             Event::Failed(end) => return table.amend(end.op, |outcome| outcome.failed = Some(end.status)),
@@ -207,12 +208,15 @@ impl Drc {
         let Some((caller, junction, effect)) = operation(event) else { return };
         let key = Key::of(caller);
         table.remove(&key);
-        if failed != Some(JUKEBOX) {
+        let ended = Instant::now().checked_sub(age).filter(|_| age <= KEPT_FOR);
+        if let Some(ended) = ended
+            && failed != Some(JUKEBOX)
+        {
             table.seq += 1;
             let seq = table.seq;
             table.by_lsn.insert(lsn, key);
             let outcome = Outcome { junction, effect, failed };
-            table.keep(key, seq, Slot::Refilled { seq, ended: Instant::now(), lsn, outcome });
+            table.keep(key, seq, Slot::Refilled { seq, ended, lsn, outcome });
         }
     }
 
@@ -466,11 +470,28 @@ mod tests {
         assert!(drc.table.lock().bytes <= BYTES_MAX);
     }
 
+    /// A machine that counts its calls from the same number each morning; tain was off over night, too.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_old_when_the_service_ended_is_unknown_to_the_next_life() {
+        let drc = Drc::default();
+        let second = Duration::from_secs(1);
+        drc.refill(Lsn(1), KEPT_FOR + second, &write(1), None);
+        drc.refill(Lsn(2), KEPT_FOR - second, &write(2), None);
+        drc.refill(Lsn(3), Duration::ZERO, &write(3), None);
+        run(&drc, key(1, 1)).await;
+        for xid in [2, 3] {
+            assert!(matches!(drc.begin(key(1, xid)).await, Begin::Refilled(_)));
+        }
+        tokio::time::advance(second * 2).await;
+        run(&drc, key(1, 2)).await;
+        assert!(matches!(drc.begin(key(1, 3)).await, Begin::Refilled(_)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_ended_long_ago_is_unknown_and_runs_again() {
         let drc = Drc::default();
         run(&drc, key(1, 1)).await.finish(&frame(7), true);
-        drc.refill(Lsn(2), Time(0), &write(2), None);
+        drc.refill(Lsn(2), Duration::ZERO, &write(2), None);
         let slow = run(&drc, key(1, 3)).await;
         // A client that was cut off for an hour, and takes a while to come back, repeats its calls.
         tokio::time::advance(Duration::from_secs(3600 + 600)).await;
@@ -498,10 +519,10 @@ mod tests {
             let location = journal_format::ids::LocationId(1);
             let (node, dir, name) = (NodeId(5), NodeId(2), b"x".to_vec());
             let link = Link { junction, location, node, kind: Kind::File, dir, name, caller: caller(xid) };
-            drc.refill(Lsn(u64::from(xid)), Time(0), &Event::Link(link), None);
+            drc.refill(Lsn(u64::from(xid)), Duration::ZERO, &Event::Link(link), None);
         };
         refill(1);
-        drc.refill(Lsn(2), Time(0), &write(2), None);
+        drc.refill(Lsn(2), Duration::ZERO, &write(2), None);
         drc.sent_away(&away(1), key(1, 1));
         drc.sent_away(&away(2), key(1, 2));
         assert!(drc.away(&away(1)).is_some() && drc.away(&away(3)).is_none());
@@ -512,7 +533,7 @@ mod tests {
             run(&drc, key(1, xid)).await.finish(&frame(xid), true);
         }
         assert!(drc.refilled(key(1, 1)).is_none());
-        drc.refill(Lsn(3), Time(0), &Event::Failed(Failed { op: Lsn(1), status: 28 }), None);
+        drc.refill(Lsn(3), Duration::ZERO, &Event::Failed(Failed { op: Lsn(1), status: 28 }), None);
         assert_eq!(drc.away(&away(1)).unwrap().failed, Some(28));
         assert!(drc.came_back(&away(1)).is_some());
         assert!(drc.away(&away(1)).is_none() && drc.came_back(&away(1)).is_none(), "told once");
@@ -544,13 +565,13 @@ mod tests {
     async fn refilled_operations_are_amended_by_their_ends() {
         let drc = Drc::default();
         for xid in 1..=4 {
-            drc.refill(Lsn(u64::from(xid)), Time(0), &write(xid), None);
+            drc.refill(Lsn(u64::from(xid)), Duration::ZERO, &write(xid), None);
         }
         let failed = |op, status| Event::Failed(Failed { op: Lsn(op), status });
-        drc.refill(Lsn(10), Time(0), &failed(2, 28), None);
-        drc.refill(Lsn(11), Time(0), &failed(3, JUKEBOX), None);
+        drc.refill(Lsn(10), Duration::ZERO, &failed(2, 28), None);
+        drc.refill(Lsn(11), Duration::ZERO, &failed(3, JUKEBOX), None);
         let part = Partial { op: Lsn(4), done: PartDone::Bytes(3), status: 28 };
-        drc.refill(Lsn(12), Time(0), &Event::Partial(part), None);
+        drc.refill(Lsn(12), Duration::ZERO, &Event::Partial(part), None);
         let outcome = |effect, failed| Outcome { junction: JunctionId(1), effect, failed };
         let wrote = |count| Effect::Wrote { node: NodeId(5), count };
         for (xid, expected) in
@@ -568,7 +589,7 @@ mod tests {
             name: b"x".to_vec(),
             caller: caller(9),
         };
-        drc.refill(Lsn(20), Time(0), &Event::Link(link), Some(17));
+        drc.refill(Lsn(20), Duration::ZERO, &Event::Link(link), Some(17));
         assert!(matches!(drc.begin(key(1, 9)).await, Begin::Refilled(Outcome { failed: Some(17), .. })));
     }
 }

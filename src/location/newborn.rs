@@ -121,6 +121,12 @@ impl Site<'_> {
             Origin::Event(e) if let What::Symlink { target } = &e.what => {
                 Ok(self.location.filer.readlink(object).await? == *target)
             }
+            Origin::Source if *kind == Kind::Symlink => {
+                let Some(source) = self.source else { return Ok(true) };
+                // Of one that has gone on the source it is found out later.
+                let Some(link) = source.object(node).await? else { return Ok(true) };
+                Ok(self.location.filer.readlink(object).await? == source.location.filer.readlink(&link).await?)
+            }
             _ => Ok(true),
         }
     }

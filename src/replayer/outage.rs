@@ -108,6 +108,8 @@ impl Replayer {
                 Ok(false) => return self.came_back(&dirty).await,
                 Err(error @ (Error::Filer(_) | Error::Pressed)) => {
                     self.projection.store.rollback()?;
+                    // Of what it made, and said so in the journal, the filer has the names: the next try must know it.
+                    self.prescan(self.projection.store.lsn().max(self.start)).await?;
                     tracing::warn!(location = %self.location.id, job = %self.job, %error, "what is dirty could not be worked off; it is tried again");
                     self.trouble(&error);
                     pulse.failed();

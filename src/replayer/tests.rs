@@ -2,6 +2,8 @@
 //! sides become equal by themselves.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod outage;
+
 use super::*;
 use crate::filer::fence::{Fence, Fenced};
 use crate::filer::{AclKind, CoreFiler, MakeAttrs, memory::Fault, memory::Memory, memory::Options as MemoryOptions};

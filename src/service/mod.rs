@@ -170,7 +170,7 @@ pub async fn run(config: Config) -> Result<()> {
 /// gives to operations in doubt, to the answers that repeated calls get.
 fn told(live: Arc<Live>, drc: Drc) -> crate::ledger::Told {
     Box::new(move |at, event| {
-        drc.refill(at.lsn, at.time, event, None);
+        drc.refill(at.lsn, Duration::ZERO, event, None);
         if let Err(error) = live.apply(at.lsn, at.time, event) {
             tracing::error!(%error, "the node index failed: restart the service, it recovers from the journal");
         }

@@ -13,8 +13,9 @@ use crate::location::projection;
 use crate::location::redo::{Ends, fold, location_of, note_end};
 use crate::state::{self, Role, State};
 use journal_format::event::Event;
-use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
+use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// At least so much of the journal's end is kept, and read for calls that may be repeated across a restart.
 /// (Less where tests die at crash points, so that segments are recycled there.)
@@ -45,11 +46,12 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     let mut ends = Ends::new();
     let mut statuses = std::collections::BTreeMap::new();
     let mut highest = live.node_max()?;
-    let mut records = 0;
+    let (mut records, mut last) = (0, Time(0));
     // From where on the second look finds something to fold, by location (or none): mostly nowhere.
     let mut folds_from: BTreeMap<Option<LocationId>, Lsn> = BTreeMap::new();
     journal.reader(from.min(index_from).min(calls_from))?.each(end, |record| -> Result<()> {
         records += 1;
+        last = record.time;
         if record.lsn >= from {
             state::apply(&mut state, record.lsn, record.end, record.time, &record.event)
                 .map_err(|e| Error::Other(e.to_string()))?;
@@ -81,7 +83,8 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     let again_from = folds_from.into_values().min().unwrap_or(end).min(calls_from);
     journal.reader(again_from)?.each(end, |record| -> Result<()> {
         if record.lsn >= calls_from {
-            drc.refill(record.lsn, record.time, &record.event, statuses.get(&record.lsn).copied());
+            let age = Duration::from_nanos(u64::try_from(last.0.saturating_sub(record.time.0)).unwrap_or(0));
+            drc.refill(record.lsn, age, &record.event, statuses.get(&record.lsn).copied());
         }
         if record.lsn >= index_from && location_of(&record.event).is_none_or(|id| !primaries.contains(&id)) {
             let end = ends.get(&record.lsn);

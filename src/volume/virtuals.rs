@@ -25,7 +25,7 @@ fn fileid(node: NodeId) -> u64 {
     if node == ROOT { node.0 } else { FILEIDS.saturating_add(node.0) }
 }
 
-fn fileid_in_tree(at: NodeRef) -> u64 {
+pub(super) fn fileid_in_tree(at: NodeRef) -> u64 {
     if at.junction == TREE { fileid(at.node) } else { at.node.0 }
 }
 

@@ -6,7 +6,7 @@ use crate::volume::late::Known;
 use crate::volume::outcome::{Effect, Outcome};
 use crate::wire::nfs3::*;
 use journal_format::event::{Caller, Event, Failed, Make, Remove, What};
-use journal_format::ids::{JunctionId, Kind, LocationId, Lsn, NodeId, Time};
+use journal_format::ids::{JunctionId, Kind, LocationId, Lsn, NodeId};
 use nfsserve::nfs::{nfsstat3, post_op_attr};
 
 fn changes(world: &World) -> u64 {
@@ -174,10 +174,10 @@ async fn a_call_repeated_across_a_crash_gets_its_first_answer_and_does_not_run()
     let make = make(500, &create, b"made", made.node);
     let (gone, kept) = (Args::Remove(world.at(b"gone")), Args::Remove(world.at(b"kept")));
     let drc = &world.shared.drc;
-    drc.refill(Lsn(1), Time(1), &make, None);
-    drc.refill(Lsn(2), Time(2), &remove(501, &gone, b"gone"), None);
-    drc.refill(Lsn(3), Time(3), &remove(502, &kept, b"kept"), None);
-    drc.refill(Lsn(4), Time(4), &Event::Failed(Failed { op: Lsn(3), status: 13 }), None);
+    drc.refill(Lsn(1), Duration::ZERO, &make, None);
+    drc.refill(Lsn(2), Duration::ZERO, &remove(501, &gone, b"gone"), None);
+    drc.refill(Lsn(3), Duration::ZERO, &remove(502, &kept, b"kept"), None);
+    drc.refill(Lsn(4), Duration::ZERO, &Event::Failed(Failed { op: Lsn(3), status: 13 }), None);
     let mut client = world.client().await;
     for _ in 0..2 {
         let res: MakeRes = client.nfs_as(500, &create).await;
@@ -202,9 +202,9 @@ async fn a_call_of_a_former_life_that_is_in_doubt_is_told_what_came_of_it_under_
     let made = world.double.file(b"made", b"abc".to_vec());
     let make = |xid, name: &[u8], node| make(xid, &world.create(name), name, node);
     let drc = &world.shared.drc;
-    drc.refill(Lsn(1), Time(1), &make(600, b"made", made.node), None);
-    drc.refill(Lsn(2), Time(2), &make(601, b"refused", NodeId(78)), None);
-    drc.refill(Lsn(3), Time(3), &make(602, b"gone", NodeId(79)), None);
+    drc.refill(Lsn(1), Duration::ZERO, &make(600, b"made", made.node), None);
+    drc.refill(Lsn(2), Duration::ZERO, &make(601, b"refused", NodeId(78)), None);
+    drc.refill(Lsn(3), Duration::ZERO, &make(602, b"gone", NodeId(79)), None);
     world.double.doubt.store(true, Ordering::SeqCst);
     let mut client = world.client().await;
     let names: [&[u8]; 3] = [b"made", b"refused", b"gone"];
@@ -215,7 +215,7 @@ async fn a_call_of_a_former_life_that_is_in_doubt_is_told_what_came_of_it_under_
         }
     }
     assert_eq!(changes(&world), 0, "a call that is in doubt must not run");
-    drc.refill(Lsn(4), Time(4), &Event::Failed(Failed { op: Lsn(2), status: 28 }), None);
+    drc.refill(Lsn(4), Duration::ZERO, &Event::Failed(Failed { op: Lsn(2), status: 28 }), None);
     world.double.doubt.store(false, Ordering::SeqCst);
     for _ in 0..2 {
         let res: MakeRes = client.nfs_as(900, &world.create(b"made")).await;

@@ -95,7 +95,10 @@ impl Fold<'_> {
             return Ok(());
         }
         match event {
-            Event::Write(event) => self.touch(event.node, Some(self.time))?,
+            Event::Write(event) => {
+                self.touch(event.node, Some(self.time))?;
+                self.made_for_good(event.node)?;
+            }
             Event::SetAttr(event) => self.set_attr(event)?,
             Event::Make(event) => self.make(event)?,
             Event::Remove(event) => self.remove(event)?,
@@ -122,7 +125,17 @@ impl Fold<'_> {
 
     fn set_attr(&mut self, event: &SetAttr) -> Result<()> {
         let mtime = event.mtime.or(event.size.map(|_| self.time));
-        self.touch(event.node, mtime)
+        self.touch(event.node, mtime)?;
+        self.made_for_good(event.node)
+    }
+
+    /// Its maker has had the answer, for he goes on: an exclusive CREATE with the same verifier is somebody else's from now on.
+    fn made_for_good(&mut self, node: NodeId) -> Result<()> {
+        if let Some(mut stored) = self.node(node)?.filter(|stored| stored.rec.verifier.is_some()) {
+            stored.rec.verifier = None;
+            self.put_node(node, &stored);
+        }
+        Ok(())
     }
 
     fn make(&mut self, event: &Make) -> Result<()> {

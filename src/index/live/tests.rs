@@ -188,6 +188,20 @@ fn times_follow_operations_and_explicit_values() {
     assert_eq!((times(2), times(1)), ((800, 900), (900, 900)));
 }
 
+/// Kept for ever, it would give one lock file to two programs that boot in step.
+#[test]
+fn a_creations_verifier_is_kept_until_its_maker_goes_on() {
+    let (_dir, live) = live();
+    let verifier = |node| live.node(NodeId(node)).unwrap().unwrap().verifier;
+    apply_all(&live, [junction_added(), make(1, "a", 3, What::File), make(1, "b", 6, What::File), link(6, 1, "c")]);
+    assert_eq!((verifier(3), verifier(6)), (Some([7; 8]), Some([7; 8])));
+    live.apply(Lsn(500), Time(500), &set_attr(3, None, None)).unwrap();
+    live.apply(Lsn(600), Time(600), &write(6)).unwrap();
+    assert_eq!((verifier(3), verifier(6)), (None, None));
+    live.apply(Lsn(200), Time(200), &make(1, "a", 3, What::File)).unwrap();
+    assert_eq!(verifier(3), None, "folded again");
+}
+
 #[test]
 fn adoption_keeps_what_is_known_and_completes_a_directory() {
     let (_dir, live) = live();

@@ -24,8 +24,8 @@ use std::collections::BTreeSet;
 const NAMES_MAX: usize = if cfg!(test) { 6 } else { 512 };
 /// Nodes of a round without names.
 const NODES_MAX: usize = if cfg!(test) { 8 } else { 1024 };
-/// Places of one node that are looked at.
-const PLACES_MAX: usize = 256;
+/// Places of one node that are looked at; nodes of one name that are read at a time.
+const PLACES_MAX: usize = if cfg!(test) { 4 } else { 256 };
 
 type Name = (NodeId, Vec<u8>);
 
@@ -209,7 +209,18 @@ impl Gather<'_> {
         self.step.round.names.insert(name.clone(), Touched::default());
         self.todo.push(Todo::Dir(name.0));
         let prefix = super::prefix_name(&name);
-        for (key, _) in self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)? {
+        // All of them: who is to have the name now came last. What may have been tried bounds them (`REDO_OPS_MAX`).
+        let mut found = self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)?;
+        while found.len().is_multiple_of(PLACES_MAX)
+            && let Some((last, _)) = found.last()
+        {
+            let more = self.dirty.projection.store.scan(&prefix, Some(last), PLACES_MAX)?;
+            if more.is_empty() {
+                break;
+            }
+            found.extend(more);
+        }
+        for (key, _) in found {
             let node = read_node(&key, prefix.len())?;
             self.step.round.placed(name.0, &name.1, node);
             self.step.names.push((name.clone(), node));

@@ -69,16 +69,20 @@ impl Volume {
             }
         };
         let end = offset.saturating_add(data.len() as u64);
-        if end > seen.stat.size && !data.is_empty() {
-            // Grew meanwhile: attributes that are older than the data would make the client cut it off.
+        let short = data.len() < len as usize;
+        if short && end != seen.stat.size && offset < seen.stat.size || end > seen.stat.size && !data.is_empty() {
+            // Changed meanwhile: attributes that are older than the data would make the client cut it off, and the end of
+            // what was read is not that of the file.
             let (now, grown) = self.look(seen.at).await?;
             if !Arc::ptr_eq(&now, location) {
                 return Ok(None);
             }
             seen = grown;
         }
-        let short = data.len() < len as usize;
+        // Not because it is short: behind that there may be bytes by now, which a client that is told of an end takes for zeros.
+        // (A filer that has nothing where it says that there is something ends there, lest the client ask for ever.)
+        let nothing = data.is_empty() && len > 0;
         let attr = Some(seen.attr(self.fsid(seen.at.junction)));
-        Ok(Some(ReadOk { eof: short || end >= seen.stat.size, data, attr }))
+        Ok(Some(ReadOk { eof: nothing || end >= seen.stat.size, data, attr }))
     }
 }

@@ -11,6 +11,7 @@ use crate::volume::Volume;
 use crate::volume::resolve::{self, Seen};
 use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Room, RoomPlus, Status};
 use crate::volume::virtuals::TREE;
+use crate::volume::virtuals::fileid_in_tree;
 use journal_format::ids::Kind;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -122,7 +123,7 @@ impl Volume {
         let plus = filling.left.plus.is_some();
         let made = |name: &[u8], cookie, node: NodeRef| DirEntry {
             name: name.to_vec(),
-            fileid: node.node.0,
+            fileid: fileid_in_tree(node),
             cookie,
             node: plus.then_some(node),
             attr: None,

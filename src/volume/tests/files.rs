@@ -118,6 +118,28 @@ async fn reads_say_where_the_file_ends() {
     assert_eq!(read(0, 0).await, (vec![], false));
 }
 
+/// Told of an end that is none, a kernel takes what lies behind it for zeros.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_end_that_a_read_of_a_growing_file_tells_is_that_of_its_attributes() {
+    let w = Arc::new(world().await);
+    let file = w.create(&user(), "log").await;
+    let (writer, ends) = (w.clone(), 3000);
+    let appends = tokio::spawn(async move {
+        for n in 0..ends {
+            writer.write(&user(), file, n * 10, "0123456789").await.unwrap();
+        }
+    });
+    let mut at = 0;
+    while at < ends * 10 {
+        let read = w.volume.read(&user(), file, at, 65_536).await.unwrap();
+        let end = at + read.data.len() as u64;
+        let size = read.attr.unwrap().size;
+        assert_eq!(read.eof, end >= size, "{end} of {size}");
+        at = end;
+    }
+    appends.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_guarded_setattr_notices_what_the_client_has_not_seen() {
     let w = world().await;
