@@ -2,9 +2,11 @@
 
 use super::access::{Decision, Grant, credentials, decide, know};
 use super::drc::{Begin, Key};
+use super::limits::Limits;
 use super::locks::Ends;
 use super::nfs::{Session, refuse};
 use super::{Shared, count};
+use crate::state::junctions::JUNCTIONS_MAX;
 use crate::volume::late::Known;
 use crate::volume::outcome::Outcome;
 use crate::volume::types::{Call, NodeRef, READ_MAX, READDIR_MAX, Status};
@@ -20,13 +22,17 @@ use std::sync::Arc;
 const SMALL_REPLY: usize = 4 << 10;
 /// A symbolic link's text.
 const SYMLINK_BYTES: u32 = 4 << 10;
-/// The lists of MOUNT.
-const LIST_REPLY: usize = 64 << 10;
+/// An entry of MOUNT's lists: a path, an address, and what is around them.
+const LISTED: usize = mount::PATH_MAX + 64;
 
 /// About the most bytes that the reply to a call can take; what is reserved before it runs.
 pub(super) fn reply_max(header: &CallHeader, args: &Reader) -> usize {
     if header.program == mount::PROGRAM {
-        return LIST_REPLY;
+        return match mount::Args::decode(header.procedure, &mut args.clone()) {
+            Some(Ok(mount::Args::Dump)) => Limits::MOUNTS_MAX * LISTED,
+            Some(Ok(mount::Args::Export)) => JUNCTIONS_MAX * LISTED,
+            _ => SMALL_REPLY,
+        };
     }
     let data = match Args::decode(header.procedure, &mut args.clone()) {
         Some(Ok(Args::Read(a))) => a.count.min(READ_MAX),
