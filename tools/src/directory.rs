@@ -105,7 +105,25 @@ impl Directory {
         }
         dir.snapshots.sort_by_key(|snapshot| snapshot.lsn);
         dir.sides.sort_by(|a, b| a.path.file_name().cmp(&b.path.file_name()));
+        if paths.len() > 1 {
+            dir.is_one_journal()?;
+        }
         Ok(dir)
+    }
+
+    /// Refuses segments and archives of different journals.
+    pub fn is_one_journal(&self) -> Result<()> {
+        let mut known = self.copies().filter_map(|copy| copy.journal().map(|journal| (copy, journal)));
+        let Some((first, journal)) = known.next() else { return Ok(()) };
+        if let Some((other, _)) = known.find(|(_, other)| *other != journal) {
+            bail!("{} and {} are not of one journal", first.path.display(), other.path.display());
+        }
+        Ok(())
+    }
+
+    /// Every segment and every archive that is there.
+    fn copies(&self) -> impl Iterator<Item = &SegmentFile> {
+        self.segments.iter().flat_map(|segment| std::iter::once(segment).chain(&segment.others))
     }
 
     fn list(&mut self, path: &Path, found: &mut Vec<SegmentFile>) -> Result<()> {

@@ -72,6 +72,12 @@ impl SegmentFile {
         self.packed
     }
 
+    /// The id of the journal that it is of, and the size of its segments, when that can be read.
+    pub fn journal(&self) -> Option<([u8; 16], u64)> {
+        let archive = self.archive.as_ref().map(|header| (header.journal_id, header.size));
+        self.header.as_ref().map(|header| (header.journal_id, header.size)).ok().or(archive)
+    }
+
     /// Damage that needs no look at records; `id` is the journal's.
     pub fn damage(&self, id: Option<[u8; 16]>, damage: &mut Vec<String>) {
         let name = self.path.display();

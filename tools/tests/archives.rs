@@ -49,6 +49,18 @@ fn journal(dir: &Path) {
     std::fs::write(dir.join("segment-0000000000000001"), &bytes).unwrap();
 }
 
+/// The same, of another id.
+fn foreign_journal(dir: &Path) {
+    journal(dir);
+    for name in ["segment-0000000000000000", "segment-0000000000000001"] {
+        let path = dir.join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let header = SegmentHeader::from_bytes(&bytes).unwrap();
+        bytes[..4096].copy_from_slice(&SegmentHeader { journal_id: [1; 16], ..header }.to_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+    }
+}
+
 const ARCHIVE: &str = "archive-0000000000000000";
 
 #[test]
@@ -220,17 +232,51 @@ fn a_damaged_segment_and_a_foreign_directory_are_refused() {
     std::fs::write(&path, &whole).unwrap();
     text(&tool(&["archive"], &[dir.path(), to.path()]));
     let other = tempfile::tempdir().unwrap();
-    journal(other.path());
-    for name in ["segment-0000000000000000", "segment-0000000000000001"] {
-        let path = other.path().join(name);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let header = SegmentHeader::from_bytes(&bytes).unwrap();
-        bytes[..4096].copy_from_slice(&SegmentHeader { journal_id: [1; 16], ..header }.to_bytes());
-        std::fs::write(&path, &bytes).unwrap();
-    }
+    foreign_journal(other.path());
     let foreign = tool(&["archive"], &[other.path(), to.path()]);
     assert_eq!(foreign.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&foreign.stderr).contains("archive of another journal"));
+}
+
+#[test]
+fn directories_of_different_journals_are_not_read_together() {
+    let (dir, to, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    journal(dir.path());
+    text(&tool(&["archive"], &[dir.path(), to.path()]));
+    foreign_journal(other.path());
+    // The one is beside the other, and in its place.
+    for behind in [false, true] {
+        if behind {
+            std::fs::remove_file(other.path().join("segment-0000000000000000")).unwrap();
+        }
+        for command in ["info", "dump", "verify", "stats"] {
+            let refused = tool(&[command], &[other.path(), to.path()]);
+            assert_eq!(refused.status.code(), Some(1), "{command}");
+            let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+            let named = why.contains(ARCHIVE) && why.contains(&other.path().display().to_string());
+            assert!(named && why.contains("not of one journal"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn one_directory_with_a_foreign_segment_is_looked_at_and_not_replayed() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    journal(dir.path());
+    foreign_journal(other.path());
+    let name = "segment-0000000000000001";
+    std::fs::copy(other.path().join(name), dir.path().join(name)).unwrap();
+    text(&tool(&["info"], &[dir.path()]));
+    let verified = tool(&["verify"], &[dir.path()]);
+    assert!(text(&verified).contains("belongs to another journal"), "{}", text(&verified));
+    if cfg!(feature = "replay") {
+        let tree = tempfile::tempdir().unwrap();
+        let at = tree.path().display().to_string();
+        let refused = tool(&["replay", "--base-lsn", "4096", "--tree", &at], &[dir.path()]);
+        assert_eq!(refused.status.code(), Some(1));
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(why.contains("not of one journal") && why.contains(name), "{why}");
+    }
 }
 
 #[test]

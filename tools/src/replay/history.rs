@@ -51,6 +51,8 @@ impl History {
     /// Look at all of it once. `to`: what is to be taken in; everything that was stated durable when it is not given.
     pub fn open(dir: Directory, to: Option<Position>) -> Result<History> {
         let Some(header) = dir.any_header().copied() else { bail!("no segment can be read") };
+        // Another host's writes would go into the copy.
+        dir.is_one_journal()?;
         let stated = dir.stated_durable();
         if let Some(Position::Lsn(lsn)) = to
             && lsn > stated
