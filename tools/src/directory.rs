@@ -223,11 +223,19 @@ impl Directory {
         self.walk(from, to, see)
     }
 
+    /// What whole files state by being there: only what was durable is folded into a snapshot, and only that is archived.
+    pub fn stated_by_files(&self) -> u64 {
+        let id = self.journal_id();
+        let snapshots = self.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0);
+        let archives = self.copies().filter(|copy| copy.is_archive() && copy.is_sound(id));
+        let ends = archives.filter_map(|archive| archive.header.as_ref().ok()).map(|header| header.end_lsn().0);
+        snapshots.chain(ends).max().unwrap_or(0)
+    }
+
     /// The highest LSN that anything states to have been durable: a running service may not have made durable yet what
-    /// lies behind it. Looks at the last segments only: what is stated grows with the LSN.
+    /// lies behind it. Looks at records of the last segments only: what is stated grows with the LSN.
     pub fn stated_durable(&self) -> u64 {
-        let snapshots = self.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max();
-        let mut stated = snapshots.unwrap_or(0);
+        let mut stated = self.stated_by_files();
         let mut buffer = Vec::new();
         for segment in self.segments.iter().rev() {
             let mut records = 0;

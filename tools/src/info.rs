@@ -85,8 +85,7 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
         }
         Ok(())
     })?;
-    let stated = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max().unwrap_or(0);
-    let stated = stated.max(facts.stated);
+    let stated = dir.stated_by_files().max(facts.stated);
     let sides: Vec<Value> = dir
         .sides
         .iter()

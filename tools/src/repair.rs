@@ -82,9 +82,7 @@ fn lock(dir: &Path) -> Result<File> {
 
 fn plan(path: &Path) -> Result<Plan> {
     let dir = Directory::open(&[path.to_owned()])?;
-    let mut plan = Plan::default();
-    let whole = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok().map(|_| s.lsn));
-    plan.stated = dir.stated_durable().max(whole.max().unwrap_or(0));
+    let mut plan = Plan { stated: dir.stated_durable(), ..Plan::default() };
     for snapshot in dir.snapshots.iter().filter(|snapshot| snapshot.header.is_err()) {
         plan.reasons.push(format!("{}: is damaged", snapshot.path.display()));
         plan.aside.push(snapshot.path.clone());

@@ -96,6 +96,13 @@ impl SegmentFile {
         }
     }
 
+    /// Nothing is wrong with it that can be told without a look at records.
+    pub fn is_sound(&self, id: Option<[u8; 16]>) -> bool {
+        let mut damage = Vec::new();
+        self.damage(id, &mut damage);
+        damage.is_empty()
+    }
+
     /// All bytes of the segment into `into`, in the lap that the header begins; and damage met on the way.
     pub fn read(&self, into: &mut Vec<u8>) -> Result<(SegmentHeader, Vec<String>), String> {
         let header = self.header.clone()?;

@@ -93,15 +93,11 @@ pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
 
 fn look(paths: &[PathBuf]) -> Result<Seen> {
     let dir = Directory::open(paths)?;
-    let mut seen = Seen { last_time: i64::MIN, damage: dir.damage(), ..Seen::default() };
-    seen.stated = dir.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0).max().unwrap_or(0);
+    let (damage, stated) = (dir.damage(), dir.stated_by_files());
+    let mut seen = Seen { last_time: i64::MIN, damage, stated, ..Seen::default() };
     let mut buffer = Vec::new();
     for segment in &dir.segments {
         let header = segment.header.as_ref().ok();
-        // Only what was durable is archived.
-        if let Some(header) = header.filter(|_| segment.is_archive()) {
-            seen.stated = seen.stated.max(header.end_lsn().0);
-        }
         walk_segment(segment, &mut buffer, &mut |_, item| {
             match item {
                 Item::Record(record) => seen.record(segment.number, header, &record),

@@ -94,6 +94,20 @@ fn archives_are_read_as_the_segments_were_and_are_made_once() {
 }
 
 #[test]
+fn all_that_is_archived_was_durable() {
+    let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    journal(dir.path());
+    text(&tool(&["archive"], &[dir.path(), to.path()]));
+    // No record of the archive states its last batch to be durable: that would be the next segment's first.
+    let whole = text(&tool(&["dump", "--json", "--to", "65536"], &[dir.path(), to.path()]));
+    assert!(!whole.contains("not_stated_durable"));
+    assert!(text(&tool(&["dump", "--json"], &[to.path()])) == whole);
+    for command in ["info", "verify"] {
+        assert_eq!(json(&tool(&[command, "--json"], &[to.path()]))["stated_durable_lsn"], 65536, "{command}");
+    }
+}
+
+#[test]
 fn a_run_that_was_cut_short_is_taken_up() {
     let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     journal(dir.path());
