@@ -1,9 +1,10 @@
 //! The journal as replay reads it: in order, without a gap, to a stated end.
 
+use super::junction::Junction;
 use crate::directory::{Directory, Item};
 use crate::position::Position;
 use anyhow::{Result, anyhow, bail};
-use journal_format::event::{Event, JunctionAdded, PartDone};
+use journal_format::event::{Event, PartDone};
 use journal_format::ids::{Identity, Lsn, Time};
 use journal_format::record::KIND_SEGMENT_END;
 use journal_format::scan::RecordRef;
@@ -26,7 +27,7 @@ pub struct History {
     pub start: u64,
     /// By the LSN of the operation, in the whole journal: an end may come after the position that is replayed to.
     pub ends: BTreeMap<u64, End>,
-    pub junctions: Vec<(Lsn, JunctionAdded)>,
+    pub junctions: Vec<Junction>,
     /// Roots of all locations that the journal names.
     pub roots: Vec<Identity>,
     /// Behind the last record that the position takes in.
@@ -147,7 +148,7 @@ impl History {
 struct Facts {
     start: Option<u64>,
     ends: BTreeMap<u64, End>,
-    junctions: Vec<(Lsn, JunctionAdded)>,
+    junctions: Vec<Junction>,
     roots: Vec<Identity>,
     to: u64,
 }
@@ -170,8 +171,8 @@ impl Look<'_> {
         if taken && header.end().0 <= self.stated {
             facts.to = header.end().0;
         }
-        // Only these are decoded: Failed, Partial, JunctionAdded, JobCreated.
-        if !matches!(header.kind, 23 | 24 | 64 | 80) {
+        // Only these are decoded: Failed, Partial, JunctionAdded, JunctionRemoved, JobCreated.
+        if !matches!(header.kind, 23 | 24 | 64 | 65 | 80) {
             return Ok(());
         }
         match record.event().map_err(|error| anyhow!("LSN {}: {error}", header.lsn))? {
@@ -179,7 +180,11 @@ impl Look<'_> {
             Some(Event::Partial(e)) => drop(facts.ends.insert(e.op.0, End::Partial(e.done))),
             Some(Event::JunctionAdded(e)) => {
                 facts.roots.push(e.location.root.clone());
-                facts.junctions.push((header.lsn, e));
+                facts.junctions.push(Junction { at: header.lsn, added: e, removed: None });
+            }
+            Some(Event::JunctionRemoved(e)) => {
+                let gone = facts.junctions.iter_mut().filter(|known| known.added.junction == e.junction);
+                gone.for_each(|junction| junction.removed = Some(header.lsn));
             }
             Some(Event::JobCreated(e)) => facts.roots.push(e.destination.root),
             _ => {}

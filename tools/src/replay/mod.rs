@@ -15,6 +15,7 @@
 
 mod engine;
 mod history;
+mod junction;
 
 use crate::directory::Directory;
 use crate::position::Position;
@@ -24,6 +25,7 @@ use clap::Args;
 use engine::{Engine, Meta};
 use history::History;
 use journal_format::event::JunctionAdded;
+use junction::{Wanted, choose};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
@@ -40,9 +42,12 @@ pub struct Replay {
     /// What the copy holds: everything before this LSN. Needed the first time
     #[arg(long, value_name = "LSN")]
     base_lsn: Option<u64>,
-    /// The junction's path, when the journal knows several
+    /// The junction's path, when the journal knows several; of those that it led to, the one at the base's LSN is taken
     #[arg(long, value_name = "PATH")]
     junction: Option<String>,
+    /// The junction's id, when the path does not tell which
+    #[arg(long, value_name = "N")]
+    junction_id: Option<u32>,
     /// Where to stop: everything that ended before this LSN, or was written up to this time. Without it: the end
     #[arg(long, value_name = "LSN|TIME")]
     to: Option<Position>,
@@ -122,27 +127,22 @@ fn beside(tree: &Path) -> PathBuf {
     tree.with_file_name(name)
 }
 
-/// The junction that is meant.
 fn junction<'a>(args: &Replay, history: &'a History, known: Option<&Meta>) -> Result<&'a JunctionAdded> {
-    let all: Vec<&JunctionAdded> = history.junctions.iter().map(|(_, added)| added).collect();
-    let path = |added: &JunctionAdded| show::path(&added.path);
-    let mut wanted = all.iter().filter(|added| match (&args.junction, known) {
-        (Some(asked), _) => path(added) == *asked,
-        (None, Some(meta)) => meta.junction == added.junction.0,
-        (None, None) => true,
-    });
-    match (wanted.next(), wanted.next()) {
-        (Some(one), None) => Ok(one),
-        (Some(_), Some(_)) => {
-            let paths: Vec<String> = all.iter().map(|added| path(added)).collect();
-            bail!("the journal knows several junctions, choose one with --junction: {}", paths.join(", "))
-        }
-        (None, _) if history.start > 4096 => {
+    let of_copy = known.map(|meta| meta.junction);
+    if let (Some(id), Some(asked)) = (of_copy, args.junction_id)
+        && id != asked
+    {
+        bail!("the copy is one of the junction with the id {id}");
+    }
+    let wanted = Wanted { path: args.junction.as_deref(), id: of_copy.or(args.junction_id), base_lsn: args.base_lsn };
+    match choose(&history.junctions, &wanted)? {
+        Some(one) => Ok(one),
+        None if history.start > 4096 => {
             bail!(
                 "the journal at hand begins at LSN {}, behind the junction's beginning: give the archives too",
                 history.start
             )
         }
-        (None, _) => bail!("the journal knows no such junction"),
+        None => bail!("the journal knows no such junction"),
     }
 }
