@@ -182,6 +182,26 @@ impl Directory {
         self.any_header().map(|header| header.journal_id)
     }
 
+    /// The first segment of the journal itself.
+    pub fn first_own(&self) -> Option<&SegmentFile> {
+        self.copies().find(|copy| !copy.is_archive())
+    }
+
+    /// The snapshots that the service would read.
+    pub fn sound_snapshots(&self) -> impl Iterator<Item = &SnapshotFile> {
+        let id = self.journal_id();
+        self.snapshots.iter().filter(move |snapshot| snapshot.problem(id).is_none())
+    }
+
+    /// Why the service has nothing to begin with: what is before its own first segment no snapshot holds.
+    fn unreached(&self) -> Option<String> {
+        let first = self.first_own()?;
+        let start = first.number.saturating_mul(self.any_header()?.size);
+        let reached = start == 0 || self.sound_snapshots().any(|snapshot| snapshot.lsn >= start);
+        let dir = first.path.parent().unwrap_or(&first.path).display();
+        (!reached).then(|| format!("{dir}: it begins at LSN {start}, and no usable snapshot reaches that far"))
+    }
+
     /// Damage that needs no look at records.
     pub fn damage(&self) -> Vec<String> {
         let mut damage = Vec::new();
@@ -196,10 +216,9 @@ impl Directory {
             }
         }
         for snapshot in &self.snapshots {
-            if let Err(error) = &snapshot.header {
-                damage.push(format!("{}: {error}", snapshot.path.display()));
-            }
+            damage.extend(snapshot.problem(id).map(|what| format!("{}: {what}", snapshot.path.display())));
         }
+        damage.extend(self.unreached());
         sides::damage(&self.sides, id, &mut damage);
         damage.extend(self.listed_wrongly.iter().cloned());
         damage
@@ -226,7 +245,7 @@ impl Directory {
     /// What whole files state by being there: only what was durable is folded into a snapshot, and only that is archived.
     pub fn stated_by_files(&self) -> u64 {
         let id = self.journal_id();
-        let snapshots = self.snapshots.iter().filter_map(|s| s.header.as_ref().ok()).map(|s| s.lsn.0);
+        let snapshots = self.sound_snapshots().map(|snapshot| snapshot.lsn);
         let archives = self.copies().filter(|copy| copy.is_archive() && copy.is_sound(id));
         let ends = archives.filter_map(|archive| archive.header.as_ref().ok()).map(|header| header.end_lsn().0);
         snapshots.chain(ends).max().unwrap_or(0)
@@ -356,6 +375,16 @@ impl SnapshotFile {
                 SnapshotFile { path, lsn, len: bytes.len() as u64, header }
             }
             Err(error) => SnapshotFile { path, lsn, len: 0, header: Err(error.to_string()) },
+        }
+    }
+
+    /// Why it is of no use to the journal that has this id.
+    pub fn problem(&self, id: Option<[u8; 16]>) -> Option<String> {
+        match &self.header {
+            Err(error) => Some(error.clone()),
+            Ok(header) if id.is_some_and(|id| id != header.journal_id) => Some("belongs to another journal".into()),
+            Ok(header) if header.lsn.0 != self.lsn => Some(format!("is of LSN {}", header.lsn)),
+            Ok(_) => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! `tain-journal dump`: every record, a line each; places without a record too.
 
-use crate::directory::{Directory, Item};
+use crate::directory::{Directory, Item, SnapshotFile};
 use crate::filter::{Filter, paths_of};
 use crate::line::{Line, Style};
 use crate::names::Names;
@@ -51,7 +51,7 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
     let (mut from, to) = args.filter.lsns();
     if args.paths || args.filter.wants_paths() {
         let mut names = Names::default();
-        dir.snapshots.iter().filter_map(|snapshot| snapshot.state()).for_each(|state| names.seed(&state));
+        dir.sound_snapshots().filter_map(SnapshotFile::state).for_each(|state| names.seed(&state));
         dumper.names = Some(names);
         from = 0;
     }

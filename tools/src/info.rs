@@ -69,7 +69,7 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
         dir.segments.iter().map(|file| (file.number, Segment::of(file))).collect();
     let mut facts = Facts::default();
     // The oldest: what records say later is younger.
-    if let Some(state) = dir.snapshots.iter().find_map(SnapshotFile::state) {
+    if let Some(state) = dir.sound_snapshots().find_map(SnapshotFile::state) {
         facts.seed(&state);
     }
     dir.walk(0, u64::MAX, &mut |number, item| {

@@ -43,6 +43,13 @@ struct Plan {
     stated: u64,
 }
 
+impl Plan {
+    /// Nothing is to be done, or nothing can be.
+    fn is_empty(&self) -> bool {
+        self.cut.is_none() && self.aside.is_empty()
+    }
+}
+
 struct Cut {
     lsn: u64,
     /// The segment that keeps its beginning, and where it is cut.
@@ -53,26 +60,28 @@ struct Cut {
 pub fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
     let _lock = lock(&args.dir)?;
     let plan = plan(&args.dir)?;
-    let nothing = plan.cut.is_none() && plan.aside.is_empty();
     if let Some(cut) = &plan.cut
         && args.write
     {
         startable(&args.dir, cut.lsn)?;
     }
-    let kept = match args.write && !nothing {
+    let kept = match args.write && !plan.is_empty() {
         true => Some(carry_out(&args.dir, &plan)?),
         false => None,
     };
     let report = report(args, &plan, kept.as_deref());
     match args.json {
         true => writeln!(out, "{report}")?,
-        false => print(&plan, nothing, kept.as_deref(), out)?,
+        false => print(&plan, kept.as_deref(), out)?,
     }
-    Ok(nothing || kept.is_some())
+    Ok(plan.reasons.is_empty() || kept.is_some())
 }
 
-/// As the service holds it.
+/// As the service holds it. Where there is no journal no file is made.
 fn lock(dir: &Path) -> Result<File> {
+    if Directory::open(&[dir.to_owned()])?.first_own().is_none() {
+        bail!("{} holds no journal: there is no segment in it", dir.display());
+    }
     let path = dir.join("lock");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -83,11 +92,13 @@ fn lock(dir: &Path) -> Result<File> {
 fn plan(path: &Path) -> Result<Plan> {
     let dir = Directory::open(&[path.to_owned()])?;
     let mut plan = Plan { stated: dir.stated_durable(), ..Plan::default() };
-    for snapshot in dir.snapshots.iter().filter(|snapshot| snapshot.header.is_err()) {
-        plan.reasons.push(format!("{}: is damaged", snapshot.path.display()));
-        plan.aside.push(snapshot.path.clone());
-    }
     let id = dir.journal_id();
+    for snapshot in &dir.snapshots {
+        if let Some(what) = snapshot.problem(id) {
+            plan.reasons.push(format!("{}: {what}", snapshot.path.display()));
+            plan.aside.push(snapshot.path.clone());
+        }
+    }
     let size = dir.any_header().map_or(0, |header| header.size);
     let (mut buffer, mut before): (_, Option<u64>) = (Vec::new(), None);
     for segment in &dir.segments {
@@ -115,8 +126,12 @@ fn plan(path: &Path) -> Result<Plan> {
         look_inside(segment, &mut buffer, &mut plan)?;
     }
     if let Some(cut) = &plan.cut {
-        let younger = dir.snapshots.iter().filter(|snapshot| snapshot.header.is_ok() && snapshot.lsn > cut.lsn);
+        let younger = dir.sound_snapshots().filter(|snapshot| snapshot.lsn > cut.lsn);
         plan.aside.extend(younger.map(|snapshot| snapshot.path.clone()));
+    }
+    if plan.cut.is_none() {
+        let further: Vec<String> = dir.damage().into_iter().filter(|what| !plan.reasons.contains(what)).collect();
+        plan.reasons.extend(further);
     }
     Ok(plan)
 }
@@ -150,7 +165,7 @@ fn startable(path: &Path, cut: u64) -> Result<()> {
     let first = dir.segments.iter().find(|segment| segment.header.is_ok()).map_or(u64::MAX, |segment| segment.number);
     let size = dir.any_header().map_or(0, |header| header.size);
     let start = first.saturating_mul(size);
-    let snapshot = dir.snapshots.iter().any(|s| s.header.is_ok() && s.lsn <= cut && s.lsn >= start);
+    let snapshot = dir.sound_snapshots().any(|snapshot| (start..=cut).contains(&snapshot.lsn));
     if (start > 0 && !snapshot) || cut <= start + BLOCK {
         bail!(
             "cut at LSN {cut} nothing is left that the service could start from (no snapshot of what is before, or no \
@@ -236,13 +251,17 @@ fn report(args: &Repair, plan: &Plan, kept: Option<&Path>) -> Value {
     })
 }
 
-fn print(plan: &Plan, nothing: bool, kept: Option<&Path>, out: &mut dyn Write) -> Result<()> {
-    if nothing {
+fn print(plan: &Plan, kept: Option<&Path>, out: &mut dyn Write) -> Result<()> {
+    if plan.reasons.is_empty() {
         writeln!(out, "nothing to repair: what is durable is whole (a torn tail is cut by the service itself)")?;
         return Ok(());
     }
     for reason in &plan.reasons {
         writeln!(out, "damage: {reason}")?;
+    }
+    if plan.is_empty() {
+        writeln!(out, "no cut mends this: nothing was changed")?;
+        return Ok(());
     }
     if let Some(cut) = &plan.cut {
         let (lsn, stated, records) = (cut.lsn, plan.stated, plan.lost_records);

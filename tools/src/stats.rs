@@ -1,6 +1,6 @@
 //! `tain-journal stats`: who did how much, where, and when. Operations that failed count too: they were asked for.
 
-use crate::directory::{Directory, Item};
+use crate::directory::{Directory, Item, SnapshotFile};
 use crate::filter::{self, Filter, paths_of};
 use crate::names::Names;
 use crate::{position, show};
@@ -81,7 +81,7 @@ pub fn run(args: &Stats, out: &mut dyn Write) -> Result<()> {
     args.filter.check()?;
     let dir = Directory::open(&args.dirs)?;
     let mut names = Names::default();
-    dir.snapshots.iter().filter_map(|snapshot| snapshot.state()).for_each(|state| names.seed(&state));
+    dir.sound_snapshots().filter_map(SnapshotFile::state).for_each(|state| names.seed(&state));
     let mut tables = Tables { span: args.bucket, damage: dir.damage(), ..Tables::default() };
     // From the beginning, for the names.
     dir.walk_all(0, args.filter.lsns().1, &mut |_, item| {

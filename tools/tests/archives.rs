@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use journal_format::event::{Durable, Event, codec, samples};
-use journal_format::ids::{SegmentNo, Time};
+use journal_format::ids::{Lsn, SegmentNo, Time};
 use journal_format::record::{self, RecordHeader};
 use journal_format::segment::SegmentHeader;
+use journal_format::snapshot::SnapshotHeader;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -67,6 +68,8 @@ const ARCHIVE: &str = "archive-0000000000000000";
 fn archives_are_read_as_the_segments_were_and_are_made_once() {
     let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     journal(dir.path());
+    let snapshot = SnapshotHeader::of(samples::segment().0.journal_id, Lsn(65536), b"");
+    std::fs::write(dir.path().join("snapshot-0000000000010000"), snapshot.to_bytes()).unwrap();
     let whole = text(&tool(&["dump", "--json"], &[dir.path()]));
     let first = json(&tool(&["archive", "--json"], &[dir.path(), to.path()]));
     assert_eq!(first["archived"], serde_json::json!([0]), "{first}");

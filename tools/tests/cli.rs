@@ -5,6 +5,7 @@ use journal_format::event::{codec, samples};
 use journal_format::ids::{JunctionId, Lsn};
 use journal_format::segment::SegmentHeader;
 use journal_format::side::SideHeader;
+use journal_format::snapshot::SnapshotHeader;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -27,6 +28,12 @@ fn journal(dir: &Path) -> (PathBuf, Vec<u8>) {
     let path = dir.join("segment-0000000000000000");
     std::fs::write(&path, &bytes).unwrap();
     (path, written)
+}
+
+fn snapshot(dir: &Path, id: [u8; 16], lsn: u64) -> PathBuf {
+    let path = dir.join(format!("snapshot-{lsn:016x}"));
+    std::fs::write(&path, SnapshotHeader::of(id, Lsn(lsn), b"").to_bytes()).unwrap();
+    path
 }
 
 fn damage(path: &Path, at: usize) {
@@ -91,6 +98,7 @@ fn what_only_side_segments_hold_is_shown_and_verified() {
     segment.resize(usize::try_from(header.size).unwrap(), 0);
     std::fs::remove_file(path).unwrap();
     std::fs::write(dir.path().join("segment-0000000000000007"), segment).unwrap();
+    snapshot(dir.path(), header.journal_id, header.first_lsn().0);
     assert_eq!(text(&tool(&["dump"], dir.path())), "");
     let records = samples::side().split_off(64);
     let mut side = SideHeader::of(header.journal_id, JunctionId(3), Lsn(4096), Lsn(1 << 20), &records);
@@ -132,9 +140,7 @@ fn verify_tells_a_whole_journal_a_torn_tail_and_corruption() {
 
     // A snapshot knows that more was durable.
     let (header, _) = samples::segment();
-    let lsn = journal_format::ids::Lsn(written.len() as u64);
-    let snapshot = journal_format::snapshot::SnapshotHeader::of(header.journal_id, lsn, b"");
-    std::fs::write(dir.path().join(format!("snapshot-{:016x}", lsn.0)), snapshot.to_bytes()).unwrap();
+    snapshot(dir.path(), header.journal_id, written.len() as u64);
     assert_eq!(tool(&["verify"], dir.path()).status.code(), Some(0));
     damage(&path, 4200);
     let corrupt = tool(&["verify"], dir.path());
@@ -142,6 +148,42 @@ fn verify_tells_a_whole_journal_a_torn_tail_and_corruption() {
     assert!(text(&corrupt).contains("segment 0, offset 4176 (LSN 4176)"), "{}", text(&corrupt));
     let json: Value = serde_json::from_str(&text(&tool(&["verify", "--json"], dir.path()))).unwrap();
     assert_eq!(json["ok"], false);
+}
+
+#[test]
+fn verify_tells_that_no_snapshot_or_a_foreign_one_leaves_nothing_to_begin_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, written) = journal(dir.path());
+    let id = SegmentHeader::from_bytes(&written).unwrap().journal_id;
+    let damage = |what: &str| {
+        let verified = tool(&["verify"], dir.path());
+        assert_eq!(verified.status.code(), Some(1));
+        assert!(text(&verified).contains(what), "{}", text(&verified));
+    };
+    let foreign = snapshot(dir.path(), [1; 16], 8192);
+    damage("snapshot-0000000000002000: belongs to another journal");
+    std::fs::rename(foreign, dir.path().join("snapshot-0000000000000000")).unwrap();
+    snapshot(dir.path(), id, 8192);
+    damage("snapshot-0000000000000000: belongs to another journal");
+    std::fs::rename(dir.path().join("snapshot-0000000000002000"), dir.path().join("snapshot-0000000000000000"))
+        .unwrap();
+    damage("snapshot-0000000000000000: is of LSN 8192");
+
+    let mut header = SegmentHeader::from_bytes(&written).unwrap();
+    header.number.0 = 7;
+    let mut segment = header.to_bytes();
+    segment.resize(usize::try_from(header.size).unwrap(), 0);
+    std::fs::write(dir.path().join("segment-0000000000000007"), segment).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let start = header.first_lsn().0;
+    for lsn in [None, Some(start - 1)] {
+        lsn.map(|lsn| snapshot(dir.path(), id, lsn));
+        damage("it begins at LSN 458752, and no usable snapshot reaches that far");
+    }
+    std::fs::remove_file(dir.path().join("snapshot-0000000000000000")).unwrap();
+    snapshot(dir.path(), id, start);
+    let verified = tool(&["verify"], dir.path());
+    assert!(verified.status.success(), "{}", text(&verified));
 }
 
 #[test]

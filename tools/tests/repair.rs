@@ -122,6 +122,46 @@ fn damage_that_leaves_nothing_to_start_from_is_refused() {
 }
 
 #[test]
+fn a_snapshot_of_another_journal_is_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    journal(dir.path());
+    let name = "snapshot-0000000000100000";
+    let foreign = SnapshotHeader::of([1; 16], Lsn(1 << 20), b"").to_bytes();
+    std::fs::write(dir.path().join(name), foreign).unwrap();
+    let before = files(dir.path());
+    let report = json(&["repair", "--write", "--json"], dir.path());
+    assert_eq!((&report["cut_lsn"], &report["written"]), (&Value::Null, &true.into()), "{report}");
+    let mut after = files(dir.path());
+    assert_eq!(after.remove(&format!("repair-1/{name}")).unwrap(), foreign);
+    after.retain(|name, _| !name.starts_with("repair-1/"));
+    after.insert(name.into(), foreign.into());
+    assert_eq!(after, before);
+    assert!(tool(&["verify"], dir.path()).status.success());
+}
+
+#[test]
+fn damage_that_no_cut_mends_is_told_and_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    journal(dir.path());
+    let side = dir.path().join("side-00000003-0000000000001000");
+    std::fs::write(&side, b"no side").unwrap();
+    let before = files(dir.path());
+    let told = tool(&["repair", "--write"], dir.path());
+    assert_eq!(told.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(said.contains("side-00000003-0000000000001000: is not a side segment"), "{said}");
+    assert!(said.contains("no cut mends this") && !said.contains("nothing to repair"), "{said}");
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn where_there_is_no_journal_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(tool(&["repair", "--write"], dir.path()).status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_journal_in_use_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let at = journal(dir.path());
