@@ -96,6 +96,10 @@ impl Target {
         for entry in std::fs::read_dir(dir).with_context(at)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if is_left_over(&name) {
+                std::fs::remove_file(&path).with_context(at)?;
+                continue;
+            }
             let header = name.starts_with("archive-").then(|| archive_header(&path)).flatten();
             if header.is_some_and(|header| header.journal_id != id) {
                 bail!("{} is the archive of another journal: give each journal a directory of its own", path.display());
@@ -207,6 +211,13 @@ impl Target {
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).with_context(at)?;
         sync_dir(&self.dir)
     }
+}
+
+/// What a run of this tool that was cut short has left: `archive-….PID.tmp`, and no process has the number now.
+fn is_left_over(name: &str) -> bool {
+    let pid =
+        name.strip_suffix(".tmp").filter(|name| name.starts_with("archive-")).and_then(|name| name.rsplit_once('.'));
+    pid.is_some_and(|(_, pid)| pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()))
 }
 
 /// It is of what a repair has cut, and the segment is whole: of one that is damaged itself it may be all there is.

@@ -115,9 +115,14 @@ fn a_run_that_was_cut_short_is_taken_up() {
     let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     journal(dir.path());
     // Before the rename; before the list; in the middle of a line.
-    std::fs::write(to.path().join(format!("{ARCHIVE}.tmp")), b"half").unwrap();
+    let half = |by: &str| to.path().join(format!("{ARCHIVE}{by}.tmp"));
+    // Of nobody any more (no process has so high a number), of one that may be at it, of the service.
+    let (left, alive, service) = (half(".99999999"), half(&format!(".{}", std::process::id())), half(""));
+    for unfinished in [&left, &alive, &service] {
+        std::fs::write(unfinished, b"half").unwrap();
+    }
     text(&tool(&["archive"], &[dir.path(), to.path()]));
-    assert!(!to.path().join(format!("{ARCHIVE}.tmp")).exists());
+    assert_eq!([left, alive, service].map(|path| path.exists()), [false, true, true]);
     let list = std::fs::read(to.path().join("manifest")).unwrap();
     std::fs::write(to.path().join("manifest"), &list[..list.len() / 2]).unwrap();
     text(&tool(&["archive"], &[dir.path(), to.path()]));
