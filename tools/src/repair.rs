@@ -2,18 +2,20 @@
 //! cutting it at the first damage. What is cut was durable, and was answered to clients: it is kept, in a directory of its
 //! own, byte for byte, and never deleted. Without `--write` nothing is changed.
 //!
-//! Order: everything that goes is copied aside and synced; then snapshots and later segments are moved aside, the last
-//! first; then the damaged segment is zeroed behind the cut. A run that was cut short is taken up by the next one.
+//! Order: everything that goes is copied aside and synced; then snapshots, side segments and later segments are moved
+//! aside, the last first; then the damaged segment is zeroed behind the cut. A run that was cut short is taken up by the
+//! next one.
 
 use crate::archive::sync_dir;
 use crate::directory::{Directory, Item, walk_segment};
 use crate::segment::read_what_can_be;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use journal_format::segment::BLOCK;
+use journal_format::segment::{BLOCK, BadSegment, SegmentHeader};
+use journal_format::snapshot::{BadSnapshot, SnapshotHeader};
 use serde_json::{Value, json};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -89,8 +91,32 @@ fn lock(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// To this version whatever a newer one wrote looks damaged.
+fn refuse_newer(dir: &Directory) -> Result<()> {
+    let refuse = |path: &Path, why: String| -> Result<()> {
+        bail!("{}: {why}: repair the journal with the version that wrote it; nothing was changed", path.display())
+    };
+    for segment in dir.segments.iter().flat_map(|segment| std::iter::once(segment).chain(&segment.others)) {
+        let mut block = Vec::new();
+        let read = File::open(&segment.path).and_then(|file| file.take(BLOCK).read_to_end(&mut block));
+        if let Err(newer @ BadSegment::NewerVersion(_)) = SegmentHeader::from_bytes(&block)
+            && read.is_ok()
+        {
+            refuse(&segment.path, newer.to_string())?;
+        }
+    }
+    for snapshot in &dir.snapshots {
+        let bytes = std::fs::read(&snapshot.path).unwrap_or_default();
+        if let Err(newer @ BadSnapshot::NewerVersion(_)) = SnapshotHeader::open(&bytes) {
+            refuse(&snapshot.path, newer.to_string())?;
+        }
+    }
+    Ok(())
+}
+
 fn plan(path: &Path) -> Result<Plan> {
     let dir = Directory::open(&[path.to_owned()])?;
+    refuse_newer(&dir)?;
     let mut plan = Plan { stated: dir.stated_durable(), ..Plan::default() };
     let id = dir.journal_id();
     for snapshot in &dir.snapshots {
@@ -128,12 +154,38 @@ fn plan(path: &Path) -> Result<Plan> {
     if let Some(cut) = &plan.cut {
         let younger = dir.sound_snapshots().filter(|snapshot| snapshot.lsn > cut.lsn);
         plan.aside.extend(younger.map(|snapshot| snapshot.path.clone()));
+        plan.aside.extend(sides_behind(&dir, cut)?);
     }
     if plan.cut.is_none() {
         let further: Vec<String> = dir.damage().into_iter().filter(|what| !plan.reasons.contains(what)).collect();
         plan.reasons.extend(further);
     }
     Ok(plan)
+}
+
+/// Side segments of what is cut: below their ends the service would pass over what is written anew.
+fn sides_behind(dir: &Directory, cut: &Cut) -> Result<Vec<PathBuf>> {
+    // Where records begin again: behind the header of a new segment.
+    let begin = if cut.inside.is_some() { cut.lsn } else { cut.lsn.saturating_add(BLOCK) };
+    let mut behind = Vec::new();
+    for side in &dir.sides {
+        let Ok(header) = &side.header else { continue };
+        if header.to.0 <= begin {
+            continue;
+        }
+        if header.from.0 < cut.lsn {
+            bail!(
+                "the journal would be cut at LSN {}, and {} holds records of before and behind it, from LSN {} to {}: \
+                 restore the location to a point in time with `tain-journal replay` and archives instead",
+                cut.lsn,
+                side.path.display(),
+                header.from,
+                header.to
+            );
+        }
+        behind.push(side.path.clone());
+    }
+    Ok(behind)
 }
 
 /// The first place without a record before the durable end.
@@ -192,7 +244,7 @@ fn carry_out(dir: &Path, plan: &Plan) -> Result<PathBuf> {
     File::open(&told)?.sync_all()?;
     sync_dir(&kept)?;
     sync_dir(dir)?;
-    // Snapshots before segments, later segments before earlier ones: what is left can be opened at any time.
+    // Snapshots before sides and these before segments, later segments before earlier ones: what is left can be opened at any time.
     let mut aside = plan.aside.clone();
     aside.sort_by_key(|path| path.file_name().unwrap_or_default().to_owned());
     for from in aside.iter().rev() {

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that panics fails, as it should")]
 
 use journal_format::event::samples;
-use journal_format::ids::Lsn;
+use journal_format::ids::{JunctionId, Lsn};
 use journal_format::scan::{Found, record_at};
 use journal_format::segment::BLOCK;
+use journal_format::side::SideHeader;
+use journal_format::snapshot::HEADER_LEN;
 use journal_format::snapshot::SnapshotHeader;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -119,6 +121,67 @@ fn damage_that_leaves_nothing_to_start_from_is_refused() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("could start from"));
     assert_eq!(files(dir.path()), before);
+}
+
+/// An older repair on a younger journal would cut all of it.
+#[test]
+fn what_a_newer_version_wrote_is_refused() {
+    for (family, header) in [("segment-", BLOCK as usize), ("snapshot-", HEADER_LEN)] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = journal(dir.path());
+        damage(dir.path(), at);
+        let (name, mut bytes) = files(dir.path()).into_iter().find(|(name, _)| name.starts_with(family)).unwrap();
+        bytes[8..12].copy_from_slice(&9_u32.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[..header - 4]);
+        bytes[header - 4..header].copy_from_slice(&sum.to_le_bytes());
+        std::fs::write(dir.path().join(&name), bytes).unwrap();
+        let before = files(dir.path());
+        let refused = tool(&["repair", "--write"], dir.path());
+        assert_eq!(refused.status.code(), Some(1));
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(why.contains(&name) && why.contains("the version that wrote it"), "{why}");
+        assert_eq!(files(dir.path()), before);
+    }
+}
+
+/// A side segment without records, from there to there; its name.
+fn side(dir: &Path, from: u64, to: u64) -> String {
+    let (id, junction) = (samples::segment().0.journal_id, JunctionId(3));
+    let name = format!("side-{:08x}-{from:016x}", junction.0);
+    std::fs::write(dir.join(&name), SideHeader::of(id, junction, Lsn(from), Lsn(to), &[]).to_bytes()).unwrap();
+    name
+}
+
+#[test]
+fn side_segments_of_what_is_cut_go_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = journal(dir.path());
+    let names = [(BLOCK, at), (at, at + 8), (at + 8, at + 16)].map(|(from, to)| side(dir.path(), from, to));
+    assert!(tool(&["verify"], dir.path()).status.success());
+    damage(dir.path(), at);
+    json(&["repair", "--write", "--json"], dir.path());
+    let after = files(dir.path());
+    assert!(after.contains_key(&names[0]), "of before the cut");
+    for name in &names[1..] {
+        assert!(!after.contains_key(name) && after.contains_key(&format!("repair-1/{name}")), "{name}");
+    }
+    assert!(tool(&["verify"], dir.path()).status.success());
+}
+
+#[test]
+fn a_side_segment_across_the_cut_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = journal(dir.path());
+    let name = side(dir.path(), BLOCK, at + 8);
+    damage(dir.path(), at);
+    let before = files(dir.path());
+    for args in [["repair"].as_slice(), &["repair", "--write"]] {
+        let refused = tool(args, dir.path());
+        assert_eq!(refused.status.code(), Some(1));
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(why.contains(&name) && why.contains("before and behind"), "{why}");
+        assert_eq!(files(dir.path()), before);
+    }
 }
 
 #[test]
