@@ -287,8 +287,8 @@ impl Copier {
     }
 
     /// What is to be copied next of a queued file; of one that has gone an empty step, which finds that out. One whose size
-    /// cannot be read is reported, and copied when the job is started again. A primary that does not answer is waited for, and so is a file
-    /// that somebody has leased there.
+    /// cannot be read is reported, and copied when the job is started again. A primary that does not answer is waited for,
+    /// and so is a file that somebody has leased there.
     async fn next_steps(&self, node: NodeId) -> Result<(NodeId, Result<Vec<Step>, String>), Error> {
         let Some((_, Held::Partial { ordered_to })) = self.projection.held(node)? else {
             return Ok((node, Ok(Vec::new())));

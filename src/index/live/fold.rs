@@ -11,8 +11,9 @@
 //!   first time (and is changed as then), or has come from a later event (and stays), or is absent because a later
 //!   event removed it. In the last case a put brings it back until that later event is folded again, which removes it.
 //!   Operations on one name exclude each other (locks, §4), so they are applied in LSN order while live as well.
-//!   Its cookie is that LSN, too, but where a RENAME finds an entry that it replaces: then that one's. So a cookie belongs to one
-//!   name of one directory for ever, and one that differs because the name was absent differs until that removal only.
+//!   Its cookie is that LSN, too, but where a RENAME finds an entry that it replaces: then that one's. So a cookie belongs
+//!   to one name of one directory for ever, and one that differs because the name was absent differs until that removal
+//!   only.
 //!   (An unconditional put would converge too, at the suffix's end; but a name that has not changed since would move
 //!   away and back meanwhile, and whoever walks paths in recovery would miss it.)
 //! * **mtime** belongs to the last event in LSN order that sets it: its LSN is kept beside it (`mtime_by`), and an
