@@ -13,10 +13,10 @@ use super::super::round::{BYTES_MAX, DataOp, Origin, Renew, Round, Touched};
 use super::super::view::View;
 use super::super::{NAMES_TRIED_MAX, index_error};
 use super::record::Record;
-use super::{Dirty, parse_name};
+use super::{Dirty, parse_name, parse_place};
 use crate::filer;
 use crate::index::store::Result;
-use journal_format::ids::{Kind, NodeId};
+use journal_format::ids::{Kind, Lsn, NodeId};
 use std::collections::BTreeSet;
 
 // Few in tests, so that their small sets are worked off in many rounds.
@@ -209,17 +209,8 @@ impl Gather<'_> {
         self.step.round.names.insert(name.clone(), Touched::default());
         self.todo.push(Todo::Dir(name.0));
         let prefix = super::prefix_name(&name);
-        // All of them: who is to have the name now came last. What may have been tried bounds them (`REDO_OPS_MAX`).
-        let mut found = self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)?;
-        while found.len().is_multiple_of(PLACES_MAX)
-            && let Some((last, _)) = found.last()
-        {
-            let more = self.dirty.projection.store.scan(&prefix, Some(last), PLACES_MAX)?;
-            if more.is_empty() {
-                break;
-            }
-            found.extend(more);
-        }
+        // All of them: who is to have the name now came last.
+        let found = self.all(&prefix)?;
         for (key, _) in found {
             let node = read_node(&key, prefix.len())?;
             self.step.round.placed(name.0, &name.1, node);
@@ -248,9 +239,17 @@ impl Gather<'_> {
             // It has one name: where it stands now is to be left in the same round, or it could not be placed.
             self.todo.push(Todo::Dir(node));
         }
-        for (dir, name) in self.places(node)? {
-            self.todo.push(Todo::Dir(dir));
-            self.step.round.add_place(node, (dir, name));
+        // What a former life made of it stands under any of the names that it may have had: this must be found before it is
+        // made anew under another one.
+        let unknown =
+            self.step.round.makes.contains_key(&node) && self.dirty.projection.objects.identity(node)?.is_none();
+        let places = if unknown { self.all_places(node)? } else { self.places(node)? };
+        for place in places {
+            self.todo.push(Todo::Dir(place.0));
+            if unknown && self.dirty.name(&place, node)? == Some(Lsn(0)) {
+                self.todo.push(Todo::Name(place.clone()));
+            }
+            self.step.round.add_place(node, place);
         }
         for (dir, _) in self.dirty.projection.names(node, NAMES_TRIED_MAX)? {
             self.todo.push(Todo::Dir(dir));
@@ -276,13 +275,29 @@ impl Gather<'_> {
         Ok(())
     }
 
-    /// Dirty names of a node.
+    /// Dirty names of a node, `PLACES_MAX` at most.
     fn places(&self, node: NodeId) -> Result<Vec<Name>> {
-        let prefix = key_of(*b"DR", node);
-        let found = self.dirty.projection.store.scan(&prefix, None, PLACES_MAX)?;
-        found
-            .into_iter()
-            .map(|(key, _)| Ok((read_node(&key, 10)?, key.get(18..).unwrap_or_default().to_vec())))
-            .collect()
+        let found = self.dirty.projection.store.scan(&key_of(*b"DR", node), None, PLACES_MAX)?;
+        found.iter().map(|(key, _)| parse_place(key)).collect()
+    }
+
+    fn all_places(&self, node: NodeId) -> Result<Vec<Name>> {
+        self.all(&key_of(*b"DR", node))?.iter().map(|(key, _)| parse_place(key)).collect()
+    }
+
+    /// Of one name, or of one node that is to be made. What may have been tried bounds them (`REDO_OPS_MAX`), and the
+    /// links of one file.
+    fn all(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut found = self.dirty.projection.store.scan(prefix, None, PLACES_MAX)?;
+        while found.len().is_multiple_of(PLACES_MAX)
+            && let Some((last, _)) = found.last()
+        {
+            let more = self.dirty.projection.store.scan(prefix, Some(last), PLACES_MAX)?;
+            if more.is_empty() {
+                break;
+            }
+            found.extend(more);
+        }
+        Ok(found)
     }
 }
