@@ -389,7 +389,13 @@ impl Shared {
     /// Said once each time that the limit is reached.
     fn note_full(&self, full: bool) {
         if full && !self.said_full.swap(true, Ordering::AcqRel) {
-            tracing::warn!(limit = self.limit(), "the journal is at its hard limit: appends wait for segments");
+            let held = self.segments.taken().saturating_sub(self.segments.in_use());
+            tracing::warn!(
+                limit = self.limit(),
+                in_use = self.segments.in_use(),
+                held,
+                "the journal is at its hard limit: appends wait for segments (those held are free when the calls that hang have ended)"
+            );
         }
     }
 

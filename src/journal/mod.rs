@@ -41,6 +41,8 @@ mod clock;
 mod damage_tests;
 mod error;
 mod files;
+#[cfg(test)]
+mod full_tests;
 mod lead;
 #[cfg(test)]
 mod lead_tests;

@@ -11,7 +11,7 @@
 //! Every arrow is synced, with the directory, before the next one begins. All files together are at most `hard_limit /
 //! segment_size`: when they are all in use, appends wait for [`Segments::recycle`]. Client operations wait two segments
 //! earlier, upkeep one ([`Class`]), so that what ends operations and moves cursors (and so frees segments) always has
-//! room.
+//! room. A retired segment counts as used until nobody has a map of it: a call that hangs may hold bytes of it for hours.
 
 use super::AppendMode;
 use super::error::{At, Result};
@@ -94,9 +94,21 @@ struct State {
 }
 
 impl State {
+    /// Files that no record can go into: in use, or not free yet.
+    fn taken(&self) -> usize {
+        self.in_use.len() + self.renamed.len() + self.retired.len()
+    }
+
     fn total(&self) -> usize {
-        let gone = self.renamed.len() + self.retired.len();
-        self.in_use.len() + usize::from(self.ready.is_some()) + gone + self.spares.len() + self.making
+        self.taken() + usize::from(self.ready.is_some()) + self.spares.len() + self.making
+    }
+
+    /// What nobody has a map of any more is a spare; whether there was any.
+    fn let_go(&mut self) -> bool {
+        let before = self.spares.len();
+        let free = self.retired.extract_if(.., |(segment, _)| Arc::strong_count(segment) == 1 && !segment.is_mapped());
+        self.spares.extend(free.map(|(_, path)| path));
+        self.spares.len() > before
     }
 }
 
@@ -107,8 +119,9 @@ pub struct Segments {
     pub max: usize,
     pub mode: AppendMode,
     state: Mutex<State>,
-    /// How many are in use, for those who may not wait for the lock.
+    /// How many are in use, and how many are taken ([`State::taken`]), for those who may not wait for the lock.
     count: AtomicUsize,
+    taken: AtomicUsize,
     work: Condvar,
     /// The same without a thread.
     bell: Notify,
@@ -159,6 +172,7 @@ impl Segments {
             max: usize::try_from(options.hard_limit / size).unwrap_or(usize::MAX),
             mode: options.append,
             count: AtomicUsize::new(state.in_use.len()),
+            taken: AtomicUsize::new(state.taken()),
             state: Mutex::new(state),
             work: Condvar::new(),
             bell: Notify::new(),
@@ -179,6 +193,16 @@ impl Segments {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Those in use, and those that are not any more and cannot be used again yet.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    fn count(&self, state: &State) {
+        self.count.store(state.in_use.len(), Ordering::Release);
+        self.taken.store(state.taken(), Ordering::Release);
+    }
+
     /// Segments that records of this class may fill.
     fn limit(&self, class: Class) -> usize {
         self.max.saturating_sub(class.keeps_free())
@@ -186,25 +210,25 @@ impl Segments {
 
     /// Client operations may go on in the segment they are in: the reserve has not been begun.
     pub fn has_room_for_ops(&self) -> bool {
-        self.in_use() <= self.limit(Class::Operation)
+        self.taken() <= self.limit(Class::Operation)
     }
 
     /// Client operations may begin another segment.
     pub fn may_begin_for_ops(&self) -> bool {
-        self.in_use() < self.limit(Class::Operation)
+        self.taken() < self.limit(Class::Operation)
     }
 
     /// The next segment, if it is ready and may be used. Never blocks on I/O.
     pub fn take_next(&self, class: Class) -> std::result::Result<Arc<Target>, Refused> {
         let mut state = self.state.lock();
-        if state.in_use.len() >= self.limit(class) {
+        if state.taken() >= self.limit(class) {
             return Err(Refused::Full);
         }
         let Some(target) = state.ready.take() else {
             return Err(Refused::NotReady);
         };
         state.in_use.insert(target.segment.header.number, Arc::clone(&target.segment));
-        self.count.store(state.in_use.len(), Ordering::Release);
+        self.count(&state);
         self.ring();
         Ok(target)
     }
@@ -219,7 +243,7 @@ impl Segments {
                 match oldest {
                     Some(oldest) if state.in_use.len() > 1 => {
                         state.in_use.remove(&oldest.header.number);
-                        self.count.store(state.in_use.len(), Ordering::Release);
+                        self.count(&state);
                         state.making += 1;
                         oldest
                     }
@@ -236,10 +260,11 @@ impl Segments {
                     Ok(path) => state.renamed.push((oldest, path)),
                     Err(error) => {
                         state.in_use.insert(oldest.header.number, oldest);
-                        self.count.store(state.in_use.len(), Ordering::Release);
+                        self.count(&state);
                         return Err(error);
                     }
                 }
+                self.count(&state);
             }
             freed |= self.sync_renamed()?;
             crash_point!("RECYCLE_SYNCED");
@@ -260,6 +285,8 @@ impl Segments {
         let mut state = self.state.lock();
         let renamed = std::mem::take(&mut state.renamed);
         state.retired.extend(renamed);
+        state.let_go();
+        self.count(&state);
         Ok(true)
     }
 
@@ -308,6 +335,10 @@ impl Segments {
         if state.stop {
             return Step::Stop;
         }
+        if state.let_go() {
+            self.count(&state);
+            self.room.notify_waiters();
+        }
         let chore = self.choose(&mut state);
         if let Chore::Wait = chore {
             return Step::Wait(state);
@@ -341,11 +372,6 @@ impl Segments {
     }
 
     fn choose(&self, state: &mut State) -> Chore {
-        let free = state.retired.iter().position(|(s, _)| Arc::strong_count(s) == 1 && !s.is_mapped());
-        if let Some(free) = free {
-            let (_, path) = state.retired.swap_remove(free);
-            state.spares.push(path);
-        }
         if state.ready.is_none()
             && let Some(spare) = state.spares.pop()
         {

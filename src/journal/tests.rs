@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::env::RealDisk;
-use journal_format::event::{Cursor, Durable, Failed, Write, samples};
+use journal_format::event::{Durable, Write, samples};
 use journal_format::ids::{JunctionId, LocationId, NodeId, SegmentNo};
 use journal_format::scan::{Found, record_at};
 use journal_format::segment::{BLOCK, SegmentHeader};
@@ -75,7 +75,7 @@ pub(super) async fn idle(journal: &Journal) {
     }
 }
 
-fn listing(dir: &Path) -> files::Listing {
+pub(super) fn listing(dir: &Path) -> files::Listing {
     Dir { disk: Arc::new(RealDisk), path: dir.to_owned() }.list().unwrap()
 }
 
@@ -365,53 +365,6 @@ async fn a_failed_write_is_final_for_all_who_wait_and_all_who_come() {
     assert!(matches!(journal.close().await, Err(Error::FailStop(_))));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_the_hard_limit_operations_wait_the_reserve_goes_on_and_recycling_frees_both() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(options(dir.path())).unwrap();
-    let bulk = vec![7; 30_000];
-    let event = write_event(1, &bulk);
-    while !journal.is_full() {
-        let next = journal.append_with(&event, &bulk, |_| ());
-        if tokio::time::timeout(Duration::from_millis(500), next).await.is_err() {
-            break;
-        }
-    }
-    let waits = tokio::time::timeout(Duration::from_millis(300), journal.append_with(&event, &bulk, |_| ()));
-    assert!(waits.await.is_err(), "operations wait at the limit");
-    let cursor = Event::Cursor(Cursor { location: LocationId(1), lsn: Lsn(4096) });
-    for _ in 0..10 {
-        append_durably(&journal, &cursor, b"").await;
-    }
-    let mut upkeep = 10;
-    while tokio::time::timeout(Duration::from_millis(500), append_durably(&journal, &cursor, b"")).await.is_ok() {
-        upkeep += 1;
-        assert!(upkeep < 64, "upkeep must leave the last segment to ends");
-    }
-    let failed = Event::Failed(Failed { op: Lsn(4096), status: 5 });
-    for _ in 0..10 {
-        let ends = tokio::time::timeout(Duration::from_secs(20), append_durably(&journal, &failed, b"")).await;
-        assert!(ends.is_ok(), "an operation that was begun can end");
-    }
-    let writer = {
-        let (journal, bulk) = (journal.clone(), bulk.clone());
-        tokio::spawn(async move { append_durably(&journal, &write_event(3, &bulk), &bulk).await })
-    };
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let before = journal.durable_lsn();
-    journal.recycle(before).unwrap();
-    assert_eq!(journal.start_lsn(), Lsn(4096), "without a snapshot nothing is recycled");
-    journal.write_snapshot(before, b"fold").unwrap();
-    journal.recycle(before).unwrap();
-    assert!(journal.start_lsn() > Lsn(4096));
-    let at = tokio::time::timeout(Duration::from_secs(20), writer).await.unwrap().unwrap();
-    assert!(at.lsn >= before);
-    let files = listing(dir.path());
-    assert!(files.segments.len() + files.spares.len() <= 8, "{files:?}");
-    let old = journal.reader(Lsn(4096));
-    assert!(matches!(old, Err(Error::Recycled { .. })));
-}
-
 #[tokio::test]
 async fn what_was_set_aside_is_read_first_and_survives_recycling_and_a_restart() {
     let dir = tempfile::tempdir().unwrap();
@@ -503,23 +456,6 @@ async fn recycled_segments_are_used_again_for_laps_and_the_journal_opens_at_each
     let listing = listing(dir.path());
     assert!(listing.segments.len() + listing.spares.len() <= 8);
     assert_eq!(listing.snapshots.len(), 2);
-}
-
-#[tokio::test]
-async fn bulk_bytes_that_are_still_held_keep_their_segment_from_being_written_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(options(dir.path())).unwrap();
-    let bulk = vec![0x11; 30_000];
-    append_durably(&journal, &write_event(1, &bulk), &bulk).await;
-    let held = read_all(&journal).remove(0).bulk;
-    for node in 0..40 {
-        let other = vec![0x22; 30_000];
-        append_durably(&journal, &write_event(node, &other), &other).await;
-        let durable = journal.durable_lsn();
-        journal.write_snapshot(durable, b"").unwrap();
-        journal.recycle(durable).unwrap();
-    }
-    assert!(held.iter().all(|byte| *byte == 0x11));
 }
 
 #[tokio::test]
@@ -626,26 +562,6 @@ fn options_that_contradict_themselves_are_refused() {
     assert!(matches!(Journal::open(tight), Err(Error::Options(_))));
     let odd = Options { segment_size: SEGMENT + 1, ..options(dir.path()) };
     assert!(matches!(Journal::open(odd), Err(Error::Options(_))));
-}
-
-#[tokio::test]
-async fn operations_that_find_no_room_are_all_told_after_the_same_wait() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(options(dir.path())).unwrap();
-    let bulk = vec![7; 30_000];
-    let event = write_event(1, &bulk);
-    while journal.append_with(&event, &bulk, |_| ()).await.is_ok() {}
-    let began = tokio::time::Instant::now();
-    let waiters: Vec<_> = (0..20)
-        .map(|_| {
-            let (journal, event, bulk) = (journal.clone(), event.clone(), bulk.clone());
-            tokio::spawn(async move { journal.append_with(&event, &bulk, |_| ()).await.map(|_| ()) })
-        })
-        .collect();
-    for waiter in waiters {
-        assert!(matches!(waiter.await.unwrap(), Err(Error::Full { .. })));
-    }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
