@@ -91,9 +91,12 @@ impl Checkpoints {
         // Of every junction, those that are down too; a sync that hung for a while tells of the time before.
         let all = cursors.len() == core.ledger.state().junctions.len() && cursors.iter().all(|c| c.lsn >= begin);
         crash_point!("CHECKPOINT_PRIMARIES_DONE");
-        let aside = aside::hung(core, &cursors, |location| self.is_waited_for(location));
-        let settled = core.ledger.settled_without(&aside);
-        aside::extend(core, &aside, settled).await?;
+        let mut aside = aside::hung(core, &cursors, |location| self.is_waited_for(location));
+        let mut settled = core.ledger.settled_without(&aside);
+        let pinned = aside::extend(core, &aside, settled).await?;
+        if !pinned.is_empty() {
+            settled = aside::without(core, &mut aside, &pinned).min(settled);
+        }
         for junction in core.live.aside()?.into_iter().chain(aside.iter().copied()) {
             core.live.set_aside(junction, aside.contains(&junction));
         }
@@ -128,7 +131,12 @@ impl Checkpoints {
         self.at = core.ledger.journal.end_lsn();
         // An idle service must come back to what could not be synced, or is down.
         self.activity = if all && core.ledger.journal.sides().is_empty() { Some(activity) } else { None };
-        Ok(())
+        match pinned.into_iter().next() {
+            None => Ok(()),
+            Some((junction, error)) => Err(Error::Other(format!(
+                "the records of junction {junction}, whose primary hangs, cannot be set aside, and keep the journal: {error}"
+            ))),
+        }
     }
 
     /// Sync every primary, side by side: one that hangs holds up nothing but its own cursor, and is waited for once.

@@ -6,11 +6,11 @@
 //! before the side's end has ended the junction counts like any other, and when all of its locations have passed it, the
 //! side goes.
 
-use crate::core::{Core, Result, blocking};
+use crate::core::{Core, Error, Result, blocking};
 use crate::state::{Role, State};
 use journal_format::event::{Cursor, Event, JobState};
 use journal_format::ids::{JunctionId, LocationId, Lsn};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The junction's locations that are in use, the primary first. Of a job that is stopped nothing has been copied: its
 /// destination's cursor stays behind, pins nothing, and jumps when the job starts (see `limits::pins`).
@@ -47,9 +47,11 @@ pub fn hung(core: &Core, synced: &[Cursor], is_waited_for: impl Fn(LocationId) -
     state.junctions.keys().copied().filter(is_hung).collect()
 }
 
-/// Everything of these junctions before `to` is in their sides when this returns.
-pub async fn extend(core: &Core, junctions: &BTreeSet<JunctionId>, to: Lsn) -> Result<()> {
+/// Everything of these junctions before `to` is in their sides when this returns; but for those that are returned, whose
+/// records could not be written there (the disk is full), and why.
+pub async fn extend(core: &Core, junctions: &BTreeSet<JunctionId>, to: Lsn) -> Result<BTreeMap<JunctionId, Error>> {
     let state = core.ledger.state();
+    let mut failed = BTreeMap::new();
     for junction in junctions {
         let found = locations(&state, *junction);
         let Some(from) = found.iter().map(|(_, cursor)| *cursor).min() else { continue };
@@ -60,9 +62,24 @@ pub async fn extend(core: &Core, junctions: &BTreeSet<JunctionId>, to: Lsn) -> R
         }
         let (journal, junction) = (core.ledger.journal.clone(), *junction);
         let ids: BTreeSet<LocationId> = found.into_iter().map(|(id, _)| id).collect();
-        blocking(move || Ok(journal.set_aside(junction, from, to, &|event| concerns(event, junction, &ids))?)).await?;
+        let extended =
+            blocking(move || Ok(journal.set_aside(junction, from, to, &|event| concerns(event, junction, &ids))?)).await;
+        match extended {
+            Ok(()) => {}
+            Err(error) if error.is_the_end() => return Err(error),
+            Err(error) => drop(failed.insert(junction, error)),
+        }
     }
-    Ok(())
+    Ok(failed)
+}
+
+/// What the index may state when the sides of these could not be extended: they pin the journal where their sides end. One
+/// that has no side yet is as if it did not hang.
+pub fn without(core: &Core, aside: &mut BTreeSet<JunctionId>, failed: &BTreeMap<JunctionId, Error>) -> Lsn {
+    let side_end = |junction: &JunctionId| core.ledger.journal.side_end(*junction);
+    aside.retain(|junction| !failed.contains_key(junction) || side_end(junction).is_some());
+    let settled = core.ledger.settled_without(aside);
+    failed.keys().filter_map(side_end).fold(settled, Lsn::min)
 }
 
 /// Whether the record says anything about the junction or its locations, or may.

@@ -8,6 +8,7 @@
 //!   durable one ended, and nothing durable is ever written over. [`Map::slice`] gives nothing at or past that LSN.
 //! - The next lap begins only when the last [`Map`] of the segment is gone, and every slice keeps its map alive
 //!   (`segments.rs` asks the reference count before it uses a file again).
+//! - A side's file has its name only when it is whole and durable, and is never written again.
 //! - Segments are written full of zeros before use and never truncated or punched, and the directory is locked. (Someone
 //!   who truncates a segment behind our back makes the next read raise SIGBUS, and so does a sector the disk cannot
 //!   read. That is a fail stop like any other: [`end_by_bus_error`] sees to a message and a status.)

@@ -8,10 +8,15 @@
 //! A junction's side is a row of files, each whole and synced with the directory before the next; they meet, and begin
 //! at or before the earliest cursor of the junction's locations. It is durable before a segment that it stands for is
 //! recycled, and before the index says that it is past it. Whoever needs the junction's records reads them through
-//! [`Journal::reader_of`]: the side first, then the journal.
+//! [`Journal::reader_of`]: the side first, then the journal. The files are mapped for that: a redo may need all of them
+//! at once.
+//!
+//! Bound: when all sides together have more bytes than the soft limit, client operations on the junctions that have one
+//! are told to come again ([`Journal::side_is_full`]).
 
 use super::error::{At, Error, Result};
 use super::files::{self, Dir};
+use super::map::{self, Map};
 use super::{Journal, Reader, Record};
 use crate::env::disk::Open;
 use bytes::Bytes;
@@ -22,7 +27,9 @@ use journal_format::segment::BLOCK;
 use journal_format::side::{BadSide, HEADER_LEN, SideHeader, record_at};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of records in one file, about.
 const FILE_BYTES: usize = if cfg!(test) { 64 << 10 } else { 32 << 20 };
@@ -39,6 +46,8 @@ struct Piece {
 #[derive(Default)]
 pub struct Sides {
     pieces: Mutex<BTreeMap<JunctionId, Vec<Piece>>>,
+    /// Of all of them, for those who may not wait for the lock.
+    bytes: AtomicU64,
     /// Held by who writes or removes files: a checkpoint that was cancelled may still be at it when the next one begins.
     files: Mutex<()>,
 }
@@ -59,12 +68,28 @@ impl Sides {
                 return Err(Error::NotWhole { dir: dir.path.clone(), what });
             }
         }
-        Ok(Sides { pieces: Mutex::new(pieces), files: Mutex::new(()) })
+        let sides = Sides { pieces: Mutex::new(pieces), ..Sides::default() };
+        sides.count(&sides.pieces.lock());
+        Ok(sides)
+    }
+
+    fn count(&self, pieces: &BTreeMap<JunctionId, Vec<Piece>>) {
+        let bytes = pieces.values().flatten().map(|piece| piece.bytes as u64).sum();
+        self.bytes.store(bytes, Ordering::Release);
     }
 }
 
-fn read(dir: &Dir, id: [u8; 16], path: &std::path::Path) -> Result<(SideHeader, Vec<u8>)> {
-    let file = dir.read_whole(path)?;
+/// Looked through, and checked.
+fn read(dir: &Dir, id: [u8; 16], path: &Path) -> Result<(SideHeader, Bytes)> {
+    let file = dir.open(path, Open::Read)?;
+    let size = file.size().at("look at", path)?;
+    let file = if size == 0 {
+        Bytes::new() // what is empty cannot be mapped
+    } else {
+        // All of it is durable: it had its name only then.
+        let map = Map::of(Lsn(0), Arc::new(AtomicU64::new(u64::MAX)), || file.view()).at("map", path)?;
+        map::bytes(&Arc::new(map), 0..size).unwrap_or_default()
+    };
     match SideHeader::open(&file) {
         Ok(header) if header.journal_id != id => Err(Error::Foreign { path: path.to_owned() }),
         Ok(header) => Ok((header, file)),
@@ -72,7 +97,7 @@ fn read(dir: &Dir, id: [u8; 16], path: &std::path::Path) -> Result<(SideHeader, 
     }
 }
 
-fn bad(dir: &Dir, path: &std::path::Path, error: BadSide) -> Error {
+fn bad(dir: &Dir, path: &Path, error: BadSide) -> Error {
     let what = format!("{} {error}", path.display());
     match error {
         BadSide::NewerVersion(_) => Error::NewerVersion { what },
@@ -95,6 +120,12 @@ impl Journal {
     pub fn sides(&self) -> BTreeMap<JunctionId, u64> {
         let pieces = self.inner.sides.pieces.lock();
         pieces.iter().map(|(id, row)| (*id, row.iter().map(|piece| piece.bytes as u64).sum())).collect()
+    }
+
+    /// Sides have as many bytes as they may, and this junction has one: it gets no more that would have to go there.
+    pub fn side_is_full(&self, junction: JunctionId) -> bool {
+        let sides = &self.inner.sides;
+        sides.bytes.load(Ordering::Acquire) > self.soft_limit() && sides.pieces.lock().contains_key(&junction)
     }
 
     /// Copy the junction's records into its side: from where it ends (or `from`) to `to`, which must be durable.
@@ -131,9 +162,8 @@ impl Journal {
         let merged = last.filter(|last| last.bytes + records.len() <= FILE_BYTES);
         let (from, records) = match &merged {
             Some(last) => {
-                let mut all = read(dir, segments.id, &last.path)?.1.split_off(HEADER_LEN);
-                all.extend(records);
-                (last.from, all)
+                let before = read(dir, segments.id, &last.path)?.1;
+                (last.from, [before.get(HEADER_LEN..).unwrap_or_default(), &records].concat())
             }
             None => (from, records),
         };
@@ -141,10 +171,16 @@ impl Journal {
         let tmp = dir.join(format!("{name}{}", files::TMP));
         let header = SideHeader::of(segments.id, junction, from, to, &records).to_bytes();
         let file = dir.disk.open(&tmp, Open::Create).at("create", &tmp)?;
-        file.write_at(&header, 0)
+        let written = file
+            .write_at(&header, 0)
             .and_then(|()| file.write_at(&records, header.len() as u64))
             .and_then(|()| file.sync_all())
-            .at("write", &tmp)?;
+            .at("write", &tmp);
+        if let Err(error) = written {
+            // Give the space back; nothing was promised on it.
+            let _ = dir.remove(&tmp);
+            return Err(error);
+        }
         let path = dir.rename(&tmp, &name)?;
         dir.sync()?;
         let mut pieces = self.inner.sides.pieces.lock();
@@ -153,6 +189,7 @@ impl Journal {
             row.pop();
         }
         row.push(Piece { from, to, bytes: records.len(), path });
+        self.inner.sides.count(&pieces);
         Ok(())
     }
 
@@ -171,7 +208,10 @@ impl Journal {
             }
             sides.pieces.lock().get_mut(&junction).and_then(Vec::pop);
         }
-        sides.pieces.lock().remove(&junction);
+        let mut pieces = sides.pieces.lock();
+        pieces.remove(&junction);
+        sides.count(&pieces);
+        drop(pieces);
         dir.sync()
     }
 
@@ -237,7 +277,7 @@ impl Aside {
             let found = record_at(&self.file, self.at.max(HEADER_LEN)).map_err(|error| bad(dir, &dir.path, error))?;
             let Some((found, next)) = found else {
                 let Some(path) = self.paths.pop_front() else { return Ok(None) };
-                (self.file, self.at) = (Bytes::from(read(dir, id, &path)?.1), HEADER_LEN);
+                (self.file, self.at) = (read(dir, id, &path)?.1, HEADER_LEN);
                 continue;
             };
             if found.header.lsn < position {

@@ -318,7 +318,8 @@ impl Volume {
     }
 
     fn check_stuck(&self, junction: JunctionId) -> Result<(), Status> {
-        if self.stuck.may_begin(junction) { Ok(()) } else { Err(Status::Jukebox) }
+        let may_begin = self.stuck.may_begin(junction) && !self.ledger.journal.side_is_full(junction);
+        if may_begin { Ok(()) } else { Err(Status::Jukebox) }
     }
 
     async fn begin_and_end(&self, mutation: Mutation, begun: oneshot::Sender<Option<Owed>>) -> Result<Ended, Status> {
