@@ -63,7 +63,8 @@ pub async fn extend(core: &Core, junctions: &BTreeSet<JunctionId>, to: Lsn) -> R
         let (journal, junction) = (core.ledger.journal.clone(), *junction);
         let ids: BTreeSet<LocationId> = found.into_iter().map(|(id, _)| id).collect();
         let extended =
-            blocking(move || Ok(journal.set_aside(junction, from, to, &|event| concerns(event, junction, &ids))?)).await;
+            blocking(move || Ok(journal.set_aside(junction, from, to, &|event| concerns(event, junction, &ids))?))
+                .await;
         match extended {
             Ok(()) => {}
             Err(error) if error.is_the_end() => return Err(error),

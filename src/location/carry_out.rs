@@ -11,9 +11,12 @@ use crate::index::live::Live;
 use journal_format::event::{CopyFailed, PartDone, RangeDone};
 use journal_format::ids::{Identity, Lsn, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 /// Modification times that a primary refuses for good, which it is asked for again.
 const UNTIMED_MAX: usize = 1000;
+/// An object that gives an I/O error when its time is put holds its primary's cursor for so many checkpoints.
+const UNTIMED_TRIES: u32 = 3;
 
 /// What a round came to.
 #[derive(Default)]
@@ -217,7 +220,7 @@ impl Data<'_> {
 /// Put the kept modification times of these nodes on the location. Nodes that have ended are passed over.
 ///
 /// # Returns
-/// Those whose time the filer refuses for good.
+/// Those whose time the filer refuses for good, or with an I/O error: that may be of the one object.
 pub async fn put_times(
     location: &Location,
     view: &dyn View,
@@ -234,9 +237,17 @@ pub async fn put_times(
 }
 
 /// The same on a primary: what it refuses it is asked for again at the next checkpoint. Clients see the kept time all the
-/// same, and the cursor must get on; past `UNTIMED_MAX` of them nothing is asked for again.
+/// same, and the cursor must get on; past `UNTIMED_MAX` of them nothing is asked for again. An I/O error may pass, and is an
+/// error for `UNTIMED_TRIES`; then it is that object's (the sync that follows tells whether it is the filer's).
 pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
     let refused = put_times(location, live, live, nodes).await?;
+    match refused.iter().find(|(_, error)| error.kind == ErrorKind::Io) {
+        None => location.untimed.store(0, Ordering::Relaxed),
+        Some((_, error)) if location.untimed.fetch_add(1, Ordering::Relaxed) < UNTIMED_TRIES => {
+            return Err(error.clone());
+        }
+        Some(_) => {}
+    }
     if let Some((node, error)) = refused.first() {
         tracing::warn!(
             location = %location.id, %node, %error, nodes = refused.len(),
@@ -249,9 +260,17 @@ pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSe
     Ok(())
 }
 
-/// What the filer says when it refuses the time for good.
+/// What the filer says when it refuses the time for good, or with an I/O error.
 async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<Option<Error>> {
-    let Some(rec) = live.node(node).map_err(index_error)? else { return Ok(None) };
+    match try_time(location, view, live, node).await {
+        Err(error) if is_final(error.kind) || error.kind == ErrorKind::Io => Ok(Some(error)),
+        Err(error) => Err(error),
+        Ok(()) => Ok(None),
+    }
+}
+
+async fn try_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<()> {
+    let Some(rec) = live.node(node).map_err(index_error)? else { return Ok(()) };
     let object = match location.object(view, node).await {
         Ok(object) => object,
         Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
@@ -259,7 +278,7 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
             if live.node(node).map_err(index_error)?.is_some() {
                 tracing::warn!(location = %location.id, %node, %error, "a modification time has no object to be put on");
             }
-            return Ok(None);
+            return Ok(());
         }
         Err(error) => return Err(error),
     };
@@ -267,12 +286,10 @@ async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeI
         Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
             match location.filer.stat(&object).await {
                 Ok(_) => Err(Error::new(ErrorKind::Io, error.op, "the filer calls an object gone that it shows")),
-                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(None),
+                Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound) => Ok(()),
                 Err(error) => Err(error),
             }
         }
-        Err(error) if is_final(error.kind) => Ok(Some(error)),
-        Err(error) => Err(error),
-        Ok(()) => Ok(None),
+        done => done,
     }
 }

@@ -34,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 use projection::PEN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use unsynced::Unsynced;
 pub use view::View;
@@ -91,6 +92,8 @@ pub struct Location {
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
     touched: Mutex<BTreeSet<NodeId>>,
+    /// So many times in a row some of these could not be put.
+    pub untimed: AtomicU32,
     unsynced: Unsynced,
     /// Nodes that ended here, by the operation that ended them: their identities are forgotten when it is durable on
     /// the filer, for until then a power cut may bring the objects back.
@@ -102,8 +105,8 @@ impl Location {
     pub fn new(id: LocationId, root: NodeId, filer: Arc<dyn CoreFiler>, objects: Objects) -> Self {
         let cache = Mutex::new(Cache::new(kept(filer.as_ref())));
         let fence = Fence::default();
-        let (touched, unsynced, retired, syncing, moving) = Default::default();
-        Self { id, root, filer, fence, objects, syncing, moving, cache, touched, unsynced, retired }
+        let (touched, untimed, unsynced, retired, syncing, moving) = Default::default();
+        Self { id, root, filer, fence, objects, syncing, moving, cache, touched, untimed, unsynced, retired }
     }
 
     /// With a fence in front of its filer: for a secondary, whose replayer gives up a round that hangs.

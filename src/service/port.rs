@@ -200,7 +200,8 @@ impl ServicePort {
         for (id, bytes) in self.core.ledger.journal.sides() {
             let (path, full) = (name(id), self.core.ledger.journal.side_is_full(id));
             let more = if full { ", no more than that: its clients are told to come again" } else { "" };
-            problems.push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside{more}"));
+            problems
+                .push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside{more}"));
         }
         if let Some(why) = self.board.checkpoint_failed() {
             problems.push(format!("no checkpoint can be taken, and the journal keeps everything until then: {why}"));

@@ -5,10 +5,10 @@ use super::recovery::{Recovered, recover};
 use crate::checkpoint::Checkpoints;
 use crate::core::Core;
 use crate::env::disk::{Disk, DiskFile, Lock, Open};
-use crate::filer::CoreFiler;
 use crate::filer::fence::{Fence, Fenced};
-use crate::filer::memory::{Memory, Turn};
+use crate::filer::memory::{Fault, Memory, Turn};
 use crate::filer::registry::Registry;
+use crate::filer::{CoreFiler, ErrorKind};
 use crate::gateway::Drc;
 use crate::index::live::Live;
 use crate::index::objects::Objects;
@@ -297,6 +297,114 @@ async fn a_primary_that_is_merely_slow_is_not_set_aside() {
     panic!("the machine is too slow to tell who is");
 }
 
+/// Nothing but its modification time cannot be put; the rest of the filer is well.
+#[tokio::test]
+async fn an_inode_that_refuses_its_time_holds_the_cursor_for_a_few_checkpoints_and_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let filers = [Memory::default(), Memory::default()];
+    let mut w = World::begin(dir.path(), &filers).await;
+    let mut checkpoints = Checkpoints::default();
+    let (op, event) = w.make(WELL, "well").await;
+    w.done(op, &event);
+    filers[1].set_fault(Some(Box::new(|op| (op == "set").then_some(Fault::Before(ErrorKind::Io)))));
+    let location = w.core.locations.get(LocationId(WELL)).unwrap();
+    location.touch(root(WELL));
+    let cursor = |w: &World| w.core.ledger.state().locations[&LocationId(WELL)].cursor;
+    let mut moved_at = Vec::new();
+    for n in 0..6 {
+        let before = cursor(&w);
+        checkpoints.take(&w.core).await.unwrap();
+        if cursor(&w) > before {
+            moved_at.push(n);
+        }
+    }
+    assert_eq!(moved_at.first(), Some(&3), "{moved_at:?}");
+    assert!(w.core.locations.get(LocationId(WELL)).is_some(), "it did not fall");
+    filers[1].set_fault(None);
+    let (op, event) = w.make(WELL, "more").await;
+    w.done(op, &event);
+    checkpoints.take(&w.core).await.unwrap();
+    assert_eq!(location.touched(), 0, "the time is put when it can be");
+    let at = filers[1].stat(&filers[1].root().await.unwrap()).await.unwrap().mtime;
+    assert_eq!(Some(at), w.core.live.node(root(WELL)).unwrap().map(|rec| rec.mtime));
+}
+
+/// Its sync hangs, and its writes go on.
+#[tokio::test]
+async fn a_side_that_has_all_that_it_may_have_holds_its_own_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    let mut checkpoints = Checkpoints::default();
+    checkpoints.take(&w.core).await.unwrap();
+    w.fences[0].hang(true);
+    let (op, event) = w.make(HUNG, "grows").await;
+    let Event::Make(Make { node, .. }) = event else { panic!() };
+    w.done(op, &event);
+    let journal = w.core.ledger.journal.clone();
+    let is_full = |n: u32| journal.side_is_full(JunctionId(n));
+    let mut rounds = 0;
+    while !is_full(HUNG) {
+        for _ in 0..4 {
+            w.write(HUNG, node).await;
+        }
+        w.go_on(&mut checkpoints).await;
+        rounds += 1;
+        assert!(rounds < 10, "{:?}", journal.sides());
+    }
+    assert!(journal.sides()[&JunctionId(HUNG)] > journal.soft_limit() && !is_full(WELL));
+    w.fences[0].hang(false);
+    let begun = std::time::Instant::now();
+    while is_full(HUNG) {
+        assert!(begun.elapsed().as_secs() < 60);
+        checkpoints.take(&w.core).await.unwrap();
+    }
+    assert!(journal.sides().is_empty());
+}
+
+/// The journal keeps what could not be set aside, whoever it is of, and cursors go on.
+#[tokio::test]
+async fn a_side_that_cannot_be_written_holds_up_no_checkpoint_but_what_it_would_have_freed() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Full::of("side");
+    let journal = open_journal_on(dir.path(), disk.clone());
+    let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
+    let filers = [Memory::default(), Memory::default()];
+    let mut w = World::begin_with(dir.path(), &filers, journal.clone(), live).await;
+    let mut checkpoints = Checkpoints::default();
+    checkpoints.take(&w.core).await.unwrap();
+    w.fences[0].hang(true);
+    let (stuck, stuck_event) = w.make(HUNG, "stuck").await;
+    let (op, event) = w.make(WELL, "well").await;
+    let Event::Make(Make { node, .. }) = event else { panic!() };
+    w.done(op, &event);
+    let cursor = |w: &World| w.core.ledger.state().locations[&LocationId(WELL)].cursor;
+    let fill = async |w: &mut World| {
+        let end = journal.end_lsn().0 + 5 * SEGMENT;
+        while journal.end_lsn().0 < end {
+            w.write(WELL, node).await;
+        }
+    };
+    // Once with nothing set aside before, once behind what was.
+    for part in 0..2 {
+        fill(&mut w).await;
+        disk.full.store(true, Ordering::SeqCst);
+        let (start, before) = (journal.start_lsn(), cursor(&w));
+        let failed = checkpoints.take(&w.core).await.unwrap_err().to_string();
+        assert!(failed.contains("set aside"), "{failed}");
+        assert!(cursor(&w) > before, "the healthy one's cursor goes on: part {part}");
+        assert!(
+            journal.start_lsn() <= start.max(stuck.at.lsn.max(journal.side_end(JunctionId(HUNG)).unwrap_or_default()))
+        );
+        assert!(journal.reader_of(JunctionId(HUNG), stuck.at.lsn).unwrap().next(Lsn(u64::MAX)).unwrap().is_some());
+        disk.full.store(false, Ordering::SeqCst);
+        checkpoints.take(&w.core).await.unwrap();
+        assert!(journal.start_lsn() > start && journal.sides().contains_key(&JunctionId(HUNG)), "part {part}");
+    }
+    let record = journal.reader_of(JunctionId(HUNG), stuck.at.lsn).unwrap().next(Lsn(u64::MAX)).unwrap().unwrap();
+    assert_eq!((record.lsn, &record.event), (stuck.at.lsn, &stuck_event));
+    std::mem::forget(stuck);
+}
+
 async fn hung_and_back(w: &mut World) {
     let mut checkpoints = Checkpoints::default();
     checkpoints.take(&w.core).await.unwrap();
@@ -320,12 +428,24 @@ async fn hung_and_back(w: &mut World) {
     assert!(World::entry(&w.core.live, HUNG, "late").is_some());
 }
 
-/// The journal's directory, in which no snapshot can be made.
-#[derive(Debug, Default)]
+/// The journal's directory, in which no file of this name can be made.
+#[derive(Debug)]
 struct Full {
     inner: crate::env::RealDisk,
+    name: &'static str,
     full: AtomicBool,
     refused: AtomicBool,
+}
+
+impl Full {
+    fn of(name: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            inner: crate::env::RealDisk,
+            name,
+            full: AtomicBool::default(),
+            refused: AtomicBool::default(),
+        })
+    }
 }
 
 impl Disk for Full {
@@ -352,7 +472,7 @@ impl Disk for Full {
     }
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let name = path.file_name().unwrap().to_string_lossy();
-        if how == Open::Create && name.starts_with("snapshot") && self.full.load(Ordering::SeqCst) {
+        if how == Open::Create && name.starts_with(self.name) && self.full.load(Ordering::SeqCst) {
             self.refused.store(true, Ordering::SeqCst);
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -364,7 +484,7 @@ impl Disk for Full {
 #[tokio::test]
 async fn checkpoints_go_on_when_the_journals_disk_has_room_again() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Full::default());
+    let disk = Full::of("snapshot");
     let journal = open_journal_on(dir.path(), disk.clone());
     let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
     let filers = [Memory::default(), Memory::default()];
