@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// goes on when its client is gone.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// A directory by its client path (MNT).
-    async fn mount(&self, path: &[u8]) -> Answer<NodeRef>;
+    /// A directory by its client path (MNT). Of a junction that the caller may not use nothing is looked at.
+    async fn mount(&self, path: &[u8], may: MayUse<'_>) -> Answer<NodeRef>;
     async fn getattr(&self, node: NodeRef) -> Answer<Attr>;
     async fn setattr(
         &self,
@@ -104,7 +104,7 @@ macro_rules! forward {
 }
 
 forward! {
-    mount(path: &[u8]) -> Answer<NodeRef>;
+    mount(path: &[u8], may: MayUse<'_>) -> Answer<NodeRef>;
     getattr(node: NodeRef) -> Answer<Attr>;
     setattr(call: &Call, node: NodeRef, set: SetAttrs, guard: Option<Time>) -> Result<Wcc, Refused<Wcc>>;
     lookup(call: &Call, dir: NodeRef, name: &[u8]) -> Result<Found, Refused<Option<Attr>>>;

@@ -170,7 +170,10 @@ impl Double {
 
 #[async_trait]
 impl Backend for Double {
-    async fn mount(&self, path: &[u8]) -> Answer<NodeRef> {
+    async fn mount(&self, path: &[u8], may: MayUse<'_>) -> Answer<NodeRef> {
+        if path != b"/" && !may(ROOT.junction) {
+            return Err(Status::Access);
+        }
         match path {
             b"/" => Ok(NodeRef { junction: JunctionId(0), node: NodeId(1) }),
             b"/j" => Ok(ROOT),

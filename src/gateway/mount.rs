@@ -4,6 +4,7 @@ use super::access::{Decision, decide, know};
 use super::limits::Limits;
 use super::status::mountstat;
 use super::{Shared, count};
+use crate::volume::types::Status;
 use crate::wire::mount::{Args, ExportEntry, MountEntry, MountStat, Mounted, PATH_MAX, Text, put_list};
 use crate::wire::xdr::Writer;
 use bytes::Bytes;
@@ -78,9 +79,9 @@ impl Shared {
         if path.len() > PATH_MAX {
             return Mounted::Refused(MountStat::NameTooLong);
         }
-        match self.backend.mount(path).await {
-            Ok(node) if self.may(peer, node.junction) => Mounted::Ok(self.handle(node), FLAVOURS.to_vec()),
-            Ok(_) => {
+        match self.backend.mount(path, &|junction| self.may(peer, junction)).await {
+            Ok(node) => Mounted::Ok(self.handle(node), FLAVOURS.to_vec()),
+            Err(Status::Access) => {
                 count(&self.stats.refused);
                 Mounted::Refused(MountStat::Access)
             }

@@ -107,6 +107,8 @@ pub struct Refused<T> {
 }
 
 pub type Answer<T> = std::result::Result<T, Status>;
+/// Whether the caller may use a junction at all.
+pub type MayUse<'a> = &'a (dyn Fn(JunctionId) -> bool + Send + Sync);
 
 /// Reply of CREATE, MKDIR, SYMLINK, MKNOD, and of LOOKUP (where `dir` has no `before`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use crate::state::State;
 use crate::volume::Volume;
 use crate::volume::resolve::check_bytes;
-use crate::volume::types::{Answer, NodeRef, Status};
+use crate::volume::types::{Answer, MayUse, NodeRef, Status};
 use crate::volume::virtuals::{ROOT, TREE};
 use journal_format::event::Event;
 use journal_format::ids::{JunctionId, Kind};
@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 impl Volume {
     /// A directory by its client path, above, at or below a junction. Whether the caller may is the export policy's
-    /// affair, as on any server: modes are looked at when the handle is used.
-    pub async fn mount(&self, path: &[u8]) -> Answer<NodeRef> {
+    /// affair (`may`), as on any server: modes are looked at when the handle is used. Below a junction that the caller may
+    /// not use no name is looked at: how long that takes would tell.
+    pub async fn mount(&self, path: &[u8], may: MayUse<'_>) -> Answer<NodeRef> {
         let mut at = NodeRef { junction: TREE, node: ROOT };
         for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
             if name == b".." {
@@ -26,6 +27,9 @@ impl Volume {
             } else {
                 return Err(Status::NotDir);
             };
+            if at.junction != TREE && !may(at.junction) {
+                return Err(Status::Access);
+            }
         }
         if at.junction != TREE && self.rec(at)?.kind != Kind::Dir {
             return Err(Status::NotDir);

@@ -99,14 +99,18 @@ async fn mounts_lead_to_directories_above_at_and_below_junctions() {
     let top = w.top().await;
     let dir = w.put(&top, "d", What::Dir).await;
     w.put(&dir, "f", What::File).await;
-    assert_eq!(w.volume.mount(b"/").await, Ok(TOP));
-    assert_eq!(w.volume.mount(b"/data/").await, Ok(ROOT_REF));
-    let below = w.volume.mount(b"/data/./d").await.unwrap();
+    assert_eq!(w.volume.mount(b"/", &|_| true).await, Ok(TOP));
+    assert_eq!(w.volume.mount(b"/data/", &|_| true).await, Ok(ROOT_REF));
+    let below = w.volume.mount(b"/data/./d", &|_| true).await.unwrap();
     assert_eq!(w.lookup(ROOT_REF, "d").await, Ok(below));
-    assert_eq!(w.volume.mount(b"/data/d/f").await, Err(Status::NotDir));
-    assert_eq!(w.volume.mount(b"/data/d/f/g").await, Err(Status::NotDir));
-    assert_eq!(w.volume.mount(b"/data/nothing").await, Err(Status::NoEnt));
-    assert_eq!(w.volume.mount(b"/data/../x").await, Err(Status::Inval));
+    assert_eq!(w.volume.mount(b"/data/d/f", &|_| true).await, Err(Status::NotDir));
+    assert_eq!(w.volume.mount(b"/data/d/f/g", &|_| true).await, Err(Status::NotDir));
+    assert_eq!(w.volume.mount(b"/data/nothing", &|_| true).await, Err(Status::NoEnt));
+    assert_eq!(w.volume.mount(b"/data/../x", &|_| true).await, Err(Status::Inval));
+    for path in [b"/data".as_slice(), b"/data/d", b"/data/nothing", b"/data/d/f/g"] {
+        assert_eq!(w.volume.mount(path, &|_| false).await, Err(Status::Access));
+    }
+    assert_eq!(w.volume.mount(b"/", &|_| false).await, Ok(TOP));
     assert_eq!(w.volume.exports(), [(J, b"/data".to_vec())]);
 }
 
