@@ -7,6 +7,10 @@
 //! waited or run for [`SLOW`] shows that they are not: then each call that waits gets a lane at once, and a lane whose
 //! call is slow does not count any more. A call whose task has a thread that may wait is made there, and needs no lane; nor does one that is alone.
 //!
+//! The kernel changes the names of a directory one call at a time; who comes meanwhile looks, on a processor, for the first
+//! one's end. So such calls take *turns* at their directory: who has the turn hands it on when it ends, and who waits needs
+//! no thread. When a turn takes longer than [`SLOW`] those that wait for it are calls like others.
+//!
 //! ```text
 //!  submit ─► Queued ──a lane takes it──► Running ─────────────► Done
 //!              │ SLOW: a lane for each      │ SLOW: its lane does not count ─► Slow ─► Done
@@ -20,12 +24,13 @@ use crate::env::{Stopping, here};
 use crate::filer::{Error, ErrorKind, Result, aside};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// System calls of one location that run or are queued at a time.
 pub(super) const CALLS_MAX: usize = 64;
@@ -59,6 +64,14 @@ impl Progress {
 struct Call {
     work: Box<dyn FnOnce() + Send>,
     progress: Arc<Progress>,
+    /// What it has its turn at.
+    of: Option<u64>,
+}
+
+/// Calls that wait for their turn at a directory, and since when somebody has it.
+struct Turns {
+    since: Instant,
+    waiting: VecDeque<Call>,
 }
 
 #[derive(Default)]
@@ -70,6 +83,46 @@ struct Queue {
     opening: usize,
     /// Those of them whose call is slow.
     slow: usize,
+    /// Directories at which somebody has his turn, by the inode's number. (Two may share one, on two file systems: their calls
+    /// wait for each other.)
+    turns: HashMap<u64, Turns>,
+}
+
+impl Queue {
+    /// A turn has ended: who waits longest for it has it, and is a call like others. Whether there was one.
+    fn pass(&mut self, of: u64) -> bool {
+        let Entry::Occupied(mut turns) = self.turns.entry(of) else { return false };
+        let Some(next) = turns.get_mut().waiting.pop_front() else {
+            turns.remove();
+            return false;
+        };
+        turns.get_mut().since = Instant::now();
+        self.waiting.push_back(next);
+        true
+    }
+
+    /// Nobody waits for a turn that does not end.
+    fn let_pass(&mut self, of: u64) {
+        if let Entry::Occupied(turns) = self.turns.entry(of)
+            && turns.get().since.elapsed() >= SLOW
+        {
+            self.waiting.extend(turns.remove().waiting);
+        }
+    }
+}
+
+/// The turn of a call that is made on its task's own thread; handed on however that ends.
+struct Turn {
+    calls: Calls,
+    of: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut queue = self.calls.queue.lock();
+        let more = queue.pass(self.of) && self.calls.wants_lane(&queue);
+        self.calls.open_lanes(queue, usize::from(more));
+    }
 }
 
 /// The calls of one location. Clones are the same calls.
@@ -85,13 +138,14 @@ pub(super) struct Calls {
 struct Waits<'a> {
     calls: &'a Calls,
     progress: Arc<Progress>,
+    of: Option<u64>,
     answered: bool,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.calls.look(&self.progress, true);
+            self.calls.look(&self.progress, self.of, true);
         }
     }
 }
@@ -103,8 +157,12 @@ impl Calls {
     }
 
     /// Run `call` on a thread that may wait; where the thread at hand is one, there. A panic in it goes on here. When the
-    /// future is dropped the call runs all the same.
-    pub async fn run<T: Send + 'static>(&self, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    /// future is dropped the call runs all the same. `of`: the inode of the directory whose names it changes.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        of: Option<u64>,
+        call: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let closed = |_| Error::new(ErrorKind::Down, "call the system", "the filer is closed");
         let permit = self.room.clone().acquire_owned().await.map_err(closed)?;
         if aside::runs_here() {
@@ -117,7 +175,7 @@ impl Calls {
             tokio::task::yield_now().await;
         }
         let (answer, mut answered) = oneshot::channel();
-        let work = Box::new(move || {
+        let work: Box<dyn FnOnce() + Send> = Box::new(move || {
             // Given back when the call has ended, not when its caller gave up.
             let _permit = permit;
             // An error is a caller that has gone.
@@ -125,17 +183,20 @@ impl Calls {
         });
         // For one that is alone to wake a lane takes as long as to give way, and to be woken by it comes on top.
         let here = (others <= BESIDE_MAX && here::is_free()) || (alone && here::takes_work());
-        let answer = if here {
+        let answer = if here && let Ok(turn) = self.turn_at_once(of) {
             // It holds up no others: nobody need look after it.
-            here::do_here(work);
+            here::do_here(move || {
+                work();
+                drop(turn);
+            });
             answered.await
         } else {
-            let mut waits = Waits { calls: self, progress: Arc::default(), answered: false };
-            self.submit(Call { work, progress: waits.progress.clone() });
+            let mut waits = Waits { calls: self, progress: Arc::default(), of, answered: false };
+            self.submit(Call { work, progress: waits.progress.clone(), of });
             let answer = loop {
                 match timeout(SLOW, &mut answered).await {
                     Ok(answer) => break answer,
-                    Err(_) if self.look(&waits.progress, false) => break answered.await,
+                    Err(_) if self.look(&waits.progress, of, false) => break answered.await,
                     Err(_) => {}
                 }
             };
@@ -151,16 +212,41 @@ impl Calls {
 
     fn submit(&self, call: Call) {
         let mut queue = self.queue.lock();
+        if let Some(of) = call.of {
+            match queue.turns.entry(of) {
+                Entry::Occupied(mut turns) => return turns.get_mut().waiting.push_back(call),
+                Entry::Vacant(turns) => drop(turns.insert(Turns { since: Instant::now(), waiting: VecDeque::new() })),
+            }
+        }
         queue.waiting.push_back(call);
-        // At the bound one of them has no call, or has ended it: it takes this one.
-        let wanted = queue.lanes - queue.slow < self.quick && queue.lanes < CALLS_MAX;
+        let wanted = self.wants_lane(&queue);
         self.open_lanes(queue, usize::from(wanted));
     }
 
+    /// At the bound one of them has no call, or has ended it: it takes the next one.
+    fn wants_lane(&self, queue: &Queue) -> bool {
+        queue.lanes - queue.slow < self.quick && queue.lanes < CALLS_MAX
+    }
+
+    /// The turn, unless somebody has it.
+    fn turn_at_once(&self, of: Option<u64>) -> std::result::Result<Option<Turn>, ()> {
+        let Some(of) = of else { return Ok(None) };
+        match self.queue.lock().turns.entry(of) {
+            Entry::Occupied(_) => Err(()),
+            Entry::Vacant(turns) => {
+                turns.insert(Turns { since: Instant::now(), waiting: VecDeque::new() });
+                Ok(Some(Turn { calls: self.clone(), of }))
+            }
+        }
+    }
+
     /// A call has taken long, or its caller has gone: whether all is done that can be for it.
-    fn look(&self, progress: &Progress, gone: bool) -> bool {
+    fn look(&self, progress: &Progress, of: Option<u64>, gone: bool) -> bool {
         let mut queue = self.queue.lock();
         let seen = progress.get();
+        if let Some(of) = of {
+            queue.let_pass(of);
+        }
         match seen {
             QUEUED if gone => progress.set(LEFT),
             RUNNING => {
@@ -193,15 +279,17 @@ impl Calls {
 
 /// A lane: one call after the other while there are any.
 fn take_calls(queue: &Mutex<Queue>) {
-    let mut ended: Option<Arc<Progress>> = None;
+    let mut ended: Option<(Arc<Progress>, Option<u64>)> = None;
     let mut opening = true;
     loop {
         let call = {
             let mut queue = queue.lock();
             queue.opening -= usize::from(std::mem::take(&mut opening));
-            if let Some(progress) = ended.take() {
+            if let Some((progress, of)) = ended.take() {
                 queue.slow -= usize::from(progress.get() == IS_SLOW);
                 progress.set(DONE);
+                // This lane takes it, unless others wait longer.
+                of.map(|of| queue.pass(of));
             }
             let Some(call) = queue.waiting.pop_front() else {
                 queue.lanes -= 1;
@@ -217,7 +305,7 @@ fn take_calls(queue: &Mutex<Queue>) {
             call
         };
         (call.work)();
-        ended = Some(call.progress);
+        ended = Some((call.progress, call.of));
     }
 }
 
@@ -242,14 +330,86 @@ mod tests {
                 let _ = wait.recv();
                 Ok(7)
             };
-            calls.run(call).await
+            calls.run(None, call).await
         });
         timeout(HANG, has_begun).await.expect("it begins though others hang").unwrap();
         (go, task)
     }
 
+    /// How many calls of directory 1 were under way together at most, of fifty; and in which order they began.
+    async fn together(calls: &Calls) -> (usize, Vec<u32>) {
+        let (now, most, order) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicU8::new(0)), Arc::new(Mutex::default()));
+        let all = (0..50).map(|n| {
+            let (now, most, order) = (now.clone(), most.clone(), Arc::clone(&order));
+            calls.run(Some(1), move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                Vec::push(&mut order.lock(), n);
+                std::thread::yield_now();
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        for ended in timeout(HANG, futures_util::future::join_all(all)).await.expect("all have their turn") {
+            ended.unwrap();
+        }
+        let order = std::mem::take(&mut *order.lock());
+        (most.load(Ordering::SeqCst).into(), order)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn calls_on_one_directory_take_turns_in_the_order_in_which_they_came() {
+        let calls = Calls::new();
+        let mut in_order = 0;
+        // A turn may take long on a busy machine: then others pass.
+        for _ in 0..100 {
+            let (most, order) = together(&calls).await;
+            in_order += u32::from(most == 1 && order.is_sorted());
+            assert_eq!(order.len(), 50);
+        }
+        assert!(in_order > 50, "{in_order} of 100");
+        assert!(calls.queue.lock().turns.is_empty());
+        at_rest(&calls).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_turn_that_does_not_end_holds_up_no_others() {
+        let calls = Calls::new();
+        for own_thread in [false, true] {
+            let (go, wait) = mpsc::channel::<()>();
+            let (begins, has_begun) = oneshot::channel();
+            let own = calls.clone();
+            let hanging = async move {
+                if own_thread {
+                    tokio::task::block_in_place(here::gave_way);
+                }
+                own.run(Some(1), move || {
+                    let _ = begins.send(());
+                    let _ = wait.recv();
+                    Ok(())
+                })
+                .await
+                .unwrap();
+            };
+            let task = tokio::spawn(crate::env::Staying::new(hanging));
+            timeout(HANG, has_begun).await.expect("it begins").unwrap();
+            for _ in 0..3 {
+                assert_eq!(together(&calls).await.1.len(), 50);
+            }
+            assert_eq!(timeout(HANG, calls.run(Some(2), || Ok(1))).await.expect("it is not held up").unwrap(), 1);
+            drop(go);
+            timeout(HANG, task).await.expect("it ends").unwrap();
+            let gone = async {
+                while !calls.queue.lock().turns.is_empty() {
+                    tokio::time::sleep(SLOW).await;
+                }
+            };
+            timeout(HANG, gone).await.expect("nobody has his turn for ever");
+        }
+        at_rest(&calls).await;
+    }
+
     async fn quick(calls: &Calls) -> Result<u32> {
-        timeout(HANG, calls.run(|| Ok(1))).await.expect("it is not held up")
+        timeout(HANG, calls.run(None, || Ok(1))).await.expect("it is not held up")
     }
 
     /// All lanes have gone, and are counted so.
@@ -315,9 +475,9 @@ mod tests {
         let (own, (go, wait), (tell, told)) = (calls.clone(), mpsc::channel::<()>(), oneshot::channel());
         let task = tokio::spawn(crate::env::Staying::new(async move {
             tokio::task::block_in_place(here::gave_way);
-            let thread = own.run(|| Ok(std::thread::current().id())).await.unwrap();
+            let thread = own.run(None, || Ok(std::thread::current().id())).await.unwrap();
             assert_eq!(thread, std::thread::current().id());
-            let hanging = own.run(move || Ok(wait.recv().is_err()));
+            let hanging = own.run(None, move || Ok(wait.recv().is_err()));
             tokio::pin!(hanging);
             assert!(timeout(Duration::from_millis(20), &mut hanging).await.is_err());
             tell.send(()).unwrap();
@@ -345,7 +505,7 @@ mod tests {
             let tasks: Vec<_> = (0..5_u32)
                 .map(|n| {
                     let calls = calls.clone();
-                    tokio::spawn(async move { calls.run(move || Ok(n)).await })
+                    tokio::spawn(async move { calls.run(None, move || Ok(n)).await })
                 })
                 .collect();
             while calls.queue.lock().waiting.len() < 5 {
@@ -353,7 +513,7 @@ mod tests {
             }
             let waiting: Vec<_> = calls.queue.lock().waiting.iter().map(|call| call.progress.clone()).collect();
             for progress in waiting.iter().cycle().take(500) {
-                assert!(!calls.look(progress, false), "it is still queued");
+                assert!(!calls.look(progress, None, false), "it is still queued");
             }
             assert_eq!(calls.queue.lock().lanes, 5);
             drop(go);
@@ -371,7 +531,7 @@ mod tests {
         let ran = Arc::new(AtomicU8::new(0));
         for _ in 0..20 {
             let ran = ran.clone();
-            let call = calls.run(move || {
+            let call = calls.run(None, move || {
                 ran.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             });
@@ -388,7 +548,9 @@ mod tests {
         let tasks: Vec<_> = (0..1000_u32)
             .map(|n| {
                 let calls = calls.clone();
-                tokio::spawn(async move { calls.run(move || if n == 500 { panic!("planned") } else { Ok(n) }).await })
+                tokio::spawn(
+                    async move { calls.run(None, move || if n == 500 { panic!("planned") } else { Ok(n) }).await },
+                )
             })
             .collect();
         for (n, task) in (0..).zip(tasks) {

@@ -118,7 +118,17 @@ async fn fair() {
 impl Posix {
     async fn run<T: Send + 'static>(&self, call: impl FnOnce(&Tree) -> Result<T> + Send + 'static) -> Result<T> {
         let tree = self.tree.clone();
-        self.calls.run(move || call(&tree)).await
+        self.calls.run(None, move || call(&tree)).await
+    }
+
+    /// A call that changes the names of this directory, by its inode.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        dir: u64,
+        call: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tree = self.tree.clone();
+        self.calls.run(Some(dir), move || call(&tree)).await
     }
 }
 
@@ -227,7 +237,8 @@ impl CoreFiler for Posix {
 
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object> {
         let (dir, name, what) = (node(dir)?, name.to_vec(), what.clone());
-        self.run(move |tree| names::make(tree, &dir, &name, &what, attrs).map(object)).await
+        let of = dir.ino;
+        self.in_turn(of, move |tree| names::make(tree, &dir, &name, &what, attrs).map(object)).await
     }
 
     async fn make_nameless(&self, dir: &Object, attrs: MakeAttrs) -> Result<Object> {
@@ -241,27 +252,32 @@ impl CoreFiler for Posix {
 
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {
         let (node, dir, name) = (node(obj)?, node(dir)?, name.to_vec());
-        self.run(move |tree| names::link(tree, &node, &dir, &name)).await
+        let of = dir.ino;
+        self.in_turn(of, move |tree| names::link(tree, &node, &dir, &name)).await
     }
 
     async fn rename(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         let (from, name, to, new) = (node(from)?, name.to_vec(), node(to)?, new.to_vec());
-        self.run(move |tree| names::rename(tree, &from, &name, &to, &new)).await
+        let of = to.ino;
+        self.in_turn(of, move |tree| names::rename(tree, &from, &name, &to, &new)).await
     }
 
     async fn rename_free(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         let (from, name, to, new) = (node(from)?, name.to_vec(), node(to)?, new.to_vec());
-        self.run(move |tree| names::rename_free(tree, &from, &name, &to, &new)).await
+        let of = to.ino;
+        self.in_turn(of, move |tree| names::rename_free(tree, &from, &name, &to, &new)).await
     }
 
     async fn remove(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let (dir, name) = (node(dir)?, name.to_vec());
-        self.run(move |tree| names::remove(tree, &dir, &name)).await
+        let of = dir.ino;
+        self.in_turn(of, move |tree| names::remove(tree, &dir, &name)).await
     }
 
     async fn rmdir(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let (dir, name) = (node(dir)?, name.to_vec());
-        self.run(move |tree| names::rmdir(tree, &dir, &name)).await
+        let of = dir.ino;
+        self.in_turn(of, move |tree| names::rmdir(tree, &dir, &name)).await
     }
 
     async fn sync(&self) -> Result<()> {
