@@ -4,7 +4,7 @@ use super::{Port, http};
 use crate::config::{self, ApiListen};
 use axum::serve::Listener;
 use rustix::fs::{Mode, chmod};
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{info, warn};
 
@@ -22,6 +22,9 @@ use tracing::{info, warn};
 const CONNECTIONS_MAX: usize = 64;
 /// A connection on which nothing comes in for so long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(120);
+/// From a stop on, what is being answered may take so long. A request of which half has come, or a filer that is asked, must
+/// not keep the service from its last checkpoint.
+const STOP_MAX: Duration = Duration::from_secs(5);
 const TOKEN_MAX: usize = 4096;
 
 /// The API's socket, bound and not serving yet. Connections wait until it does.
@@ -63,18 +66,45 @@ impl Api {
         }
     }
 
-    /// Serve until `stop` comes, then finish what is being answered.
+    /// Serve until `stop` comes, then finish what is being answered, if that is soon.
     pub async fn serve(self, port: Arc<dyn Port>, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let router = http::router(port, self.token);
+        let (tell, told) = oneshot::channel();
+        let stop = async move {
+            stop.await;
+            let _ = tell.send(()); // nobody listens when all has been answered already
+        };
         match self.socket {
             Socket::Unix(listener, path) => {
-                let done = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop).await;
+                let serving = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop);
+                let done = until_stop(serving.into_future(), told).await;
                 if let Err(e) = std::fs::remove_file(&path) {
                     warn!("{}: cannot be removed: {e}", path.display());
                 }
                 done
             }
-            Socket::Tcp(listener) => axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop).await,
+            Socket::Tcp(listener) => {
+                let serving = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop);
+                until_stop(serving.into_future(), told).await
+            }
+        }
+    }
+}
+
+async fn until_stop(serving: impl Future<Output = io::Result<()>>, stops: oneshot::Receiver<()>) -> io::Result<()> {
+    let patience = async {
+        if stops.await.is_ok() {
+            sleep(STOP_MAX).await;
+        } else {
+            std::future::pending::<()>().await; // it has ended by itself
+        }
+    };
+    tokio::select! {
+        biased;
+        done = serving => done,
+        () = patience => {
+            warn!("the API stops before all requests were answered");
+            Ok(())
         }
     }
 }

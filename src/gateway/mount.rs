@@ -4,7 +4,7 @@ use super::access::{Decision, decide, know};
 use super::limits::Limits;
 use super::status::mountstat;
 use super::{Shared, count};
-use crate::volume::types::Status;
+use crate::volume::types::{Answer, NodeRef, Status};
 use crate::wire::mount::{Args, ExportEntry, MountEntry, MountStat, Mounted, PATH_MAX, Text, put_list};
 use crate::wire::xdr::Writer;
 use bytes::Bytes;
@@ -12,6 +12,12 @@ use journal_format::ids::JunctionId;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long a MNT waits for what is not there yet; a kernel asks again after 10 s, by UDP sooner.
+const PATIENCE: Duration = Duration::from_secs(8);
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// AUTH_UNIX: the flavour that is recommended. AUTH_NONE is served too, as nobody.
 const FLAVOURS: [u32; 1] = [1];
@@ -79,7 +85,7 @@ impl Shared {
         if path.len() > PATH_MAX {
             return Mounted::Refused(MountStat::NameTooLong);
         }
-        match self.backend.mount(path, &|junction| self.may(peer, junction)).await {
+        match self.look_for(peer, path).await {
             Ok(node) => Mounted::Ok(self.handle(node), FLAVOURS.to_vec()),
             Err(Status::Access) => {
                 count(&self.stats.refused);
@@ -88,6 +94,19 @@ impl Shared {
             // To a caller who may not see all there is, absent and forbidden are one.
             Err(_) if !self.may_all(peer).await => Mounted::Refused(MountStat::Access),
             Err(status) => Mounted::Refused(mountstat(status)),
+        }
+    }
+
+    /// MNT has no way to say "later", and a mount that was told of an error is given up: a primary that is just coming up is
+    /// waited for.
+    async fn look_for(&self, peer: SocketAddr, path: &[u8]) -> Answer<NodeRef> {
+        let may = |junction| self.may(peer, junction);
+        let begun = Instant::now();
+        loop {
+            match self.backend.mount(path, &may).await {
+                Err(Status::Jukebox) if begun.elapsed() < PATIENCE => sleep(AGAIN).await,
+                found => return found,
+            }
         }
     }
 

@@ -89,3 +89,18 @@ async fn a_service_that_is_not_there_is_said_to_be_not_there() {
     assert!(said.contains("/nowhere/api.sock"), "{said}");
     drop(s);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_which_half_has_come_does_not_keep_the_service_from_stopping_in_order() {
+    use tokio::io::AsyncWriteExt;
+    let mut s = Served::new().await;
+    let socket = s.service.api.strip_prefix("unix://").expect("it listens on a socket of its own");
+    let mut half = tokio::net::UnixStream::connect(socket).await.unwrap();
+    half.write_all(b"POST /api/v1/filers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let begun = std::time::Instant::now();
+    s.service.stop().await.unwrap();
+    let log = std::fs::read_to_string(s.service.log()).unwrap();
+    assert!(begun.elapsed().as_secs() < 25 && !log.contains("stopping without it"), "{:?}: {log}", begun.elapsed());
+    drop(half);
+}

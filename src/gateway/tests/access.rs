@@ -122,6 +122,19 @@ async fn mounting_gives_handles_that_work_and_lists_say_so() {
     assert_eq!(dump(client.mount(&mount::Args::Dump).await).len(), Limits::MOUNTS_MAX);
 }
 
+#[tokio::test]
+async fn a_mount_waits_for_a_primary_that_is_coming_up() {
+    let world = world().await;
+    let mut client = world.client().await;
+    let comes = async {
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        world.double.gate.add_permits(1);
+    };
+    let mnt = mount::Args::Mnt(text("/late"));
+    let (mut mounted, ()) = tokio::join!(client.mount(&mnt), comes);
+    assert!(matches!(mounted.get().unwrap(), Mounted::Ok(..)));
+}
+
 fn set_rules(world: &World, rules: &[&str]) {
     *world.double.state.lock() = Arc::new(super::super::access::tests::state(rules));
 }
