@@ -7,9 +7,10 @@
 //! waited or run for [`SLOW`] shows that they are not: then each call that waits gets a lane at once, and a lane whose
 //! call is slow does not count any more. A call whose task has a thread that may wait is made there, and needs no lane; nor does one that is alone.
 //!
-//! The kernel changes the names of a directory one call at a time; who comes meanwhile looks, on a processor, for the first
-//! one's end. So such calls take *turns* at their directory: who has the turn hands it on when it ends, and who waits needs
-//! no thread. When a turn takes longer than [`SLOW`] those that wait for it are calls like others.
+//! The kernel changes the names of a directory, or the bytes of a file, one call at a time; who comes meanwhile looks, on a
+//! processor, for the first one's end. So such calls take *turns* at what they change: who has the turn hands it on when
+//! it ends, and who waits needs no thread. When a turn takes longer than [`TURN_MAX`] those that wait for it are calls like
+//! others.
 //!
 //! ```text
 //!  submit ─► Queued ──a lane takes it──► Running ─────────────► Done
@@ -42,6 +43,9 @@ const BESIDE_MAX: usize = 3;
 /// Longer than a call takes that does not wait for a disk.
 const SLOW: Duration = Duration::from_millis(1);
 
+/// A turn is waited for so long: then it hangs, or whoever has it does not hold up others where this filer is concerned.
+const TURN_MAX: Duration = Duration::from_millis(100);
+
 /// How far a call has come; changed under the queue's lock.
 #[derive(Default)]
 struct Progress(AtomicU8);
@@ -68,7 +72,7 @@ struct Call {
     of: Option<u64>,
 }
 
-/// Calls that wait for their turn at a directory, and since when somebody has it.
+/// Calls that wait for their turn at an object, and since when somebody has it.
 struct Turns {
     since: Instant,
     waiting: VecDeque<Call>,
@@ -83,7 +87,7 @@ struct Queue {
     opening: usize,
     /// Those of them whose call is slow.
     slow: usize,
-    /// Directories at which somebody has his turn, by the inode's number. (Two may share one, on two file systems: their calls
+    /// Objects at which somebody has his turn, by the inode's number. (Two may share one, on two file systems: their calls
     /// wait for each other.)
     turns: HashMap<u64, Turns>,
 }
@@ -104,7 +108,7 @@ impl Queue {
     /// Nobody waits for a turn that does not end.
     fn let_pass(&mut self, of: u64) {
         if let Entry::Occupied(turns) = self.turns.entry(of)
-            && turns.get().since.elapsed() >= SLOW
+            && turns.get().since.elapsed() >= TURN_MAX
         {
             self.waiting.extend(turns.remove().waiting);
         }
@@ -157,7 +161,7 @@ impl Calls {
     }
 
     /// Run `call` on a thread that may wait; where the thread at hand is one, there. A panic in it goes on here. When the
-    /// future is dropped the call runs all the same. `of`: the inode of the directory whose names it changes.
+    /// future is dropped the call runs all the same. `of`: the inode whose names or bytes it changes.
     pub async fn run<T: Send + 'static>(
         &self,
         of: Option<u64>,

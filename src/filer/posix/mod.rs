@@ -110,6 +110,9 @@ pub async fn create_subdir(path: PathBuf, expected_root: &[u8], subdir: &[Vec<u8
     .await
 }
 
+/// Bytes from which on writes take turns at their file.
+const IN_TURN: usize = 64 << 10;
+
 /// What is answered at once never waits: a loop of such calls must still let other tasks run.
 async fn fair() {
     tokio::task::coop::consume_budget().await;
@@ -117,18 +120,17 @@ async fn fair() {
 
 impl Posix {
     async fn run<T: Send + 'static>(&self, call: impl FnOnce(&Tree) -> Result<T> + Send + 'static) -> Result<T> {
-        let tree = self.tree.clone();
-        self.calls.run(None, move || call(&tree)).await
+        self.in_turn(None, call).await
     }
 
-    /// A call that changes the names of this directory, by its inode.
+    /// A call that changes the names of a directory or the bytes of a file, by its inode.
     async fn in_turn<T: Send + 'static>(
         &self,
-        dir: u64,
+        of: Option<u64>,
         call: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let tree = self.tree.clone();
-        self.calls.run(Some(dir), move || call(&tree)).await
+        self.calls.run(of, move || call(&tree)).await
     }
 }
 
@@ -222,7 +224,9 @@ impl CoreFiler for Posix {
 
     async fn write(&self, obj: &Object, offset: u64, data: Bytes) -> Result<()> {
         let node = node(obj)?;
-        self.run(move |tree| data::write(tree, &node, offset, &data)).await
+        // A short write is over sooner than its turn would be handed on.
+        let of = Some(node.ino).filter(|_| data.len() >= IN_TURN);
+        self.in_turn(of, move |tree| data::write(tree, &node, offset, &data)).await
     }
 
     async fn punch(&self, obj: &Object, offset: u64, len: u64) -> Result<()> {
@@ -237,7 +241,7 @@ impl CoreFiler for Posix {
 
     async fn make(&self, dir: &Object, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Object> {
         let (dir, name, what) = (node(dir)?, name.to_vec(), what.clone());
-        let of = dir.ino;
+        let of = Some(dir.ino);
         self.in_turn(of, move |tree| names::make(tree, &dir, &name, &what, attrs).map(object)).await
     }
 
@@ -252,31 +256,31 @@ impl CoreFiler for Posix {
 
     async fn link(&self, obj: &Object, dir: &Object, name: &[u8]) -> Result<()> {
         let (node, dir, name) = (node(obj)?, node(dir)?, name.to_vec());
-        let of = dir.ino;
+        let of = Some(dir.ino);
         self.in_turn(of, move |tree| names::link(tree, &node, &dir, &name)).await
     }
 
     async fn rename(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         let (from, name, to, new) = (node(from)?, name.to_vec(), node(to)?, new.to_vec());
-        let of = to.ino;
+        let of = Some(to.ino);
         self.in_turn(of, move |tree| names::rename(tree, &from, &name, &to, &new)).await
     }
 
     async fn rename_free(&self, from: &Object, name: &[u8], to: &Object, new: &[u8]) -> Result<()> {
         let (from, name, to, new) = (node(from)?, name.to_vec(), node(to)?, new.to_vec());
-        let of = to.ino;
+        let of = Some(to.ino);
         self.in_turn(of, move |tree| names::rename_free(tree, &from, &name, &to, &new)).await
     }
 
     async fn remove(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let (dir, name) = (node(dir)?, name.to_vec());
-        let of = dir.ino;
+        let of = Some(dir.ino);
         self.in_turn(of, move |tree| names::remove(tree, &dir, &name)).await
     }
 
     async fn rmdir(&self, dir: &Object, name: &[u8]) -> Result<()> {
         let (dir, name) = (node(dir)?, name.to_vec());
-        let of = dir.ino;
+        let of = Some(dir.ino);
         self.in_turn(of, move |tree| names::rmdir(tree, &dir, &name)).await
     }
 
