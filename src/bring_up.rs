@@ -130,6 +130,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoints;
     use crate::filer::memory::{Fault, Memory};
+    use crate::filer::registry::Filers;
     use crate::filer::{Changes, CoreFiler, ErrorKind};
     use crate::gateway::Drc;
     use crate::index::live::Live;
@@ -145,7 +146,7 @@ mod tests {
     use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status, Volume};
     use bytes::Bytes;
     use journal_format::event::{FilerAdded, FilerFound, JunctionAdded, LocationSpec};
-    use journal_format::ids::{FilerId, NodeId, Time};
+    use journal_format::ids::{FilerId, Identity, NodeId, Time};
     use std::net::{IpAddr, Ipv4Addr};
 
     const J: JunctionId = JunctionId(1);
@@ -238,6 +239,42 @@ mod tests {
         checkpoints.take(&core).await.unwrap();
         assert!(core.ledger.state().locations[&L].cursor > cursor);
         assert!(!checkpoints.is_due_again(&core));
+    }
+
+    /// Reaches this one, whatever is asked for.
+    struct One(Memory);
+
+    #[async_trait::async_trait]
+    impl Filers for One {
+        async fn open(
+            &self,
+            _url: &str,
+            _root: &[u8],
+            _subdir: &[Vec<u8>],
+            _dir: Option<&Identity>,
+        ) -> crate::filer::Result<Arc<dyn CoreFiler>> {
+            Ok(Arc::new(self.0.clone()))
+        }
+    }
+
+    /// Each try opens the location anew.
+    #[tokio::test]
+    async fn an_inode_that_refuses_its_time_does_not_keep_a_primary_down() {
+        let (dir, filer) = (tempfile::tempdir().unwrap(), Memory::default());
+        let core = world(&dir, &filer).await;
+        let core = Core { filers: Arc::new(One(filer.clone())), ..core };
+        create(&core, "a", "text").await;
+        Checkpoints::default().take(&core).await.unwrap();
+        core.volume.remove(&call(), AT, b"a").await.unwrap();
+        core.locations.remove(L);
+        filer.set_fault(Some(Box::new(|op| (op == "set").then_some(Fault::Before(ErrorKind::Io)))));
+        let mut tries = 0;
+        while let Err(error) = bring_up(&core, J, L).await {
+            tries += 1;
+            assert!(tries < 10, "{error}");
+        }
+        assert_eq!(tries, 3, "an I/O error may pass");
+        create(&core, "b", "is up").await;
     }
 
     /// Found by crash points: a checkpoint puts a time that it read before the client set another.

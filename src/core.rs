@@ -81,7 +81,9 @@ pub async fn open_location(core: &Core, state: &State, id: LocationId) -> Result
     let (root, objects) = open_objects(core, state, id).await?;
     Ok(Arc::new(match at.role {
         Role::Destination(_) => Location::fenced(id, root, Arc::new(Fenced::new(reached)), objects),
-        Role::Primary(_) | Role::Left => Location::new(id, root, reached, objects),
+        Role::Primary(_) | Role::Left => {
+            Location::new(id, root, reached, objects).counted_by(core.locations.untimed(id))
+        }
     }))
 }
 

@@ -11,8 +11,8 @@
 //! [`Journal::reader_of`]: the side first, then the journal. The files are mapped for that: a redo may need all of them
 //! at once.
 //!
-//! Bound: when all sides together have more bytes than the soft limit, client operations on the junctions that have one
-//! are told to come again ([`Journal::side_is_full`]).
+//! Bound: when all sides together have more bytes than the soft limit ([`Journal::side_is_full`]), client operations on the
+//! junctions whose primary has not passed its side are told to come again.
 
 use super::error::{At, Error, Result};
 use super::files::{self, Dir};
@@ -33,6 +33,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of records in one file, about.
 const FILE_BYTES: usize = if cfg!(test) { 64 << 10 } else { 32 << 20 };
+
+/// Bytes of a file that are read at a time.
+const PART: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
 struct Piece {
@@ -79,10 +82,15 @@ impl Sides {
     }
 }
 
-/// Looked through, and checked.
+/// Looked through, and checked. First by calls: a sector that cannot be read is an error then, of this file.
 fn read(dir: &Dir, id: [u8; 16], path: &Path) -> Result<(SideHeader, Bytes)> {
     let file = dir.open(path, Open::Read)?;
     let size = file.size().at("look at", path)?;
+    let mut part = vec![0; super::batch::to_usize(size.min(PART))];
+    for at in (0..size).step_by(super::batch::to_usize(PART)) {
+        let len = super::batch::to_usize((size - at).min(PART));
+        file.read_at(&mut part[..len], at).at("read", path)?;
+    }
     let file = if size == 0 {
         Bytes::new() // what is empty cannot be mapped
     } else {
@@ -122,7 +130,7 @@ impl Journal {
         pieces.iter().map(|(id, row)| (*id, row.iter().map(|piece| piece.bytes as u64).sum())).collect()
     }
 
-    /// Sides have as many bytes as they may, and this junction has one: it gets no more that would have to go there.
+    /// Sides have as many bytes as they may, and this junction has one.
     pub fn side_is_full(&self, junction: JunctionId) -> bool {
         let sides = &self.inner.sides;
         sides.bytes.load(Ordering::Acquire) > self.soft_limit() && sides.pieces.lock().contains_key(&junction)

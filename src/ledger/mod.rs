@@ -341,6 +341,16 @@ impl Ledger {
         others.map(|(_, lsn)| *lsn).min().map_or(settled, |lsn| settled.min(lsn))
     }
 
+    /// All sides have what they may have, and the junction's would grow: its primary has not passed it.
+    #[must_use]
+    pub fn side_is_full(&self, junction: JunctionId) -> bool {
+        self.journal.side_is_full(junction) && {
+            let state = self.state();
+            let primary = state.junctions.get(&junction).and_then(|found| state.locations.get(&found.primary));
+            primary.is_some_and(|at| self.journal.side_end(junction).is_some_and(|end| at.cursor < end))
+        }
+    }
+
     /// Grows with everything that is appended, cursors apart: unchanged, there is nothing new to checkpoint.
     #[must_use]
     pub fn activity(&self) -> u64 {

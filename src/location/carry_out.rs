@@ -231,8 +231,9 @@ pub async fn put_times(
     let mut refused = Vec::new();
     for part in nodes.chunks(PART) {
         let put = side_by_side(part.iter().map(|node| put_time(location, view, live, *node)).collect()).await?;
-        refused.extend(part.iter().copied().zip(put).filter_map(|(node, refused)| Some((node, refused?))));
+        refused.extend(put.into_iter().flatten());
     }
+    refused.sort_by_key(|(node, _)| *node);
     Ok(refused)
 }
 
@@ -261,9 +262,9 @@ pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSe
 }
 
 /// What the filer says when it refuses the time for good, or with an I/O error.
-async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<Option<Error>> {
+async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<Option<(NodeId, Error)>> {
     match try_time(location, view, live, node).await {
-        Err(error) if is_final(error.kind) || error.kind == ErrorKind::Io => Ok(Some(error)),
+        Err(error) if is_final(error.kind) || error.kind == ErrorKind::Io => Ok(Some((node, error))),
         Err(error) => Err(error),
         Ok(()) => Ok(None),
     }

@@ -92,8 +92,8 @@ pub struct Location {
     cache: Mutex<Cache<NodeId, Object>>,
     /// Nodes whose kept times are not on the filer yet.
     touched: Mutex<BTreeSet<NodeId>>,
-    /// So many times in a row some of these could not be put.
-    pub untimed: AtomicU32,
+    /// So many times in a row some of these could not be put; by whoever had the location open.
+    pub untimed: Arc<AtomicU32>,
     unsynced: Unsynced,
     /// Nodes that ended here, by the operation that ended them: their identities are forgotten when it is durable on
     /// the filer, for until then a power cut may bring the objects back.
@@ -113,6 +113,12 @@ impl Location {
     #[must_use]
     pub fn fenced(id: LocationId, root: NodeId, filer: Arc<Fenced>, objects: Objects) -> Self {
         Self { fence: filer.fence.clone(), ..Self::new(id, root, filer, objects) }
+    }
+
+    /// It goes on with a count of its `untimed`.
+    #[must_use]
+    pub fn counted_by(self, untimed: Arc<AtomicU32>) -> Self {
+        Self { untimed, ..self }
     }
 
     /// The node's object: remembered, by identity, or by walking `view`'s names and checking identities.
@@ -347,6 +353,8 @@ pub(crate) fn index_error(error: crate::index::store::Error) -> Error {
 pub struct Locations {
     map: RwLock<BTreeMap<LocationId, Arc<Location>>>,
     fallen: RwLock<BTreeMap<LocationId, Arc<Location>>>,
+    /// Of each that was opened: a try to bring one up that fails is not the last.
+    untimed: Mutex<BTreeMap<LocationId, Arc<AtomicU32>>>,
 }
 
 impl Locations {
@@ -369,6 +377,11 @@ impl Locations {
     pub fn remove(&self, id: LocationId) {
         self.map.write().remove(&id);
         self.fallen.write().remove(&id);
+        self.untimed.lock().remove(&id);
+    }
+    /// How often times could not be put on it, for whoever opens it.
+    pub fn untimed(&self, id: LocationId) -> Arc<AtomicU32> {
+        self.untimed.lock().entry(id).or_default().clone()
     }
     /// Nobody gets it any more. Whether it was up.
     pub fn fall(&self, id: LocationId) -> bool {

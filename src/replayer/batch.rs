@@ -7,7 +7,7 @@ use crate::location::Recorder;
 use crate::location::carry_out::{Carried, put_times};
 use crate::location::round::Round;
 use journal_format::event::{CopyDone, CopyFailed, Cursor, Event, RangeDone};
-use journal_format::ids::{Identity, LocationId, Lsn, NodeId};
+use journal_format::ids::{Identity, JobId, LocationId, Lsn, NodeId};
 use std::collections::BTreeSet;
 
 pub struct Batch {
@@ -140,23 +140,54 @@ impl Batch {
             end = Some(made);
         }
         crash_point!("BATCH_MADE_APPENDED");
-        let (mut files_made, mut dirs_made) = (self.listed_files, self.listed_dirs);
-        let mut ranges = self.ranges.chunks(PER_RECORD_MAX);
-        let mut failed = self.failed.chunks(CopyDone::FAILED_MAX);
-        loop {
-            let (some, bad) = (ranges.next(), failed.next());
-            if some.is_none() && bad.is_none() && files_made == 0 && dirs_made == 0 {
-                break;
-            }
-            let (ranges, failed) = (some.unwrap_or_default().to_vec(), bad.unwrap_or_default().to_vec());
-            let event = Event::CopyDone(CopyDone { job: of.job, location, ranges, files_made, dirs_made, failed });
-            end = Some(of.ledger.append(&event).await?.end);
-            (files_made, dirs_made) = (0, 0);
+        for told in self.told(of.job, location) {
+            end = Some(of.ledger.append(&Event::CopyDone(told)).await?.end);
         }
         crash_point!("BATCH_DONE_APPENDED");
         if let Some(end) = end {
             of.ledger.wait_durable(end).await?;
         }
         Ok(())
+    }
+
+    /// What is done and what failed, in records of bounded size. Failures come behind all ranges: the last range of a file takes
+    /// its error out of the job's list.
+    fn told(&self, job: JobId, location: LocationId) -> Vec<CopyDone> {
+        let (mut ranges, mut failed) = (self.ranges.chunks(PER_RECORD_MAX), self.failed.chunks(CopyDone::FAILED_MAX));
+        let (mut files_made, mut dirs_made) = (self.listed_files, self.listed_dirs);
+        let mut told = Vec::new();
+        loop {
+            let some = ranges.next().unwrap_or_default().to_vec();
+            let bad = if ranges.len() == 0 { failed.next() } else { None }.unwrap_or_default().to_vec();
+            if some.is_empty() && bad.is_empty() && files_made == 0 && dirs_made == 0 {
+                return told;
+            }
+            told.push(CopyDone { job, location, ranges: some, files_made, dirs_made, failed: bad });
+            (files_made, dirs_made) = (0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_last_range_and_failure_are_told_together_has_failed() {
+        let node = NodeId(7);
+        let range = |node| RangeDone { node, offset: 0, len: 1, digest: [0; 32], last: true, void: false };
+        let mut batch = Batch::new(Lsn(4096));
+        batch.ranges = (100..100 + PER_RECORD_MAX as u64).map(|n| range(NodeId(n))).chain([range(node)]).collect();
+        let failure = |node| CopyFailed { node, path: b"f".to_vec(), error: "its time".into(), fatal: false };
+        batch.failed = (0..=CopyDone::FAILED_MAX as u64).map(|n| failure(NodeId(node.0 + n * 10_000))).collect();
+        (batch.listed_files, batch.listed_dirs) = (3, 4);
+        let told = batch.told(JobId(1), LocationId(2));
+        let mut errors = BTreeSet::new();
+        for record in &told {
+            record.ranges.iter().for_each(|range| drop(errors.remove(&range.node)));
+            errors.extend(record.failed.iter().map(|failed| failed.node));
+        }
+        assert_eq!(errors.len(), CopyDone::FAILED_MAX + 1);
+        assert!(told.len() == 3 && told.iter().map(|record| record.files_made + record.dirs_made).sum::<u64>() == 7);
     }
 }

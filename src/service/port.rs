@@ -198,7 +198,7 @@ impl ServicePort {
             problems.push(format!("junction {path}: {count} operations hang, for {since} s: its clients wait"));
         }
         for (id, bytes) in self.core.ledger.journal.sides() {
-            let (path, full) = (name(id), self.core.ledger.journal.side_is_full(id));
+            let (path, full) = (name(id), self.core.ledger.side_is_full(id));
             let more = if full { ", no more than that: its clients are told to come again" } else { "" };
             problems
                 .push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside{more}"));

@@ -318,7 +318,7 @@ impl Volume {
     }
 
     fn check_stuck(&self, junction: JunctionId) -> Result<(), Status> {
-        let may_begin = self.stuck.may_begin(junction) && !self.ledger.journal.side_is_full(junction);
+        let may_begin = self.stuck.may_begin(junction) && !self.ledger.side_is_full(junction);
         if may_begin { Ok(()) } else { Err(Status::Jukebox) }
     }
 

@@ -268,6 +268,11 @@ fn key_of_node(node: NodeId, (dir, name): &(NodeId, Vec<u8>)) -> Key {
     [b"DR", node.0.to_be_bytes().as_slice(), dir.0.to_be_bytes().as_slice(), name].concat()
 }
 
+/// A `DN` value: a former life may have carried out that this node has this name.
+fn is_tried(since: &[u8]) -> bool {
+    since.iter().all(|byte| *byte == 0)
+}
+
 /// The name in a `DR` key.
 fn parse_place(key: &[u8]) -> Result<(NodeId, Vec<u8>)> {
     Ok((read_node(key, 10)?, key.get(18..).unwrap_or_default().to_vec()))

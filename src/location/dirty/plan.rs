@@ -13,7 +13,7 @@ use super::super::round::{BYTES_MAX, DataOp, Origin, Renew, Round, Touched};
 use super::super::view::View;
 use super::super::{NAMES_TRIED_MAX, index_error};
 use super::record::Record;
-use super::{Dirty, parse_name, parse_place};
+use super::{Dirty, is_tried, parse_name, parse_place};
 use crate::filer;
 use crate::index::store::Result;
 use journal_format::ids::{Kind, Lsn, NodeId};
@@ -82,7 +82,13 @@ impl Dirty {
         if found.is_empty() {
             return Ok(None);
         }
-        let mut gather = Gather { dirty: self, step: Step::default(), seen: BTreeSet::new(), todo: Vec::new() };
+        let mut gather = Gather {
+            dirty: self,
+            step: Step::default(),
+            nodes: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            todo: Vec::new(),
+        };
         gather.step.round.ask_filer = true;
         gather.step.round.partial = true;
         for (key, _) in found {
@@ -187,6 +193,8 @@ enum Todo {
 struct Gather<'a> {
     dirty: &'a Dirty,
     step: Step,
+    /// Nodes, and directories, that were looked after.
+    nodes: BTreeSet<NodeId>,
     seen: BTreeSet<NodeId>,
     todo: Vec<Todo>,
 }
@@ -209,20 +217,40 @@ impl Gather<'_> {
         self.step.round.names.insert(name.clone(), Touched::default());
         self.todo.push(Todo::Dir(name.0));
         let prefix = super::prefix_name(&name);
+        let mut dirs = Vec::new();
         // All of them: who is to have the name now came last.
-        let found = self.all(&prefix)?;
-        for (key, _) in found {
+        for (key, since) in self.all(&prefix)? {
             let node = read_node(&key, prefix.len())?;
             self.step.round.placed(name.0, &name.1, node);
             self.step.names.push((name.clone(), node));
             self.node(node)?;
-            // In which order they came is not kept: an object that tain does not know may be any of them.
+            // In which order they came is not kept: an object that tain does not know may be any of those that a former
+            // life may have made.
             let round = &mut self.step.round;
-            if round.makes.contains_key(&node) || round.gone.contains_key(&node) {
+            if is_tried(&since) && (round.makes.contains_key(&node) || round.gone.contains_key(&node)) {
                 let born = &mut round.names.entry(name.clone()).or_default().born;
                 if !born.contains(&node) {
                     born.push(node);
                 }
+                if self.is_dir(node)? && self.dirty.projection.objects.identity(node)?.is_none() {
+                    dirs.push(node);
+                }
+            }
+        }
+        // Of several directories that it may be, what is in it tells which one.
+        if dirs.len() > 1 {
+            for dir in dirs {
+                self.inside(dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The dirty names in a directory that a former life may have made there.
+    fn inside(&mut self, dir: NodeId) -> Result<()> {
+        for (key, since) in self.all(&key_of(*b"DN", dir))? {
+            if is_tried(&since) {
+                self.todo.push(Todo::Name(parse_name(&key)?.0));
             }
         }
         Ok(())
@@ -230,6 +258,9 @@ impl Gather<'_> {
 
     /// A node that may stand under one of the names: what is to become of it, and where else it may be.
     fn node(&mut self, node: NodeId) -> Result<()> {
+        if !self.nodes.insert(node) {
+            return Ok(());
+        }
         if let Some(kind) = self.dirty.gone(node)? {
             self.step.round.gone.insert(node, kind);
         } else if let Some((_, kind)) = self.dirty.record(node)?.and_then(|record| record.make) {

@@ -37,6 +37,30 @@ async fn what_is_in_the_pen_gets_its_times() {
     assert_eq!(there.mtime, here.mtime);
 }
 
+/// The first answer comes last.
+#[tokio::test]
+async fn a_time_that_is_refused_is_put_down_to_the_node_that_it_is_of() {
+    let source = memory::Memory::default();
+    let mut world = World::new(1, Arc::new(source.clone()), Arc::new(memory::Memory::default())).await;
+    let mut nodes = BTreeSet::new();
+    for n in 0..5 {
+        nodes.insert(world.made(ROOT, format!("f{n}").as_bytes(), What::File).await);
+    }
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    source.set_script(Some(Box::new(move |op| {
+        let nth = if op == "set" { calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) } else { usize::MAX };
+        let before = std::time::Duration::from_millis(if nth == 0 { 50 } else { 0 });
+        memory::Turn {
+            before,
+            fault: (nth == 1).then_some(memory::Fault::Before(ErrorKind::NotPermitted)),
+            ..Default::default()
+        }
+    })));
+    let refused = put_times(&world.source, world.live.as_ref(), &world.live, &nodes).await.unwrap();
+    let named: Vec<NodeId> = refused.into_iter().map(|(node, _)| node).collect();
+    assert_eq!(named, [*nodes.iter().nth(1).unwrap()]);
+}
+
 /// Each node is looked for in places that the other one may be in.
 #[tokio::test]
 async fn directories_that_changed_places_are_not_looked_for_without_end() {
