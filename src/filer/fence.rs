@@ -139,6 +139,7 @@ const NOTHING: Capabilities = Capabilities {
     xattrs: false,
     acls: false,
     open_by_identity: false,
+    lasting_positions: false,
     chown: false,
 };
 

@@ -147,6 +147,8 @@ pub struct Capabilities {
     pub acls: bool,
     /// [`CoreFiler::by_identity`] works for every object, not just for cached ones.
     pub open_by_identity: bool,
+    /// A position in a listing stays good while names come and go; elsewhere it is a count of those before it.
+    pub lasting_positions: bool,
     pub chown: bool,
 }
 

@@ -111,6 +111,7 @@ impl Shared {
             session.run(args, &mut w).await;
             return w.finish();
         }
+        let is_data = matches!(args, Args::Write(_) | Args::SetAttr(_));
         let key = Key::new(peer.ip(), header.xid, sum);
         match self.drc.begin(key).await {
             Begin::Done(frame) => {
@@ -134,7 +135,7 @@ impl Shared {
             Begin::Run(running) => {
                 self.run_or_tell(&session, args, &mut w).await;
                 let frame = w.finish();
-                running.finish(&frame, !asks_to_try_again(&frame));
+                running.of_data(is_data).finish(&frame, !asks_to_try_again(&frame));
                 frame
             }
         }

@@ -15,8 +15,9 @@
 //! too, by address, user and checksum ([`Drc::sent_away`]), and told once to whoever makes this very call, if the names
 //! still say so. (`volume/late.rs` does the same for operations that outlast their client's patience in one life.)
 //!
-//! Bounds: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] and [`BYTES_MAX`] in all; at a bound the entries that
-//! ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
+//! Bounds, for calls on names and for WRITE and SETATTR apart, so that a stream of these does not push those out whose
+//! repetition does harm: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] in all; [`BYTES_MAX`] for both, of which data
+//! gives way. At a bound the entries that ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
 //! the calls in flight. What ended longer ago than [`KEPT_FOR`] is unknown. Clients that were sent away: [`AWAY_MAX`],
 //! beyond it the oldest goes; and [`AWAY_FOR`] since it was last sent away (a kernel comes again after 5 s).
 
@@ -34,10 +35,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Ended entries kept for one client.
+/// Ended entries kept for one client, of each kind.
 pub const CLIENT_MAX: usize = 4096;
-/// Ended entries kept in all.
-pub const ENTRIES_MAX: usize = 65_536;
+/// Ended entries kept in all, of each kind.
+pub const ENTRIES_MAX: usize = 32_768;
 /// Bytes of replies kept in all.
 pub const BYTES_MAX: usize = 32 << 20;
 /// A call that ended longer ago (in a former life: at the start) is unknown when it comes again.
@@ -117,7 +118,7 @@ pub enum Begin {
 
 enum Slot {
     Running(watch::Receiver<Option<Frame>>),
-    Done { seq: u64, ended: Instant, frame: Frame },
+    Done { seq: u64, ended: Instant, frame: Frame, is_data: bool },
     Refilled { seq: u64, ended: Instant, lsn: Lsn, outcome: Outcome },
 }
 
@@ -126,6 +127,15 @@ impl Slot {
         match self {
             Slot::Done { frame, .. } => frame.wire_len(),
             Slot::Running(_) | Slot::Refilled { .. } => 0,
+        }
+    }
+
+    /// Of a WRITE or SETATTR.
+    fn is_data(&self) -> bool {
+        match self {
+            Slot::Running(_) => false,
+            Slot::Done { is_data, .. } => *is_data,
+            Slot::Refilled { outcome, .. } => matches!(outcome.effect, Effect::Wrote { .. } | Effect::Set { .. }),
         }
     }
 
@@ -141,9 +151,9 @@ impl Slot {
 #[derive(Default)]
 struct Table {
     slots: HashMap<Key, Slot>,
-    /// Ended entries in the order they ended.
-    order: BTreeMap<u64, Key>,
-    clients: HashMap<[u8; 16], BTreeMap<u64, Key>>,
+    /// Ended entries in the order they ended: on names, and of data.
+    order: [BTreeMap<u64, Key>; 2],
+    clients: HashMap<([u8; 16], bool), BTreeMap<u64, Key>>,
     /// Refilled entries by the LSN of their operation.
     by_lsn: HashMap<Lsn, Key>,
     away: HashMap<Again, Away>,
@@ -163,6 +173,7 @@ pub struct Running {
     drc: Drc,
     key: Key,
     reply: watch::Sender<Option<Frame>>,
+    is_data: bool,
     finished: bool,
 }
 
@@ -174,7 +185,7 @@ impl Drc {
                 Entry::Vacant(slot) => {
                     let (reply, receiver) = watch::channel(None);
                     slot.insert(Slot::Running(receiver));
-                    return Begin::Run(Running { drc: self.clone(), key, reply, finished: false });
+                    return Begin::Run(Running { drc: self.clone(), key, reply, is_data: false, finished: false });
                 }
                 Entry::Occupied(slot) => match slot.get() {
                     Slot::Running(reply) => reply.clone(),
@@ -282,6 +293,13 @@ impl Drc {
 const JUKEBOX: u32 = crate::volume::types::Status::Jukebox as u32;
 
 impl Running {
+    /// It is a WRITE or SETATTR.
+    #[must_use]
+    pub fn of_data(mut self, is_data: bool) -> Self {
+        self.is_data = is_data;
+        self
+    }
+
     /// The reply, for those who wait and those who come. `keep` is false for an answer that asks to try again.
     pub fn finish(mut self, frame: &Frame, keep: bool) {
         self.finished = true;
@@ -290,7 +308,11 @@ impl Running {
         if keep && !crate::planted::is('k') {
             table.seq += 1;
             let seq = table.seq;
-            table.keep(self.key, seq, Slot::Done { seq, ended: Instant::now(), frame: frame.clone() });
+            table.keep(
+                self.key,
+                seq,
+                Slot::Done { seq, ended: Instant::now(), frame: frame.clone(), is_data: self.is_data },
+            );
         }
         drop(table);
         self.reply.send_replace(Some(frame.clone()));
@@ -315,10 +337,11 @@ impl Table {
     }
 
     fn keep(&mut self, key: Key, seq: u64, slot: Slot) {
+        let is_data = slot.is_data();
         self.bytes += slot.bytes();
         self.slots.insert(key, slot);
-        self.order.insert(seq, key);
-        let of_client = self.clients.entry(key.addr).or_default();
+        self.order[usize::from(is_data)].insert(seq, key);
+        let of_client = self.clients.entry((key.addr, is_data)).or_default();
         of_client.insert(seq, key);
         if of_client.len() > CLIENT_MAX
             && let Some((_, oldest)) = of_client.first_key_value()
@@ -326,16 +349,29 @@ impl Table {
             let oldest = *oldest;
             self.remove(&oldest);
         }
-        while self.order.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
-            let Some((_, oldest)) = self.order.first_key_value() else { break };
-            let oldest = *oldest;
+        while let Some(oldest) = self.too_many() {
             self.remove(&oldest);
         }
+    }
+
+    /// What has to go.
+    fn too_many(&self) -> Option<Key> {
+        let [names, data] = &self.order;
+        let full = |order: &BTreeMap<u64, Key>| order.len() > ENTRIES_MAX;
+        let from = if full(names) || (self.bytes > BYTES_MAX && data.is_empty()) {
+            names
+        } else if full(data) || self.bytes > BYTES_MAX {
+            data
+        } else {
+            return None;
+        };
+        from.first_key_value().map(|(_, oldest)| *oldest)
     }
 
     fn remove(&mut self, key: &Key) {
         let Some(slot) = self.slots.remove(key) else { return };
         self.bytes -= slot.bytes();
+        let is_data = slot.is_data();
         let seq = match slot {
             Slot::Running(_) => return,
             Slot::Done { seq, .. } => seq,
@@ -344,8 +380,8 @@ impl Table {
                 seq
             }
         };
-        self.order.remove(&seq);
-        if let Entry::Occupied(mut client) = self.clients.entry(key.addr) {
+        self.order[usize::from(is_data)].remove(&seq);
+        if let Entry::Occupied(mut client) = self.clients.entry((key.addr, is_data)) {
             client.get_mut().remove(&seq);
             if client.get().is_empty() {
                 client.remove();
@@ -458,6 +494,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_of_writes_pushes_no_operation_on_names_out() {
+        let drc = Drc::default();
+        run(&drc, key(1, 0)).await.finish(&frame(7), true);
+        for client in 1..=10 {
+            for xid in 1..=u32::try_from(CLIENT_MAX).unwrap() {
+                run(&drc, key(client, xid)).await.of_data(true).finish(&frame(xid), true);
+            }
+        }
+        assert_eq!(drc.len(), ENTRIES_MAX + 1);
+        assert!(matches!(drc.begin(key(1, 0)).await, Begin::Done(_)));
+        // What is kept of answers has one bound, and of that data gives way first.
+        let mut w = Writer::default();
+        w.opaque(&vec![0; BYTES_MAX - 4096]);
+        run(&drc, key(2, 0)).await.finish(&w.finish(), true);
+        assert!(matches!(drc.begin(key(1, 0)).await, Begin::Done(_)) && drc.len() < ENTRIES_MAX / 4);
+    }
+
+    #[tokio::test]
     async fn kept_bytes_are_bounded_in_all() {
         let drc = Drc::default();
         let mut w = Writer::default();
@@ -506,7 +560,7 @@ mod tests {
             assert!(matches!(drc.begin(key(1, xid)).await, Begin::Done(_)));
         }
         let table = drc.table.lock();
-        assert_eq!((table.slots.len(), table.order.len(), table.by_lsn.len()), (3, 3, 0));
+        assert_eq!((table.slots.len(), table.order[0].len() + table.order[1].len(), table.by_lsn.len()), (3, 3, 0));
     }
 
     #[tokio::test(start_paused = true)]

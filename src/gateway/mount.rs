@@ -12,6 +12,7 @@ use journal_format::ids::JunctionId;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -22,13 +23,36 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// AUTH_UNIX: the flavour that is recommended. AUTH_NONE is served too, as nobody.
 const FLAVOURS: [u32; 1] = [1];
 
-/// Who mounted what, as far as they told: at most [`Limits::MOUNTS_MAX`] entries, the oldest goes.
+/// MNTs that wait, in all and of one address: less than there is room for in what they come by (`udp.rs`). Beyond it they
+/// are answered at once.
+const WAITING_MAX: usize = 32;
+const WAITING_OF_ONE_MAX: usize = 8;
+
+/// Who mounted what, as far as they told: at most [`Limits::MOUNTS_MAX`] entries, the oldest goes. And who waits to.
 #[derive(Default)]
-pub(super) struct Mounts(Mutex<VecDeque<(IpAddr, Bytes)>>);
+pub(super) struct Mounts {
+    told: Mutex<VecDeque<(IpAddr, Bytes)>>,
+    waiting: Arc<Mutex<Vec<IpAddr>>>,
+}
+
+/// One that waits.
+struct Waits {
+    among: Arc<Mutex<Vec<IpAddr>>>,
+    addr: IpAddr,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut waiting = self.among.lock();
+        if let Some(at) = waiting.iter().position(|addr| *addr == self.addr) {
+            waiting.swap_remove(at);
+        }
+    }
+}
 
 impl Mounts {
     fn add(&self, addr: IpAddr, path: Bytes) {
-        let mut list = self.0.lock();
+        let mut list = self.told.lock();
         let entry = (addr.to_canonical(), path);
         if list.contains(&entry) {
             return;
@@ -39,15 +63,26 @@ impl Mounts {
         list.push_back(entry);
     }
 
+    fn wait(&self, addr: IpAddr) -> Option<Waits> {
+        let addr = addr.to_canonical();
+        let mut waiting = self.waiting.lock();
+        let own = waiting.iter().filter(|of| **of == addr).count();
+        if waiting.len() >= WAITING_MAX || own >= WAITING_OF_ONE_MAX {
+            return None;
+        }
+        waiting.push(addr);
+        Some(Waits { among: self.waiting.clone(), addr })
+    }
+
     fn remove(&self, addr: IpAddr, path: Option<&[u8]>) {
         let addr = addr.to_canonical();
-        self.0.lock().retain(|(a, p)| *a != addr || path.is_some_and(|path| p[..] != *path));
+        self.told.lock().retain(|(a, p)| *a != addr || path.is_some_and(|path| p[..] != *path));
     }
 
     /// What `addr` mounted: what others did is not its business.
     fn of(&self, addr: IpAddr) -> Vec<MountEntry> {
         let addr = addr.to_canonical();
-        let list = self.0.lock();
+        let list = self.told.lock();
         let own = list.iter().filter(|(a, _)| *a == addr);
         own.map(|(a, path)| MountEntry { host: Text(a.to_string().into()), path: Text(path.clone()) }).collect()
     }
@@ -101,12 +136,19 @@ impl Shared {
     /// waited for.
     async fn look_for(&self, peer: SocketAddr, path: &[u8]) -> Answer<NodeRef> {
         let may = |junction| self.may(peer, junction);
-        let begun = Instant::now();
+        let (begun, mut waits) = (Instant::now(), None);
         loop {
-            match self.backend.mount(path, &may).await {
-                Err(Status::Jukebox) if begun.elapsed() < PATIENCE => sleep(AGAIN).await,
-                found => return found,
+            let found = self.backend.mount(path, &may).await;
+            if !matches!(found, Err(Status::Jukebox)) || begun.elapsed() >= PATIENCE {
+                return found;
             }
+            if waits.is_none() {
+                waits = self.mounts.wait(peer.ip());
+                if waits.is_none() {
+                    return found;
+                }
+            }
+            sleep(AGAIN).await;
         }
     }
 

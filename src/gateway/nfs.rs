@@ -5,6 +5,7 @@ use super::status::nfsstat;
 use super::{Shared, names, readdir};
 use crate::volume::ops::access::CHANGING;
 use crate::volume::types::*;
+use crate::volume::virtuals::{TREE, junction_at};
 use crate::wire::handle::{Fh, Named};
 use crate::wire::nfs3::{self as wire, Args, Data, MknodData, Name, Res, Stable};
 use crate::wire::xdr::Writer;
@@ -125,8 +126,15 @@ impl Session<'_> {
 
     async fn lookup(&self, a: wire::DirOp) -> wire::LookupRes {
         let name = self.or_attr(names::existing(&a.name)).await?;
+        // Out of the tree into a junction, which may be closed to the caller: then nothing is asked of its filer.
+        if self.node.junction == TREE {
+            let junction = junction_at(&self.shared.backend.state(), self.node.node, name);
+            if junction.is_some_and(|junction| !self.shared.may(self.peer, junction)) {
+                return self.or_attr(Err(Status::Access)).await;
+            }
+        }
         let found = self.shared.backend.lookup(&self.call, self.node, name).await.map_err(failed_attr)?;
-        // Out of the tree into a junction, which may be closed to the caller: its root's attributes are its own.
+        // By whatever it was reached; its root's attributes are its own.
         if found.node.junction != self.node.junction && !self.shared.may(self.peer, found.node.junction) {
             return Err((nfsstat(Status::Access), post(found.dir.after.as_ref())));
         }

@@ -184,7 +184,7 @@ mod tests {
         let told = batch.told(JobId(1), LocationId(2));
         let mut errors = BTreeSet::new();
         for record in &told {
-            record.ranges.iter().for_each(|range| drop(errors.remove(&range.node)));
+            errors.retain(|node| record.ranges.iter().all(|range| range.node != *node));
             errors.extend(record.failed.iter().map(|failed| failed.node));
         }
         assert_eq!(errors.len(), CopyDone::FAILED_MAX + 1);

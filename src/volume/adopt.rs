@@ -7,7 +7,8 @@
 //! What excludes what: a single name is adopted under that name's lock; a page of a directory is read and adopted under
 //! the directory's exclusive lock, since a name that an operation has made on the filer and not yet in the index would
 //! look like one never seen. Between two pages others have their turn: what they make, move in or give another name is in
-//! the index, for whatever they take hold of is adopted first, and a filer's position in a listing stays good meanwhile.
+//! the index, for whatever they take hold of is adopted first, and a filer's position in a listing stays good meanwhile, or all
+//! is read once more, and nobody comes between.
 //! So with the last page every name is known, and that page's lock makes the directory complete. Objects with several
 //! links are adopted under a lock on their identity too, so that two names cannot give one object two nodes.
 //!
@@ -149,8 +150,14 @@ impl Volume {
         let location = self.location_of(dir.junction)?;
         let obj = self.ask(&location, location.object(self.live.as_ref(), dir.node)).await?;
         let (mut from, mut mount) = (0, None);
+        // Where a position is a count, names that went between two pages have moved others before it: then it is all read
+        // once more, and nobody comes between.
+        let (lasting, mut again, mut held) = (location.filer.capabilities().lasting_positions, false, None);
         loop {
-            let mut guard = self.acquire(dir.junction, vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?;
+            let mut guard = match held.take() {
+                Some(guard) => guard,
+                None => self.acquire(dir.junction, vec![(Key::Dir(dir.node), Mode::Exclusive)]).await?,
+            };
             if self.rec(dir)?.complete {
                 return Ok(());
             }
@@ -158,17 +165,22 @@ impl Volume {
             let unknown = self.unknown(dir.node, page.names)?;
             // A filer may give more than was asked for.
             let mut parts = unknown.chunks(Adopt::ENTRIES_MAX).peekable();
+            let whole = page.next.is_none() && (lasting || again || from == 0);
             let mut complete = false;
             while let Some(part) = parts.next() {
                 let (met, mounted) = meet(&location, &obj, part).await?;
                 mount = mount.or(mounted);
-                complete = parts.peek().is_none() && page.next.is_none() && mount.is_none();
+                complete = parts.peek().is_none() && whole && mount.is_none();
                 if complete || !met.is_empty() {
                     guard = self.adopt(&permit, guard, &location, dir, met, complete).await?;
                 }
             }
             match (page.next, mount.take()) {
-                (Some(next), mounted) => (from, mount) = (next, mounted),
+                (Some(next), mounted) => {
+                    (from, mount) = (next, mounted);
+                    held = again.then_some(guard);
+                }
+                (None, _) if !whole => (from, again, held) = (0, true, Some(guard)),
                 (None, Some(name)) => return Err(self.holds_mounts(&location, dir.node, &name)),
                 (None, None) => {
                     if !complete {

@@ -106,6 +106,8 @@ pub struct Volume {
     pub holds: Holds,
     locks: Locks,
     stuck: run::StuckCounts,
+    /// Listings and searches that nobody waits for: a large directory takes its time, which is no hang.
+    reading: run::StuckCounts,
     late: late::Late,
     silent: Arc<Silent>,
     searches: search::Searches,
@@ -123,6 +125,7 @@ impl Volume {
             holds: Holds::default(),
             locks: Locks::default(),
             stuck: run::StuckCounts::default(),
+            reading: run::StuckCounts::of_readings(),
             late: late::Late::default(),
             silent: Arc::default(),
             searches: search::Searches::default(),

@@ -119,6 +119,8 @@ impl Drop for Waiting {
 #[derive(Clone, Default)]
 pub(super) struct StuckCounts {
     counts: Arc<Mutex<BTreeMap<JunctionId, Hanging>>>,
+    /// They may take long.
+    quiet: bool,
 }
 
 /// A junction's.
@@ -128,6 +130,11 @@ struct Hanging {
 }
 
 impl StuckCounts {
+    /// Of what reads directories before it is known what is in them.
+    pub fn of_readings() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
+
     pub fn all(&self) -> usize {
         self.counts.lock().values().map(|hanging| hanging.count).sum()
     }
@@ -154,7 +161,9 @@ impl StuckCounts {
     pub fn one_more(&self, junction: JunctionId) -> Stuck {
         let mut counts = self.counts.lock();
         let hanging = counts.entry(junction).or_insert_with(|| {
-            tracing::warn!(%junction, "an operation that has begun does not end: its filer hangs, and its clients wait");
+            if !self.quiet {
+                tracing::warn!(%junction, "an operation that has begun does not end: its filer hangs, and its clients wait");
+            }
             Hanging { count: 0, since: Instant::now() }
         });
         hanging.count += 1;
@@ -283,7 +292,7 @@ impl Volume {
         });
     }
 
-    /// Any other work on the junction that must not stop half way; JUKEBOX when it takes longer, and it goes on. It must not
+    /// Reading of the junction's directories that must not stop half way; JUKEBOX when it takes longer, and it goes on. It must not
     /// make its thread wait: see [`detached`](Self::detached).
     pub(super) async fn seen_through<T: Send + 'static>(
         &self,
@@ -291,8 +300,10 @@ impl Volume {
         patience: Duration,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        self.check_stuck(junction)?;
-        let mut going = Going { op: Some(Box::pin(work)), stuck: self.stuck.clone(), junction };
+        if !self.reading.may_begin(junction) {
+            return Err(Status::Jukebox);
+        }
+        let mut going = Going { op: Some(Box::pin(work)), stuck: self.reading.clone(), junction };
         if let Ok(ended) = tokio::time::timeout(patience, &mut going).await {
             return ended;
         }

@@ -56,6 +56,14 @@ fn leads_to(state: &State, child: Child) -> Option<NodeRef> {
     }
 }
 
+/// The junction that this name leads to.
+pub fn junction_at(state: &State, dir: NodeId, name: &[u8]) -> Option<JunctionId> {
+    match state.tree.get(&dir)?.children.get(name)? {
+        Child::Junction(junction) => Some(*junction),
+        Child::Dir(_) => None,
+    }
+}
+
 fn cookie(child: Child) -> u64 {
     match child {
         Child::Dir(node) => node.0.saturating_mul(2).saturating_add(16),
@@ -114,11 +122,15 @@ impl Volume {
             }
         }
         let (mut entries, eof) = listing.end()?;
-        for entry in &mut entries {
-            if let Some(node) = entry.node {
-                entry.attr = self.attr_now(node).await.ok();
+        // Side by side: the filers of some junctions may not answer for a while.
+        let attrs = entries.iter().map(|entry| async {
+            match entry.node {
+                Some(node) => self.attr_now(node).await.ok(),
+                None => None,
             }
-        }
+        });
+        let attrs = futures_util::future::join_all(attrs).await;
+        entries.iter_mut().zip(attrs).for_each(|(entry, attr)| entry.attr = attr);
         Ok(Listing { entries, eof, dir: Some(attr_of(dir, found, self.fsid(TREE))) })
     }
 }

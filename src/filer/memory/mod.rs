@@ -68,6 +68,7 @@ impl Default for Options {
             xattrs: true,
             acls: true,
             open_by_identity: true,
+            lasting_positions: true,
             chown: true,
         };
         Self {
@@ -361,7 +362,18 @@ impl CoreFiler for Memory {
 
     async fn list(&self, dir: &Object, from: u64, max: usize) -> Result<Page> {
         let dir = ino(dir)?;
-        self.call("list", |world| world.live.list(dir, from, max, dir == world.root)).await
+        let lasting = self.capabilities().lasting_positions;
+        self.call("list", |world| {
+            if lasting {
+                return world.live.list(dir, from, max, dir == world.root);
+            }
+            let all = world.live.list(dir, 0, usize::MAX, dir == world.root)?.names;
+            let (len, from) = (all.len(), usize::try_from(from).unwrap_or(usize::MAX));
+            let names: Vec<_> = all.into_iter().skip(from).take(max.max(1)).collect();
+            let next = from.saturating_add(names.len());
+            Ok(Page { names, next: (next < len).then_some(next as u64) })
+        })
+        .await
     }
 
     async fn readlink(&self, obj: &Object) -> Result<Vec<u8>> {

@@ -28,6 +28,7 @@ async fn it_passes_the_contract_without_any_capability() {
         xattrs: false,
         acls: false,
         open_by_identity: false,
+        lasting_positions: false,
         chown: false,
     };
     contract::run(|| ground(Options { capabilities, ..Options::default() })).await;

@@ -86,6 +86,7 @@ pub async fn open(
             xattrs: probe::takes_xattrs(&tree),
             acls: probe::has_acls(&tree),
             open_by_identity: tree.by_handle,
+            lasting_positions: tree.at_once,
             chown: root,
         };
         Ok((tree, capabilities))
@@ -129,6 +130,8 @@ impl Posix {
         of: Option<u64>,
         call: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        // Of a mount, the kernel does not hold others up for all of what such a call takes.
+        let of = of.filter(|_| self.tree.at_once);
         let tree = self.tree.clone();
         self.calls.run(of, move || call(&tree)).await
     }

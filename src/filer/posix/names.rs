@@ -57,13 +57,12 @@ pub(super) fn list(tree: &Tree, dir: &Node, from: u64, max: usize) -> Result<Pag
     }
     let at_root = tree.is_root(dir);
     let mut buf = vec![MaybeUninit::uninit(); ENTRIES_BUF];
-    let mut entries = RawDir::new(fd, &mut buf);
+    let mut entries = RawDir::new(&fd, &mut buf);
     let mut page = Page { names: Vec::new(), next: Some(from) };
     while page.names.len() < max.max(1) {
         let entry = match entries.next() {
             None => return Ok(Page { next: None, ..page }),
-            // The directory was removed while it was read.
-            Some(Err(Errno::NOENT)) => return Ok(Page { next: None, ..page }),
+            Some(Err(Errno::NOENT)) => return has_ended(&fd).map(|()| Page { next: None, ..page }),
             Some(entry) => entry.map_err(fail("list"))?,
         };
         page.next = Some(entry.next_entry_cookie());
@@ -73,6 +72,15 @@ pub(super) fn list(tree: &Tree, dir: &Node, from: u64, max: usize) -> Result<Pag
         }
     }
     Ok(page)
+}
+
+/// "No such entry" in the middle of a listing: the directory was removed while it was read. Some file systems say so of any
+/// error (SMB, when its server is gone); taken for the end, it would leave out what comes behind for ever.
+fn has_ended(dir: &OwnedFd) -> Result<()> {
+    if rustix::fs::fstat(dir).map_err(fail("list"))?.st_nlink == 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Io, "list", "the filer says that a directory is not there which it shows"))
 }
 
 pub(super) fn make(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {

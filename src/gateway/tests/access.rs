@@ -135,6 +135,57 @@ async fn a_mount_waits_for_a_primary_that_is_coming_up() {
     assert!(matches!(mounted.get().unwrap(), Mounted::Ok(..)));
 }
 
+/// One client cannot have all the places of those who wait.
+#[tokio::test]
+async fn of_the_mounts_that_wait_there_are_few() {
+    let world = world().await;
+    let mut clients = Vec::new();
+    for _ in 0..9 {
+        clients.push(world.client().await);
+    }
+    let mnt = mount::Args::Mnt(text("/late"));
+    let begun = tokio::time::Instant::now();
+    let mut first = None;
+    let mounting = futures_util::future::join_all(clients.iter_mut().map(|client| client.mount(&mnt)));
+    let comes = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        world.double.gate.add_permits(99);
+    };
+    let (mounted, ()) = tokio::join!(mounting, comes);
+    let mut refused = 0;
+    for mut mounted in mounted {
+        match mounted.get().unwrap() {
+            Mounted::Ok(..) => drop(first.get_or_insert(begun.elapsed())),
+            Mounted::Refused(stat) => {
+                assert_eq!(stat, MountStat::ServerFault);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused == 1 && first.is_some(), "{refused} refused");
+}
+
+/// Nothing of it is asked for, which could take long, or tell.
+#[tokio::test]
+async fn a_junction_that_is_closed_is_forbidden_whatever_its_filer_says() {
+    use super::super::access::tests;
+    use crate::state::Child;
+    use crate::volume::types::NodeRef;
+    use crate::volume::virtuals;
+    let world = world().await;
+    for (rule, closed) in [("0.0.0.0/0=none", true), ("0.0.0.0/0=rw", false)] {
+        let mut state = tests::state(&[rule]);
+        state.tree.get_mut(&virtuals::ROOT).unwrap().children.insert(b"data".to_vec(), Child::Junction(tests::J));
+        *world.double.state.lock() = Arc::new(state);
+        let dir = world.fh(NodeRef { junction: virtuals::TREE, node: virtuals::ROOT });
+        let lookup = Args::Lookup(nfs3::DirOp { dir, name: nfs3::Name(Bytes::from_static(b"data")) });
+        let status = status_of(&world, "127.0.0.1:700", &lookup).await;
+        // The volume of these tests has none of this name.
+        let asked = matches!(status, nfsstat3::NFS3ERR_NOENT);
+        assert!(if closed { matches!(status, nfsstat3::NFS3ERR_ACCES) } else { asked }, "{rule}: {status:?}");
+    }
+}
+
 fn set_rules(world: &World, rules: &[&str]) {
     *world.double.state.lock() = Arc::new(super::super::access::tests::state(rules));
 }

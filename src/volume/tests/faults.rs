@@ -43,6 +43,22 @@ async fn a_lost_answer_is_judged_by_identity_and_not_done_twice() {
     w.assert_at_rest().await;
 }
 
+/// A kernel that has the directory mounted sent the call again, and its server had done it.
+#[tokio::test]
+async fn what_a_repeated_rename_or_link_is_told_is_no_refusal_when_the_first_took_effect() {
+    let w = world().await;
+    let file = w.create(&user(), "f").await;
+    w.fault("link", Fault::After(ErrorKind::Exists), 1);
+    w.volume.link(&user(), file, ROOT_REF, b"g").await.unwrap();
+    w.fault("rename", Fault::After(ErrorKind::NotFound), 1);
+    w.volume.rename(&user(), ROOT_REF, b"g", ROOT_REF, b"h").await.unwrap();
+    assert_eq!((w.names(ROOT_REF).await, failed(&w)), (vec!["f".to_owned(), "h".to_owned()], vec![]));
+    w.fault("link", Fault::Before(ErrorKind::Exists), 1);
+    assert_eq!(w.volume.link(&user(), file, ROOT_REF, b"i").await.unwrap_err().status, Status::Exist);
+    assert_eq!((w.names(ROOT_REF).await.len(), failed(&w).len()), (2, 1));
+    w.assert_at_rest().await;
+}
+
 #[tokio::test]
 async fn an_io_error_of_a_call_that_took_effect_is_done_and_of_one_that_did_not_is_failed() {
     let w = world().await;
@@ -646,10 +662,10 @@ async fn who_waits_for_a_directory_that_a_hung_filer_holds_up_is_sent_away_and_i
     let before = |op| Duration::from_secs(if op == "lookup" { 6 } else { 0 });
     w.filer.set_script(Some(Box::new(move |op| Turn { before: before(op), ..Turn::default() })));
     assert_eq!(w.volume.complete(J, dir.node).await, Err(Status::Jukebox));
-    assert_eq!(w.volume.stuck(), 1, "it is known that it hangs");
+    assert_eq!(w.volume.reading.all(), 1, "it is known that it hangs");
     w.filer.set_script(None);
     let limit = tokio::time::timeout(Duration::from_secs(60), async {
-        while w.volume.stuck() > 0 {
+        while w.volume.reading.all() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });

@@ -54,6 +54,82 @@ async fn others_have_their_turn_between_the_pages_of_a_large_directorys_first_li
     w.assert_at_rest().await;
 }
 
+/// There a position in a listing is a count: what goes from before it moves others there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_go_between_two_pages_hide_no_others_whatever_a_filers_positions_are() {
+    for lasting_positions in [true, false] {
+        let capabilities = crate::filer::Capabilities { lasting_positions, ..MemoryOptions::default().capabilities };
+        let w = world_of(Memory::new(MemoryOptions { capabilities, ..MemoryOptions::default() })).await;
+        let d = w.put(&w.top().await, "d", What::Dir).await;
+        let there = 3 * Adopt::ENTRIES_MAX;
+        for i in 0..there {
+            w.put(&d, &format!("{i:05}"), What::File).await;
+        }
+        let dir = w.lookup(ROOT_REF, "d").await.unwrap();
+        let ((reaches, reached), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (wait, pages) = (parking_lot::Mutex::new(wait), AtomicUsize::new(0));
+        w.filer.set_fault(Some(Box::new(move |op| {
+            if op == "list" && pages.fetch_add(1, Ordering::SeqCst) == 1 {
+                reaches.send(()).unwrap();
+                wait.lock().recv_timeout(HANG).unwrap();
+            }
+            None
+        })));
+        let volume = w.volume.clone();
+        let listing = tokio::spawn(async move { volume.complete(J, dir.node).await });
+        tokio::task::spawn_blocking(move || reached.recv_timeout(HANG).unwrap()).await.unwrap();
+        // They wait for the second page's end, and go before the third.
+        let mut gone = Vec::new();
+        for i in 0..10 {
+            let volume = w.volume.clone();
+            gone.push(tokio::spawn(async move {
+                volume.remove(&root(), dir, format!("{i:05}").as_bytes()).await.map(drop)
+            }));
+        }
+        let waits = async {
+            while w.volume.locks.waiting() < 10 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(HANG, waits).await.unwrap();
+        go.send(()).unwrap();
+        for gone in gone {
+            gone.await.unwrap().unwrap();
+        }
+        listing.await.unwrap().unwrap();
+        assert_eq!(w.names(dir).await.len(), there - 10, "lasting positions: {lasting_positions}");
+        w.assert_at_rest().await;
+    }
+}
+
+/// Before an existing NAS all is unseen on the first day, and whoever may read may list it.
+#[tokio::test]
+async fn listings_that_take_long_are_no_hangs_and_hold_up_no_changes() {
+    let w = world().await;
+    for i in 0..run::STUCK_MAX {
+        w.put(&w.top().await, &format!("{i}"), What::Dir).await;
+    }
+    w.names(ROOT_REF).await;
+    let slow = Duration::from_secs(4);
+    w.filer.set_script(Some(Box::new(move |op| crate::filer::memory::Turn {
+        before: if op == "list" { slow } else { Duration::ZERO },
+        ..Default::default()
+    })));
+    let listings = (0..run::STUCK_MAX).map(|i| {
+        let (volume, name) = (w.volume.clone(), format!("{i}"));
+        async move {
+            let dir = volume.lookup(&root(), ROOT_REF, name.as_bytes()).await.map_err(|r| r.status)?.node;
+            volume.readdir(&root(), dir, 0, 0, Room::plain(4096)).await.map(drop).map_err(|r| r.status)
+        }
+    });
+    let told = futures_util::future::join_all(listings).await;
+    assert!(told.iter().all(|told| *told == Err(Status::Jukebox)), "they take longer than a client waits: {told:?}");
+    assert!(w.volume.hanging().is_empty());
+    w.create(&root(), "new").await;
+    tokio::time::sleep(slow).await;
+    w.filer.set_script(None);
+}
+
 const TOP: NodeRef = NodeRef { junction: TREE, node: virtuals::ROOT };
 
 #[tokio::test]
