@@ -283,6 +283,19 @@ impl Commands {
         if let Some(owner) = owner {
             self.check_owner(state, &here, &owner, opened).await?;
         }
+        for own in self.port.own_dirs() {
+            match wait(self.port.overlaps(&opened.url, &at.subdir, &own, &[])).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let reason = format!("{here} overlaps {own}, where this service keeps its own data");
+                    return Err(Problem::refused(reason, "choose a directory that has nothing of it inside or above"));
+                }
+                Err(e) => {
+                    let reason = format!("whether {here} overlaps {own}, the service's own, cannot be told: {e}");
+                    return Err(Problem::refused(reason, "look whether both are reachable, then try again"));
+                }
+            }
+        }
         for (id, location) in state.locations.iter().filter(|(_, l)| l.role != Role::Left) {
             let Some(other) = state.filers.get(&location.filer) else { continue };
             let asked = self.port.overlaps(&opened.url, &at.subdir, &other.url, &location.subdir);

@@ -18,6 +18,8 @@ pub trait Port: Send + Sync + 'static {
     /// Decide, append, wait until durable.
     async fn command(&self, command: Command) -> std::result::Result<Vec<Appended>, CommandError>;
     fn journal_id(&self) -> [u8; 16];
+    /// URLs of the directories that the service keeps its own data in: no client may reach them.
+    fn own_dirs(&self) -> Vec<String>;
 
     /* The registry of filers; each method is the function of that name in `filer::registry`. */
 

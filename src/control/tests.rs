@@ -31,6 +31,8 @@ pub(crate) struct Double {
     restless: Mutex<Option<String>>,
     /// Directories look different by each way that leads to them, as by two mounts of a remote one.
     blind: Mutex<bool>,
+    /// Where the service keeps its own data.
+    own: Mutex<Vec<String>>,
     /// The next command is refused by the ledger, whatever it is.
     refuse_next: Mutex<bool>,
 }
@@ -56,6 +58,9 @@ impl Port for Double {
     }
     fn journal_id(&self) -> [u8; 16] {
         OURS
+    }
+    fn own_dirs(&self) -> Vec<String> {
+        self.own.lock().clone()
     }
     fn canonical(&self, url: &str) -> filer::Result<String> {
         registry::canonical(url)
@@ -373,6 +378,23 @@ async fn places_that_overlap_by_different_urls_are_refused() {
     s.created("/filers", json!({"name": "outer", "url": s.filer_url("")})).await;
     s.says("/jobs", move_to("outer:/old/a/y"), 409, "outer:/old/a/y overlaps old:/a").await;
     s.created("/jobs", move_to("outer:/new/y")).await;
+}
+
+/// Whoever could write there could do anything.
+#[tokio::test]
+async fn where_the_service_keeps_its_own_data_no_client_is_let() {
+    let s = Served::new().await;
+    s.furnish().await;
+    std::fs::create_dir_all(s.path("srv/tain/journal")).unwrap();
+    std::fs::create_dir_all(s.path("srv/beside")).unwrap();
+    s.port.own.lock().push(registry::url_of(&s.path("srv/tain/journal")));
+    s.created("/filers", json!({"name": "srv", "url": s.filer_url("srv")})).await;
+    for place in ["srv:/", "srv:/tain", "srv:/tain/journal", "srv:/tain/journal/new"] {
+        s.says("/junctions", json!({"path": "/s", "location": place}), 409, "").await;
+    }
+    s.says("/junctions", json!({"path": "/s", "location": "srv:/tain"}), 409, "keeps its own data").await;
+    s.says("/jobs", move_to("srv:/tain/journal/new"), 409, "keeps its own data").await;
+    s.created("/junctions", json!({"path": "/s", "location": "srv:/beside"})).await;
 }
 
 #[tokio::test]

@@ -101,6 +101,12 @@ pub fn canonical(url: &str) -> Result<String> {
     }
 }
 
+/// The URL of a directory of this machine.
+#[must_use]
+pub fn url_of(dir: &std::path::Path) -> String {
+    format!("posix://{}", encode(std::os::unix::ffi::OsStrExt::as_bytes(dir.as_os_str())))
+}
+
 /// Looks at a filer and finds out what it can do.
 pub async fn probe(url: &str) -> Result<Probe> {
     match Where::parse(url)? {

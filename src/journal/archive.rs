@@ -133,7 +133,7 @@ impl Archiver {
                 }
                 Ok(false) => state.error = None,
                 Err(error) => {
-                    let text = with_source(&error);
+                    let text = super::error::with_source(&error);
                     if state.error.as_ref() != Some(&text) {
                         tracing::error!(
                             error = text,
@@ -309,13 +309,6 @@ fn header_of(path: &Path) -> Option<ArchiveHeader> {
     file.read_exact_at(&mut head, 0).ok()?;
     let header = ArchiveHeader::from_bytes(&head).ok()?;
     (file.metadata().ok()?.len() == HEADER_LEN as u64 + header.stored).then_some(header)
-}
-
-fn with_source(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

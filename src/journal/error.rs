@@ -84,6 +84,14 @@ impl Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What happened, and what the system said of it.
+pub(super) fn with_source(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 /// Adds what was tried, and where, to an I/O error.
 pub(super) trait At<T> {
     fn at(self, op: &'static str, path: &Path) -> Result<T>;

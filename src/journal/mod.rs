@@ -191,6 +191,9 @@ struct Threads {
     lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
+/// In the directory that a repair keeps what it cut in: where it cut. Until a service has begun with it.
+const NEW_CUT: &str = "cut";
+
 impl Journal {
     /// Lock the directory, recover (or create), cut the tail, make it ready for appending. Blocking.
     ///
@@ -208,6 +211,11 @@ impl Journal {
         }
         let lock = dir.lock()?;
         let found = recover::recover(&options, &dir)?;
+        if options.hard_limit / found.size < SEGMENTS_MIN {
+            let (size, least) = (found.size, found.size.saturating_mul(SEGMENTS_MIN));
+            let what = format!("this journal has segments of {size} bytes: hard_limit must be at least {least} bytes");
+            return Err(Error::Options(what));
+        }
         let sides = Sides::open(&dir, found.id)?;
         let room = Arc::new(tokio::sync::Notify::new());
         // From here on it is the one that was found possible, for every segment.
@@ -328,6 +336,31 @@ impl Journal {
         Ok(names.iter().any(|name| name.starts_with("repair-")))
     }
 
+    /// A cut of `tain-journal repair` that no service has begun with yet: what the index and destinations have behind it is
+    /// accepted once. Blocking.
+    pub fn new_cuts(&self) -> Result<Vec<std::path::PathBuf>> {
+        let dir = &self.inner.shared.segments.dir;
+        let names = dir.disk.list(&dir.path).at("list", &dir.path)?;
+        let mut cuts = Vec::new();
+        for name in names.iter().filter(|name| name.starts_with("repair-")) {
+            let kept = dir.path.join(name);
+            if dir.disk.list(&kept).at("list", &kept)?.iter().any(|name| name == NEW_CUT) {
+                cuts.push(kept);
+            }
+        }
+        Ok(cuts)
+    }
+
+    /// The service has begun with what these cuts left, and says so durably. Blocking.
+    pub fn cuts_are_taken(&self, cuts: &[std::path::PathBuf]) -> Result<()> {
+        let disk = &self.inner.shared.segments.dir.disk;
+        for kept in cuts {
+            disk.rename(&kept.join(NEW_CUT), &kept.join("cut.taken")).at("rename a mark in", kept)?;
+            disk.sync_dir(kept).at("sync", kept)?;
+        }
+        Ok(())
+    }
+
     /// Oldest LSN that can still be read.
     pub fn start_lsn(&self) -> Lsn {
         self.inner.shared.segments.start_lsn()
@@ -339,7 +372,8 @@ impl Journal {
     }
 
     pub fn set_soft_limit(&self, bytes: u64) {
-        self.inner.soft_limit.store(bytes, Ordering::Relaxed);
+        // What it is compared with are whole segments.
+        self.inner.soft_limit.store(bytes.max(self.segment_size()), Ordering::Relaxed);
     }
 
     /// Bytes that all segment files together may take.
@@ -371,6 +405,11 @@ impl Journal {
             segments_max: segments.max as u64,
             refusals: counters.refusals.load(Ordering::Relaxed),
         }
+    }
+
+    /// Why the next segment cannot be made, while it cannot: soon appends wait for it.
+    pub fn segment_trouble(&self) -> Option<String> {
+        self.inner.shared.segments.trouble()
     }
 
     pub fn reader(&self, from: Lsn) -> Result<Reader> {

@@ -128,6 +128,8 @@ pub struct Segments {
     /// Appends that wait for a segment.
     pub room: Arc<Notify>,
     spare_serial: AtomicU64,
+    /// Why the last file could not be made.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Why there is no next segment.
@@ -178,7 +180,12 @@ impl Segments {
             bell: Notify::new(),
             room,
             spare_serial: AtomicU64::new(1 << 63),
+            trouble: Mutex::new(None),
         }
+    }
+
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 
     pub fn get(&self, number: SegmentNo) -> Option<Arc<Segment>> {
@@ -357,16 +364,19 @@ impl Segments {
             Ok(Made::Spare(path)) => state.spares.push(path),
             Err((error, spare)) => {
                 // Not a flush of the journal: nothing was promised on this file. Said once, tried again.
+                let why = super::error::with_source(&error);
                 if !*complained {
-                    tracing::error!(%error, "cannot make the journal's next segment; trying again");
+                    tracing::error!(error = why, "cannot make the journal's next segment; trying again");
                 }
                 *complained = true;
+                *self.trouble.lock() = Some(why);
                 state.spares.extend(spare.filter(|path| self.dir.size(path).is_ok()));
                 return Step::Wait(state);
             }
         }
         drop(state);
         *complained = false;
+        *self.trouble.lock() = None;
         self.room.notify_waiters();
         Step::Done
     }

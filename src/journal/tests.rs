@@ -562,6 +562,12 @@ fn options_that_contradict_themselves_are_refused() {
     assert!(matches!(Journal::open(tight), Err(Error::Options(_))));
     let odd = Options { segment_size: SEGMENT + 1, ..options(dir.path()) };
     assert!(matches!(Journal::open(odd), Err(Error::Options(_))));
+    // A journal's segments keep their size.
+    drop(
+        Journal::open(Options { segment_size: 4 * SEGMENT, hard_limit: 32 * SEGMENT, ..options(dir.path()) }).unwrap(),
+    );
+    let Err(Error::Options(why)) = Journal::open(options(dir.path())) else { panic!("there is room for two segments") };
+    assert!(why.contains(&(16 * SEGMENT).to_string()), "{why}");
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use crate::volume::{NodeIds, Volume};
 use anyhow::{Context, Result};
 use port::ServicePort;
 use std::collections::BTreeSet;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +122,7 @@ pub async fn run(config: Config) -> Result<()> {
         locks,
         unregistered: registration.as_ref().map_or_else(Vec::new, |it| it.problems.clone()),
         hard_limit: config.journal.hard_limit,
+        own_dirs: own_dirs(&config),
     });
     let mut until = stopped.clone();
     let mut api = tokio::spawn(api.serve(port, async move {
@@ -262,9 +264,16 @@ fn index_stop(why: &str) -> ! {
     std::process::exit(EXIT_FAIL_STOP);
 }
 
+/// URLs of what no client may reach: who may write the journal may do anything.
+fn own_dirs(config: &Config) -> Vec<String> {
+    let dirs = [Some(&config.journal.dir), Some(&config.state.dir), config.journal.archive.as_ref()];
+    dirs.into_iter().flatten().map(|dir| crate::filer::registry::url_of(dir)).collect()
+}
+
 fn make_dirs(dirs: &[&Path]) -> Result<()> {
     for dir in dirs {
-        std::fs::create_dir_all(dir).with_context(|| {
+        // What is in them names clients' files, and has their bytes.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
             format!(
                 "{}: cannot be created (run as root, or name directories of your own in the configuration)",
                 dir.display()

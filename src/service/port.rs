@@ -34,6 +34,8 @@ pub struct ServicePort {
     /// What could not be registered with rpcbind.
     pub unregistered: Vec<String>,
     pub hard_limit: u64,
+    /// URLs of its journal, index and archives.
+    pub own_dirs: Vec<String>,
 }
 
 fn times(of: Figures) -> ProcedureTimes {
@@ -54,6 +56,10 @@ impl Port for ServicePort {
 
     async fn command(&self, command: Command) -> Result<Vec<Appended>, CommandError> {
         self.core.ledger.command(&command).await
+    }
+
+    fn own_dirs(&self) -> Vec<String> {
+        self.own_dirs.clone()
     }
 
     fn journal_id(&self) -> [u8; 16] {
@@ -202,6 +208,11 @@ impl ServicePort {
             let more = if full { ", no more than that: its clients are told to come again" } else { "" };
             problems
                 .push(format!("junction {path}: its primary hung; {bytes} bytes of its records are set aside{more}"));
+        }
+        if let Some(why) = self.core.ledger.journal.segment_trouble() {
+            problems.push(format!(
+                "the journal's next segment cannot be made, and clients will have to wait for it: {why}"
+            ));
         }
         if let Some(why) = self.board.checkpoint_failed() {
             problems.push(format!("no checkpoint can be taken, and the journal keeps everything until then: {why}"));

@@ -100,7 +100,8 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
 /// Destinations that are ahead of a journal that was repaired are never gone on with. To be called before anything is
 /// appended. Blocking.
 pub fn note_cut(journal: &Journal, stores: &dyn Stores, state: &State) -> Result<()> {
-    if !journal.was_repaired()? {
+    let cuts = journal.new_cuts()?;
+    if cuts.is_empty() {
         return Ok(());
     }
     let destinations = state.locations.iter().filter(|(_, at)| matches!(at.role, Role::Destination(_)));
@@ -108,7 +109,7 @@ pub fn note_cut(journal: &Journal, stores: &dyn Stores, state: &State) -> Result
         let store = stores.open(&store_name(*id), LOCATION_CACHE, true)?;
         projection::note_cut(&store, journal.durable_lsn())?;
     }
-    Ok(())
+    Ok(journal.cuts_are_taken(&cuts)?)
 }
 
 /// From where on the live index is folded. One that is new, or was lost, is made from the whole journal.
@@ -139,10 +140,10 @@ fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
 }
 
 /// The index never states more than is durable: this is another journal, or one that was cut. Of one that
-/// `tain-journal repair` has cut, what comes from here on is folded over what the index has of the cut part.
+/// `tain-journal repair` has cut since the last start, what comes from here on is folded over what the index has of the cut part.
 fn ahead(journal: &Journal, live: &Live) -> Result<Lsn> {
     let (stated, end) = (live.store.lsn(), journal.durable_lsn());
-    if !journal.was_repaired()? {
+    if journal.new_cuts()?.is_empty() {
         return Err(Error::Other(format!(
             "the node index ends at {stated} and the journal at {end}: the index was not made from this journal. Is the \
              journal's disk mounted, and [journal] dir right? Nothing was changed in the index. (When an older copy of \

@@ -1,7 +1,7 @@
 //! A primary that hangs beside a healthy junction: the journal goes on, and nothing of the hung one is lost.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use super::recovery::{Recovered, recover};
+use super::recovery::{Recovered, note_cut, recover};
 use crate::checkpoint::Checkpoints;
 use crate::core::Core;
 use crate::env::disk::{Disk, DiskFile, Lock, Open};
@@ -551,9 +551,44 @@ async fn an_index_that_was_not_made_from_this_journal_is_left_alone() {
     live.store.commit(stated).unwrap();
     let refused = recover(&other, &live, &Drc::default()).map(drop).unwrap_err().to_string();
     assert!(refused.contains("mounted") && live.store.lsn() == stated, "{refused}");
-    std::fs::create_dir(elsewhere.path().join("journal").join("repair-1")).unwrap();
-    recover(&other, &live, &Drc::default()).unwrap();
+    let kept = elsewhere.path().join("journal").join("repair-1");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("cut"), "4096\n").unwrap();
+    let Recovered { state, .. } = recover(&other, &live, &Drc::default()).unwrap();
     assert_eq!(live.store.lsn(), other.durable_lsn());
+    // Once: from then on an older copy is another journal again.
+    note_cut(&other, &Directory(elsewhere.path().to_owned()), &state).unwrap();
+    live.store.commit(stated).unwrap();
+    let refused = recover(&other, &live, &Drc::default()).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("mounted"), "{refused}");
+}
+
+/// Clients will wait for it; who looks at the status must see why.
+#[tokio::test]
+async fn a_segment_that_cannot_be_made_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Full::of("spare");
+    let journal = open_journal_on(dir.path(), disk.clone());
+    let until = async |told: bool| {
+        let begin = std::time::Instant::now();
+        while journal.segment_trouble().is_some() != told {
+            assert!(begin.elapsed().as_secs() < 60, "{:?}", journal.segment_trouble());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(false).await;
+    disk.full.store(true, Ordering::SeqCst);
+    let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
+    let mut w = World::begin_with(dir.path(), &[Memory::default(), Memory::default()], journal.clone(), live).await;
+    let (op, event) = w.make(WELL, "well").await;
+    let Event::Make(Make { node, .. }) = event else { panic!() };
+    w.done(op, &event);
+    while journal.segment_trouble().is_none() {
+        w.write(WELL, node).await;
+    }
+    assert!(journal.segment_trouble().unwrap().contains("cannot create"), "{:?}", journal.segment_trouble());
+    disk.full.store(false, Ordering::SeqCst);
+    until(false).await;
 }
 
 /// The index's disk, that can fail to make anything durable.

@@ -416,6 +416,8 @@ struct VolumeDirectories(Core);
 #[async_trait]
 impl Directories for VolumeDirectories {
     async fn complete(&self, junction: JunctionId, dir: NodeId) -> std::result::Result<(), String> {
+        // Somebody may have unmounted what was there a moment ago, and started the job again for it.
+        self.0.volume.look_again(dir);
         loop {
             match self.0.volume.complete(junction, dir).await {
                 Ok(()) => return Ok(()),

@@ -3,10 +3,17 @@
 use super::{Board, LOOK, RETRY};
 use crate::bring_up::bring_up;
 use crate::core::Core;
+use crate::filer::ErrorKind;
+use crate::location::Location;
 use crate::state::Role;
 use journal_format::ids::{JunctionId, LocationId};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How often an idle primary is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// Bring it up, however often that takes; then wait until it is not the primary any more.
 pub(super) async fn look_after(
@@ -16,10 +23,14 @@ pub(super) async fn look_after(
     id: LocationId,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut asked = Instant::now();
     while is_wanted(&core, junction, id) {
         let pause = if let Some(location) = core.locations.get(id) {
             if core.volume.silent().contains_key(&id) {
                 core.volume.probe(&location).await;
+            } else if asked.elapsed() >= ASK_EVERY {
+                asked = Instant::now();
+                is_there(&core, &board, &location).await;
             }
             LOOK
         } else {
@@ -49,6 +60,19 @@ pub(super) async fn look_after(
         core.volume.drained(junction).await;
         core.locations.remove(id);
         core.volume.closed(id);
+    }
+}
+
+/// A primary that is gone while nobody changes anything is found out here: what clients are refused then is nothing that a
+/// checkpoint would look at. One that does not answer is found out by those who ask it.
+async fn is_there(core: &Core, board: &Board, location: &Location) {
+    let asked = tokio::time::timeout(ASK_EVERY, location.filer.root()).await;
+    if let Ok(Err(error)) = asked
+        && error.kind == ErrorKind::Down
+        && core.locations.fall(location.id)
+    {
+        tracing::error!(location = %location.id, %error, "the primary is gone: its clients wait until it is back");
+        board.is_down(location.id, &error.to_string());
     }
 }
 

@@ -123,6 +123,11 @@ impl Volume {
         self.complete_inside(permit, at).await
     }
 
+    /// What is mounted in a directory is not believed from before.
+    pub fn look_again(&self, dir: NodeId) {
+        self.mounted_in.forget(dir);
+    }
+
     /// The same for those who need not know of mount points.
     pub(super) async fn know_names(&self, junction: JunctionId, dir: NodeId) -> Result<(), Status> {
         match self.complete(junction, dir).await {

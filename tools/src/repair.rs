@@ -62,10 +62,8 @@ struct Cut {
 pub fn run(args: &Repair, out: &mut dyn Write) -> Result<bool> {
     let _lock = lock(&args.dir)?;
     let plan = plan(&args.dir)?;
-    if let Some(cut) = &plan.cut
-        && args.write
-    {
-        startable(&args.dir, cut.lsn)?;
+    if !plan.is_empty() {
+        startable(&args.dir, plan.cut.as_ref().map(|cut| cut.lsn))?;
     }
     let kept = match args.write && !plan.is_empty() {
         true => Some(carry_out(&args.dir, &plan)?),
@@ -192,7 +190,7 @@ fn sides_behind(dir: &Directory, cut: &Cut) -> Result<Vec<PathBuf>> {
 fn look_inside(segment: &crate::segment::SegmentFile, buffer: &mut Vec<u8>, plan: &mut Plan) -> Result<()> {
     walk_segment(segment, buffer, &mut |number, item| {
         match item {
-            Item::Record(_) => plan.lost_records += u64::from(plan.cut.is_some()),
+            Item::Record(record) => plan.lost_records += u64::from(plan.cut.is_some() && !record.header.is_filler()),
             Item::Gap { place, what, .. } if plan.cut.is_none() && place.lsn.0 < plan.stated => {
                 plan.reasons.push(format!("segment {number}, offset {} (LSN {}): {what}", place.offset, place.lsn));
                 plan.cut = Some(Cut { lsn: place.lsn.0, inside: Some((segment.path.clone(), place.offset)) });
@@ -206,21 +204,23 @@ fn look_inside(segment: &crate::segment::SegmentFile, buffer: &mut Vec<u8>, plan
 
 fn count(segment: &crate::segment::SegmentFile, buffer: &mut Vec<u8>, plan: &mut Plan) -> Result<()> {
     walk_segment(segment, buffer, &mut |_, item| {
-        plan.lost_records += u64::from(matches!(item, Item::Record(_)));
+        plan.lost_records += u64::from(matches!(item, Item::Record(record) if !record.header.is_filler()));
         Ok(())
     })
 }
 
 /// The service needs a snapshot, or the journal's beginning.
-fn startable(path: &Path, cut: u64) -> Result<()> {
+fn startable(path: &Path, cut: Option<u64>) -> Result<()> {
     let dir = Directory::open(&[path.to_owned()])?;
     let first = dir.segments.iter().find(|segment| segment.header.is_ok()).map_or(u64::MAX, |segment| segment.number);
     let size = dir.any_header().map_or(0, |header| header.size);
     let start = first.saturating_mul(size);
-    let snapshot = dir.sound_snapshots().any(|snapshot| (start..=cut).contains(&snapshot.lsn));
-    if (start > 0 && !snapshot) || cut <= start + BLOCK {
+    let end = cut.unwrap_or(u64::MAX);
+    let snapshot = dir.sound_snapshots().any(|snapshot| (start..=end).contains(&snapshot.lsn));
+    if (start > 0 && !snapshot) || end <= start + BLOCK {
+        let cut = cut.map_or_else(String::new, |lsn| format!("cut at LSN {lsn} "));
         bail!(
-            "cut at LSN {cut} nothing is left that the service could start from (no snapshot of what is before, or no \
+            "{cut}nothing is left that the service could start from (no snapshot of what is before, or no \
              record): restore the location to a point in time with `tain-journal replay` and archives instead"
         );
     }
@@ -233,10 +233,14 @@ fn carry_out(dir: &Path, plan: &Plan) -> Result<PathBuf> {
     DirBuilder::new().mode(0o700).create(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
     let inside = plan.cut.as_ref().and_then(|cut| cut.inside.as_ref());
     if let Some((segment, offset)) = inside {
-        let name = segment.file_name().unwrap_or_default().to_string_lossy();
-        let to = kept.join(format!("{name}.from-{offset}"));
+        let to = kept.join(segment.file_name().unwrap_or_default());
         keep(segment, *offset, &to)
             .with_context(|| format!("cannot copy {} to {}", segment.display(), to.display()))?;
+    }
+    if let Some(cut) = &plan.cut {
+        let mark = kept.join("cut");
+        std::fs::write(&mark, format!("{}\n", cut.lsn)).with_context(|| format!("cannot write {}", mark.display()))?;
+        File::open(&mark)?.sync_all()?;
     }
     let told = kept.join("reasons");
     std::fs::write(&told, plan.reasons.join("\n") + "\n")
@@ -259,18 +263,22 @@ fn carry_out(dir: &Path, plan: &Plan) -> Result<PathBuf> {
     Ok(kept)
 }
 
-/// What can be read is copied; a block that cannot reads as zeros, as it did when the damage was found.
+/// A segment of what is cut, that the tools read: its header, nothing up to `offset`, and what is behind it. What can be read is
+/// copied; a block that cannot reads as zeros, as it did when the damage was found.
 fn keep(segment: &Path, offset: u64, to: &Path) -> std::io::Result<()> {
     let from = File::open(segment)?;
     let len = from.metadata()?.len();
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    let mut at = offset;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     let mut part = vec![0; 1 << 20];
+    let header = part.get_mut(..usize::try_from(BLOCK).unwrap_or(0)).unwrap_or_default();
+    read_what_can_be(&from, header, 0);
+    file.write_all_at(header, 0)?;
+    let mut at = offset;
     while at < len {
         let step = usize::try_from(len - at).unwrap_or(usize::MAX).min(part.len());
         let part = part.get_mut(..step).unwrap_or_default();
         read_what_can_be(&from, part, at);
-        file.write_all(part)?;
+        file.write_all_at(part, at)?;
         at += step as u64;
     }
     file.sync_all()

@@ -99,8 +99,13 @@ fn a_cut_leaves_a_journal_that_is_whole_and_keeps_every_byte() {
     let after = files(dir.path());
     // The segment's end, and the snapshot that is younger than the cut, lie aside byte for byte.
     let segment = &before["segment-0000000000000000"];
-    let kept = &after[&format!("repair-1/segment-0000000000000000.from-{at}")];
-    assert_eq!(kept[..], segment[at as usize..]);
+    let (kept, at_end) = (&after["repair-1/segment-0000000000000000"], at as usize);
+    assert_eq!((&kept[..4096], &kept[at_end..]), (&segment[..4096], &segment[at_end..]));
+    assert!(kept[4096..at_end].iter().all(|byte| *byte == 0));
+    assert_eq!(after["repair-1/cut"], format!("{at}\n").as_bytes());
+    // And can be looked at.
+    let cut = tool(&["dump"], &dir.path().join("repair-1"));
+    assert!(String::from_utf8_lossy(&cut.stdout).lines().count() > 10, "{cut:?}");
     assert_eq!(after["segment-0000000000000000"][..at as usize], segment[..at as usize]);
     assert!(after["segment-0000000000000000"][at as usize..].iter().all(|byte| *byte == 0));
     let (name, snapshot) = before.iter().find(|(name, _)| name.starts_with("snapshot-")).unwrap();

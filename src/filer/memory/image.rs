@@ -202,6 +202,15 @@ impl Image {
         Ok(page)
     }
 
+    /// Where positions count the names before them.
+    pub fn list_by_count(&self, dir: Ino, from: u64, max: usize, hide: bool) -> Result<Page> {
+        let all = self.list(dir, 0, usize::MAX, hide)?.names;
+        let (len, from) = (all.len(), usize::try_from(from).unwrap_or(usize::MAX));
+        let names: Vec<_> = all.into_iter().skip(from).take(max.max(1)).collect();
+        let next = from.saturating_add(names.len());
+        Ok(Page { names, next: (next < len).then_some(next as u64) })
+    }
+
     fn add_name(&mut self, dir: Ino, name: &[u8], ino: Ino, now: Time) -> Result<()> {
         let inode = self.get_mut(dir)?;
         let cookie = inode.next_cookie;

@@ -364,14 +364,8 @@ impl CoreFiler for Memory {
         let dir = ino(dir)?;
         let lasting = self.capabilities().lasting_positions;
         self.call("list", |world| {
-            if lasting {
-                return world.live.list(dir, from, max, dir == world.root);
-            }
-            let all = world.live.list(dir, 0, usize::MAX, dir == world.root)?.names;
-            let (len, from) = (all.len(), usize::try_from(from).unwrap_or(usize::MAX));
-            let names: Vec<_> = all.into_iter().skip(from).take(max.max(1)).collect();
-            let next = from.saturating_add(names.len());
-            Ok(Page { names, next: (next < len).then_some(next as u64) })
+            let list = if lasting { Image::list } else { Image::list_by_count };
+            list(&world.live, dir, from, max, dir == world.root)
         })
         .await
     }

@@ -103,9 +103,11 @@ pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result
     chownat(fd, c"", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH).map_err(fail("set the owner"))
 }
 
-/// Which extended attributes a copy carries over.
+/// Which extended attributes a copy carries over: users', ACLs (Samba keeps Windows' in `security.NTACL`), capabilities. Those
+/// of `trusted.*` are the file system's or cluster's own and mean nothing elsewhere, and labels are given by the machine.
 pub(super) fn carried(name: &[u8]) -> bool {
-    let listed: [&[u8]; 3] = [b"system.posix_acl_access", b"system.posix_acl_default", b"security.capability"];
+    let listed: [&[u8]; 4] =
+        [b"system.posix_acl_access", b"system.posix_acl_default", b"security.capability", b"security.NTACL"];
     (name.starts_with(b"user.") && name != OWNER_XATTR) || listed.contains(&name)
 }
 

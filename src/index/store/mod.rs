@@ -34,8 +34,10 @@ use below::Below;
 use journal_format::ids::Lsn;
 use overlay::{Overlay, Slot, prefix_end, scan_start};
 use parking_lot::{Mutex, RwLock};
+use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -438,7 +440,10 @@ fn make(path: &Path) -> DbResult<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    prepare(&Database::builder().create(new)?)?;
+    // It names clients' files.
+    let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(new)?;
+    let backend = FileBackend::new(file)?;
+    prepare(&Database::builder().create_with_backend(backend)?)?;
     std::fs::File::open(new)?.sync_all()?;
     crash_point!("STORE_MADE");
     std::fs::rename(new, path)?;

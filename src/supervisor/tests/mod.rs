@@ -276,6 +276,21 @@ async fn a_primary_that_hangs_at_the_start_is_shown_as_down_and_comes_up_when_it
     assert!(w.board.down().is_empty());
 }
 
+/// Nobody changes anything, and what is refused is nothing that a checkpoint looks at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_idle_primary_that_is_gone_is_shown_as_down_and_comes_up_when_it_is_back() {
+    let w = World::new(&["a"]).await;
+    let a = w.junction("a", 1, b"").await;
+    w.is_open(a).await;
+    w.filer("a").filer.set_fault(Some(Box::new(|_| Some(Fault::Before(ErrorKind::Down)))));
+    w.until(|| w.board.down().len() == 1, || "it is not shown".into()).await;
+    assert_eq!(w.create(a, "x").await, Err(NfsStatus::Jukebox));
+    w.filer("a").filer.set_fault(None);
+    w.is_open(a).await;
+    w.create(a, "x").await.unwrap();
+    assert!(w.board.down().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_old_side_keeps_neither_owner_marker_nor_pen_nor_another_time() {
     let w = World::new(&["a", "b"]).await;
@@ -478,7 +493,9 @@ async fn a_destination_that_is_ahead_of_a_journal_that_was_repaired_is_not_gone_
     let note = || note_cut(journal, stores, &w.core.ledger.state()).unwrap();
     note();
     assert!(open().get(b"c").unwrap().is_none(), "nobody has repaired it");
-    std::fs::create_dir(w.dir.path().join("journal").join("repair-1")).unwrap();
+    let kept = w.dir.path().join("journal").join("repair-1");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("cut"), "4096\n").unwrap();
     note();
     // The journal comes as far again, with something else.
     let something = Event::JunctionModified(JunctionModified { junction: a.junction, access: None, suspended: false });
