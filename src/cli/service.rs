@@ -9,7 +9,12 @@ use std::path::Path;
 
 pub(super) async fn serve(file: Option<&Path>) -> Done {
     let config = load(file)?;
-    let failed = |e: anyhow::Error| Failure::new(format!("{e:#}"), "the log above tells more");
+    let failed = |e: anyhow::Error| {
+        Failure::new(
+            format!("{e:#}"),
+            "mend what it says and start again; 'tain check-config' judges the configuration",
+        )
+    };
     wired::serve(config).await.map_err(failed)
 }
 
@@ -38,7 +43,12 @@ pub(super) fn check_config(file: Option<&Path>, as_json: bool, out: &mut (dyn Wr
             "any_file_system": c.journal.any_file_system,
             "archive": c.journal.archive,
         },
-        "nfs": {"listen": c.nfs.listen.to_string()},
+        "nfs": {
+            "listen": c.nfs.listen.to_string(),
+            "grace": c.nfs.grace.as_secs(),
+            "rpcbind": c.nfs.rpcbind,
+            "client_portmapper": c.nfs.client_portmapper,
+        },
         "api": {
             "listen": c.api.listen.to_string(),
             "token_file": c.api.token_file.map(|p| p.to_string_lossy().into_owned()),

@@ -303,7 +303,7 @@ impl Commands {
             match wait(asked).await {
                 Ok(false) => {}
                 Ok(true) => {
-                    let reason = format!("{here} overlaps {there}, {}", user(location.role));
+                    let reason = format!("{here} overlaps {there}, {}", user(state, location.role));
                     return Err(Problem::refused(reason, "choose a directory beside it"));
                 }
                 Err(e) => {
@@ -342,7 +342,7 @@ impl Commands {
         let id = LocationId(owner.location);
         match state.locations.get(&id) {
             Some(location) if location.role != Role::Left && self.is_there(state, id, here, opened).await? => {
-                let reason = format!("{here} is {}, {}", state.location_name(id), user(location.role));
+                let reason = format!("{here} is {}, {}", state.location_name(id), user(state, location.role));
                 Err(Problem::refused(reason, "choose a directory beside it"))
             }
             // Left behind, a copy of a location's directory, or of a command that did not come through (another one
@@ -468,9 +468,12 @@ pub(super) fn name(place: &Place) -> String {
     format!("{}:{}", place.filer, text::path(&place.subdir))
 }
 
-fn user(role: Role) -> String {
+fn user(state: &State, role: Role) -> String {
     match role {
-        Role::Primary(junction) => format!("the location of junction {}", junction.0),
+        Role::Primary(junction) => {
+            let path = state.junctions.get(&junction).map(|found| text::path(&found.path));
+            format!("the location of junction {}", path.unwrap_or_else(|| junction.0.to_string()))
+        }
         Role::Destination(job) => format!("the destination of job {job}"),
         Role::Left => "left behind".into(),
     }

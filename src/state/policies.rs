@@ -60,6 +60,12 @@ fn check_rules(rules: &[AccessRule]) -> Result<(), Refusal> {
 }
 
 pub(super) fn find<'a>(state: &'a State, name: &str) -> Result<(PolicyId, &'a Policy), Refusal> {
+    if name == LOCAL {
+        return Err(Refusal::new(
+            "'local' is built in, and stays as it is",
+            "add a policy, and give it to the junction",
+        ));
+    }
     state.policy_by_name(name).ok_or_else(|| {
         let name = text::escape(name.as_bytes());
         Refusal::new(format!("there is no policy named '{name}'"), "'tain policy list' shows them")

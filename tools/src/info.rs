@@ -54,13 +54,14 @@ struct Facts {
     stopped: bool,
 }
 
-pub fn run(args: &Info, out: &mut dyn Write) -> Result<()> {
+/// True when nothing that it looked at is damaged.
+pub fn run(args: &Info, out: &mut dyn Write) -> Result<bool> {
     let report = report(&args.dirs)?;
     match args.json {
         true => writeln!(out, "{report}")?,
         false => print(&report, out)?,
     }
-    Ok(())
+    Ok(report.get("damage").and_then(Value::as_array).is_none_or(Vec::is_empty))
 }
 
 fn report(paths: &[PathBuf]) -> Result<Value> {

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let done = match &cli.command {
-        Command::Info(args) => info::run(args, &mut out).map(|()| true),
+        Command::Info(args) => info::run(args, &mut out),
         Command::Dump(args) => dump::run(args, &mut out).map(|()| true),
         Command::Stats(args) => stats::run(args, &mut out).map(|()| true),
         Command::Archive(args) => archive::run(args, &mut out),

@@ -16,6 +16,7 @@ mod durable;
 mod image;
 #[cfg(any(test, feature = "simulation"))]
 pub mod named;
+mod options;
 mod script;
 mod tree;
 
@@ -36,53 +37,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use options::Options;
 pub use script::{Fault, Hook, Script, Turn};
 pub use tree::Found;
-
-/// How a filer in memory is.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    pub capabilities: Capabilities,
-    /// The service's user, for when owners cannot be changed.
-    pub uid: u32,
-    pub gid: u32,
-    /// Bytes that it holds at first; `u64::MAX` is no limit.
-    pub space: u64,
-    /// Longest name that it takes; `check_name` has the last word.
-    pub name_max: usize,
-    /// Largest extended attribute that an object has room for.
-    pub xattr_max: usize,
-    /// Files without a name that may be held at a time.
-    pub nameless_max: usize,
-    /// Number of its root, from which the others go up: filers of one world must not have an identity in common.
-    pub first: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let capabilities = Capabilities {
-            hard_links: true,
-            nameless: true,
-            special_files: true,
-            holes: true,
-            xattrs: true,
-            acls: true,
-            open_by_identity: true,
-            lasting_positions: true,
-            chown: true,
-        };
-        Self {
-            capabilities,
-            uid: 0,
-            gid: 0,
-            space: u64::MAX,
-            name_max: usize::MAX,
-            xattr_max: usize::MAX,
-            nameless_max: 64,
-            first: 1,
-        }
-    }
-}
 
 /// A location that is all of a filer in memory.
 #[derive(Clone)]
@@ -363,11 +320,8 @@ impl CoreFiler for Memory {
     async fn list(&self, dir: &Object, from: u64, max: usize) -> Result<Page> {
         let dir = ino(dir)?;
         let lasting = self.capabilities().lasting_positions;
-        self.call("list", |world| {
-            let list = if lasting { Image::list } else { Image::list_by_count };
-            list(&world.live, dir, from, max, dir == world.root)
-        })
-        .await
+        let list = if lasting { Image::list } else { Image::list_by_count };
+        self.call("list", |world| list(&world.live, dir, from, max, dir == world.root)).await
     }
 
     async fn readlink(&self, obj: &Object) -> Result<Vec<u8>> {
