@@ -198,7 +198,11 @@ fn print(out: &mut (dyn Write + Send), text: &str) -> Done {
     if text.is_empty() {
         return Ok(());
     }
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Failure::new(format!("stdout: {e}"), ""))
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Whoever reads has seen enough, as `head` has.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|e| Failure::new(format!("stdout: {e}"), "")),
+    }
 }
 
 /// Bytes from the command line, escaped as the API wants names.

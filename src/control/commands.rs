@@ -290,6 +290,8 @@ impl Commands {
                     let reason = format!("{here} overlaps {own}, where this service keeps its own data");
                     return Err(Problem::refused(reason, "choose a directory that has nothing of it inside or above"));
                 }
+                // It is not there (yet).
+                Err(e) if e.kind == ErrorKind::NotFound => {}
                 Err(e) => {
                     let reason = format!("whether {here} overlaps {own}, the service's own, cannot be told: {e}");
                     return Err(Problem::refused(reason, "look whether both are reachable, then try again"));
