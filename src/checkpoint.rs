@@ -95,7 +95,7 @@ impl Checkpoints {
         let mut settled = core.ledger.settled_without(&aside);
         let pinned = aside::extend(core, &aside, settled).await?;
         if !pinned.is_empty() {
-            settled = aside::without(core, &mut aside, &pinned).min(settled);
+            settled = aside::without(core, &mut aside, &pinned)?.min(settled);
         }
         for junction in core.live.aside()?.into_iter().chain(aside.iter().copied()) {
             core.live.set_aside(junction, aside.contains(&junction));

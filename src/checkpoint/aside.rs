@@ -74,13 +74,15 @@ pub async fn extend(core: &Core, junctions: &BTreeSet<JunctionId>, to: Lsn) -> R
     Ok(failed)
 }
 
-/// What the index may state when the sides of these could not be extended: they pin the journal where their sides end. One
-/// that has no side yet is as if it did not hang.
-pub fn without(core: &Core, aside: &mut BTreeSet<JunctionId>, failed: &BTreeMap<JunctionId, Error>) -> Lsn {
-    let side_end = |junction: &JunctionId| core.ledger.journal.side_end(*junction);
-    aside.retain(|junction| !failed.contains_key(junction) || side_end(junction).is_some());
+/// What the index may state when the sides of these could not be extended. One of which the index lacks operations already
+/// pins the journal where its side ends, which is not before what the index has stated; any other one is as if it did not
+/// hang, whatever part of a side it has got.
+pub fn without(core: &Core, aside: &mut BTreeSet<JunctionId>, failed: &BTreeMap<JunctionId, Error>) -> Result<Lsn> {
+    let lacking: BTreeSet<JunctionId> = core.live.aside()?.into_iter().collect();
+    aside.retain(|junction| !failed.contains_key(junction) || lacking.contains(junction));
     let settled = core.ledger.settled_without(aside);
-    failed.keys().filter_map(side_end).fold(settled, Lsn::min)
+    let pinned = failed.keys().filter(|junction| lacking.contains(junction));
+    Ok(pinned.filter_map(|junction| core.ledger.journal.side_end(*junction)).fold(settled, Lsn::min))
 }
 
 /// Whether the record says anything about the junction or its locations, or may.

@@ -344,7 +344,12 @@ impl Journal {
         let mut cuts = Vec::new();
         for name in names.iter().filter(|name| name.starts_with("repair-")) {
             let kept = dir.path.join(name);
-            if dir.disk.list(&kept).at("list", &kept)?.iter().any(|name| name == NEW_CUT) {
+            let marks = match dir.disk.list(&kept) {
+                // Somebody's notes, say.
+                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => continue,
+                marks => marks.at("list", &kept)?,
+            };
+            if marks.iter().any(|name| name == NEW_CUT) {
                 cuts.push(kept);
             }
         }

@@ -150,8 +150,8 @@ impl Batch {
         Ok(())
     }
 
-    /// What is done and what failed, in records of bounded size. Failures come behind all ranges: the last range of a file takes
-    /// its error out of the job's list.
+    /// What is done and what failed, in records of bounded size. Failures come behind all ranges: the last range of a file
+    /// takes its error out of the job's list.
     fn told(&self, job: JobId, location: LocationId) -> Vec<CopyDone> {
         let (mut ranges, mut failed) = (self.ranges.chunks(PER_RECORD_MAX), self.failed.chunks(CopyDone::FAILED_MAX));
         let (mut files_made, mut dirs_made) = (self.listed_files, self.listed_dirs);

@@ -140,7 +140,8 @@ fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
 }
 
 /// The index never states more than is durable: this is another journal, or one that was cut. Of one that
-/// `tain-journal repair` has cut since the last start, what comes from here on is folded over what the index has of the cut part.
+/// `tain-journal repair` has cut since the last start, what comes from here on is folded over what the index has of the cut
+/// part.
 fn ahead(journal: &Journal, live: &Live) -> Result<Lsn> {
     let (stated, end) = (live.store.lsn(), journal.durable_lsn());
     if journal.new_cuts()?.is_empty() {

@@ -552,6 +552,7 @@ async fn an_index_that_was_not_made_from_this_journal_is_left_alone() {
     let refused = recover(&other, &live, &Drc::default()).map(drop).unwrap_err().to_string();
     assert!(refused.contains("mounted") && live.store.lsn() == stated, "{refused}");
     let kept = elsewhere.path().join("journal").join("repair-1");
+    std::fs::write(kept.with_file_name("repair-notes"), "somebody's").unwrap();
     std::fs::create_dir(&kept).unwrap();
     std::fs::write(kept.join("cut"), "4096\n").unwrap();
     let Recovered { state, .. } = recover(&other, &live, &Drc::default()).unwrap();

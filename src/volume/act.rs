@@ -4,8 +4,8 @@
 //! is. *Not known*: the filer could not be reached, or did not answer in time. After such a call even a definite error
 //! proves nothing (a REMOVE that took effect answers "no such name" when it is repeated), so then the outcome is judged
 //! by identity: who is there under the name decides, and the call is repeated only if its effect is absent. An I/O error
-//! of a call on names is judged the same way, and what the repetition of a RENAME or LINK is told where a kernel may repeat it; and one of a change of attributes by what they are then: it may come after
-//! the effect, and what is recorded must be what is there.
+//! of a call on names is judged the same way, and so is what a RENAME or LINK is told where a kernel may have repeated it; one
+//! of a change of attributes by what they are then: it may come after the effect, and what is recorded must be what is there.
 //!
 //! | operation | its effect is there when                                                              |
 //! | --------- | ------------------------------------------------------------------------------------- |
@@ -152,8 +152,8 @@ impl Act {
         }
     }
 
-    /// A kernel that has a server's directory mounted sends a call again when the connection breaks, and says nothing of it: what
-    /// was done by the first one is refused to the second. (REMOVE looks for itself; of what a MAKE meets nobody can tell whose
+    /// A kernel that has a server's directory mounted sends a call again when the connection breaks, and says nothing of it:
+    /// what was done by the first one is refused to the second. (REMOVE looks for itself; of what a MAKE meets nobody can tell whose
     /// it is.)
     fn may_be_an_echo(&self, kind: ErrorKind) -> bool {
         match self {

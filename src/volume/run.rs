@@ -161,7 +161,9 @@ impl StuckCounts {
     pub fn one_more(&self, junction: JunctionId) -> Stuck {
         let mut counts = self.counts.lock();
         let hanging = counts.entry(junction).or_insert_with(|| {
-            if !self.quiet {
+            if self.quiet {
+                tracing::info!(%junction, "a directory takes longer to be read than its client waits: it goes on, and the client comes again");
+            } else {
                 tracing::warn!(%junction, "an operation that has begun does not end: its filer hangs, and its clients wait");
             }
             Hanging { count: 0, since: Instant::now() }
@@ -292,8 +294,8 @@ impl Volume {
         });
     }
 
-    /// Reading of the junction's directories that must not stop half way; JUKEBOX when it takes longer, and it goes on. It must not
-    /// make its thread wait: see [`detached`](Self::detached).
+    /// Reading of the junction's directories that must not stop half way; JUKEBOX when it takes longer, and it goes on. It
+    /// must not make its thread wait: see [`detached`](Self::detached).
     pub(super) async fn seen_through<T: Send + 'static>(
         &self,
         junction: JunctionId,

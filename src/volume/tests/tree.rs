@@ -10,6 +10,38 @@ use std::time::Duration;
 /// Limit for what would hang.
 const HANG: Duration = Duration::from_secs(60);
 
+impl World {
+    /// Under the directory's lock, until it is told to go on.
+    async fn listing_stands_at_its_second_page(
+        &self,
+        dir: NodeRef,
+    ) -> (tokio::task::JoinHandle<Result<(), Status>>, mpsc::Sender<()>) {
+        let ((reaches, reached), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (wait, pages) = (parking_lot::Mutex::new(wait), AtomicUsize::new(0));
+        self.filer.set_fault(Some(Box::new(move |op| {
+            if op == "list" && pages.fetch_add(1, Ordering::SeqCst) == 1 {
+                reaches.send(()).unwrap();
+                wait.lock().recv_timeout(HANG).unwrap();
+            }
+            None
+        })));
+        let volume = self.volume.clone();
+        let listing = tokio::spawn(async move { volume.complete(J, dir.node).await });
+        tokio::task::spawn_blocking(move || reached.recv_timeout(HANG).unwrap()).await.unwrap();
+        (listing, go)
+    }
+
+    /// For locks.
+    async fn so_many_wait(&self, count: usize) {
+        let waits = async {
+            while self.volume.locks.waiting() < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(HANG, waits).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_have_their_turn_between_the_pages_of_a_large_directorys_first_listing() {
     let w = world().await;
@@ -19,28 +51,11 @@ async fn others_have_their_turn_between_the_pages_of_a_large_directorys_first_li
         w.put(&d, &format!("{i}"), What::File).await;
     }
     let dir = w.lookup(ROOT_REF, "d").await.unwrap();
-    // At the second page, under the lock, until somebody waits for it.
-    let ((reaches, reached), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
-    let (wait, pages) = (parking_lot::Mutex::new(wait), AtomicUsize::new(0));
-    w.filer.set_fault(Some(Box::new(move |op| {
-        if op == "list" && pages.fetch_add(1, Ordering::SeqCst) == 1 {
-            reaches.send(()).unwrap();
-            wait.lock().recv_timeout(HANG).unwrap();
-        }
-        None
-    })));
-    let volume = w.volume.clone();
-    let listing = tokio::spawn(async move { volume.complete(J, dir.node).await });
-    tokio::task::spawn_blocking(move || reached.recv_timeout(HANG).unwrap()).await.unwrap();
+    let (listing, go) = w.listing_stands_at_its_second_page(dir).await;
     let volume = w.volume.clone();
     let how = CreateHow::Guarded(mode(0o644));
     let create = tokio::spawn(async move { volume.create(&root(), dir, b"new", how).await.map(drop) });
-    let waits = async {
-        while w.volume.locks.waiting() == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(HANG, waits).await.unwrap();
+    w.so_many_wait(1).await;
     go.send(()).unwrap();
     create.await.unwrap().unwrap();
     listing.await.unwrap().unwrap();
@@ -66,18 +81,7 @@ async fn names_that_go_between_two_pages_hide_no_others_whatever_a_filers_positi
             w.put(&d, &format!("{i:05}"), What::File).await;
         }
         let dir = w.lookup(ROOT_REF, "d").await.unwrap();
-        let ((reaches, reached), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
-        let (wait, pages) = (parking_lot::Mutex::new(wait), AtomicUsize::new(0));
-        w.filer.set_fault(Some(Box::new(move |op| {
-            if op == "list" && pages.fetch_add(1, Ordering::SeqCst) == 1 {
-                reaches.send(()).unwrap();
-                wait.lock().recv_timeout(HANG).unwrap();
-            }
-            None
-        })));
-        let volume = w.volume.clone();
-        let listing = tokio::spawn(async move { volume.complete(J, dir.node).await });
-        tokio::task::spawn_blocking(move || reached.recv_timeout(HANG).unwrap()).await.unwrap();
+        let (listing, go) = w.listing_stands_at_its_second_page(dir).await;
         // They wait for the second page's end, and go before the third.
         let mut gone = Vec::new();
         for i in 0..10 {
@@ -86,12 +90,7 @@ async fn names_that_go_between_two_pages_hide_no_others_whatever_a_filers_positi
                 volume.remove(&root(), dir, format!("{i:05}").as_bytes()).await.map(drop)
             }));
         }
-        let waits = async {
-            while w.volume.locks.waiting() < 10 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(HANG, waits).await.unwrap();
+        w.so_many_wait(10).await;
         go.send(()).unwrap();
         for gone in gone {
             gone.await.unwrap().unwrap();
