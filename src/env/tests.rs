@@ -44,6 +44,20 @@ fn a_power_cut_loses_any_subset_of_what_was_not_flushed_and_nothing_else() {
     assert!(lost > 20 && kept > 20 && torn > 5, "{lost} lost, {kept} kept, {torn} torn");
 }
 
+/// Clients' bytes lie in them.
+#[test]
+fn what_the_service_makes_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, disk) = (tempfile::tempdir().unwrap(), super::RealDisk);
+    let made = dir.path().join("a/b");
+    disk.make_dir(&made).unwrap();
+    disk.open(&made.join("segment"), Open::Create).unwrap();
+    drop(disk.lock(&made.join("lock")).unwrap());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!([made.parent().unwrap(), &made].map(mode), [0o700; 2]);
+    assert_eq!([made.join("segment"), made.join("lock")].map(|path| mode(&path)), [0o600; 2]);
+}
+
 #[test]
 fn a_failed_flush_is_followed_by_one_that_succeeds_over_lost_bytes() {
     let disk = disk(7);

@@ -5,7 +5,7 @@ use super::recover::examine;
 use super::sim_tests::{DIR, SEGMENT, append, event, nodes, options, world};
 use super::*;
 use crate::env::simulated::SimDisk;
-use journal_format::ids::SegmentNo;
+use journal_format::ids::{JunctionId, SegmentNo};
 use journal_format::segment::{BadSegment, SegmentHeader};
 use std::path::Path;
 
@@ -240,6 +240,29 @@ fn a_sector_that_cannot_be_read_is_named_with_its_place() {
         assert!(error.contains("segment-0000000000000001"), "{error}");
         assert!(at == 0 || error.contains(&format!("offset {at} (LSN {})", SEGMENT + at)), "{error}");
     }
+}
+
+/// Read through its mapping it would be a SIGBUS, at each start.
+#[test]
+fn a_sector_of_a_side_that_cannot_be_read_is_named() {
+    use crate::env::simulated::Faults;
+    let disk = SimDisk::new(10);
+    world(10, || async {
+        let journal = Journal::open(options(&disk)).unwrap();
+        for node in 0..4 {
+            append(&journal, node, &[7; 5000]).await.unwrap();
+        }
+        journal.set_aside(JunctionId(7), Lsn(4096), journal.durable_lsn(), &|_| true).unwrap();
+        journal.close().await.unwrap();
+    });
+    disk.kill();
+    let name = files::side_name(JunctionId(7), Lsn(4096));
+    disk.set_faults(Faults { read_fails: vec![(Path::new(DIR).join(&name), 8192..8704)], ..Faults::default() });
+    world(10, || async {
+        let refused = Journal::open(options(&disk)).map(drop).unwrap_err().to_string();
+        assert!(refused.contains(&name), "{refused}");
+    });
+    assert_eq!(disk.fired().reads_failed, 1);
 }
 
 #[test]

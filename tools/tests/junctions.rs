@@ -83,3 +83,19 @@ fn the_junction_is_the_one_that_the_path_led_to_when_the_copy_was_made() {
     let other = replay(&at("journal"), &at("asked"), ends[2], &["--junction-id", "2"]);
     assert!(String::from_utf8_lossy(&other.stderr).contains("junction with the id 1"));
 }
+
+/// What it cuts in two would be left out of the copy.
+#[test]
+fn a_copy_of_an_lsn_within_a_record_is_refused() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("journal")).unwrap();
+    let removed = Event::JunctionRemoved(JunctionRemoved { junction: JunctionId(1) });
+    let ends = journal(&at("journal"), &[added(1), added(2), removed]);
+    for within in [ends[0] + 1, ends[1] - 1] {
+        let output = replay(&at("journal"), &at("state"), within, &["--junction-id", "2"]);
+        let why = String::from_utf8_lossy(&output.stderr);
+        let record = format!("LSN {within} is not where a record begins: one goes from {} to {}", ends[0], ends[1]);
+        assert!(!output.status.success() && why.contains(&record), "{why}");
+    }
+}

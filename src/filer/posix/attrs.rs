@@ -266,6 +266,22 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000 * BILLION;
 
+    #[test]
+    fn what_means_something_elsewhere_is_carried_and_nothing_else() {
+        let all: [&[u8]; 6] = [
+            b"user.mime_type",
+            b"user.DOSATTRIB",
+            b"security.NTACL",
+            b"security.capability",
+            b"system.posix_acl_access",
+            b"system.posix_acl_default",
+        ];
+        assert!(all.into_iter().all(carried));
+        let none: [&[u8]; 5] =
+            [b"security.selinux", b"trusted.overlay.opaque", b"system.nfs4_acl", b"security.NTACLs", OWNER_XATTR];
+        assert!(!none.into_iter().any(carried));
+    }
+
     fn known(slot: &Mutex<Option<KnownAcl>>, at: i64, now: i64, acl: &'static [u8]) -> Bytes {
         remembered(slot, Time(at), || now, || Ok(Some(Bytes::from_static(acl)))).unwrap().unwrap()
     }

@@ -512,6 +512,22 @@ async fn a_mount_point_is_left_out_of_listings_and_its_directory_is_reported_to_
     w.assert_at_rest().await;
 }
 
+/// A listing tells it from what was just read; a job that is started for it looks.
+#[tokio::test]
+async fn a_job_does_not_take_a_mount_point_for_one_that_was_just_unmounted() {
+    let w = world().await;
+    let dir = w.put(&w.top().await, "d", What::Dir).await;
+    let mounted = w.put(&dir, "mounted", What::Dir).await;
+    w.filer.mount_on(&mounted, true).unwrap();
+    let node = w.lookup(ROOT_REF, "d").await.unwrap();
+    assert_eq!(w.volume.complete(J, node.node).await, Err(Status::XDev));
+    w.filer.mount_on(&mounted, false).unwrap();
+    assert_eq!(w.volume.complete(J, node.node).await, Err(Status::XDev), "it was just read");
+    w.volume.look_again(node.node);
+    assert_eq!(w.volume.complete(J, node.node).await, Ok(()));
+    assert_eq!(w.names(node).await, ["mounted"]);
+}
+
 #[tokio::test]
 async fn a_rename_to_a_name_that_the_filer_denied_replaces_nothing() {
     let w = world().await;

@@ -110,8 +110,8 @@ impl History {
                 let why = trouble.take().unwrap_or_else(|| "give the archives too".into());
                 bail!("the journal from LSN {} to {} is missing: {why}", next.unwrap_or(from), header.lsn);
             }
-            if next.is_none() && header.lsn.0 < from && from < header.end().0 {
-                bail!("LSN {from} is not where a record begins: one goes from {} to {}", header.lsn, header.end());
+            if let Some(within) = [from, to].into_iter().find(|at| header.lsn.0 < *at && *at < header.end().0) {
+                bail!("LSN {within} is not where a record begins: one goes from {} to {}", header.lsn, header.end());
             }
             next = Some(self.after(&record));
             if header.lsn.0 < from || header.end().0 > to {
