@@ -109,10 +109,14 @@ pub struct Limits {
     pub held: usize,
     /// Offers that are open. Beyond, one who waits is granted when it asks by itself.
     pub offers: usize,
+    /// To all hosts of one address.
+    pub offers_per_addr: usize,
     /// Who waits on one file.
     pub waiting_per_file: usize,
     /// Of one host.
     pub waiting_per_host: usize,
+    /// Of all hosts of one address.
+    pub waiting_per_addr: usize,
     /// In all.
     pub waiting: usize,
 }
@@ -125,8 +129,10 @@ impl Default for Limits {
             held_per_file: 16_384,
             held: 131_072,
             offers: 16_384,
+            offers_per_addr: 4096,
             waiting_per_file: 1024,
             waiting_per_host: 1024,
+            waiting_per_addr: 2048,
             waiting: 8192,
         }
     }

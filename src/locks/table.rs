@@ -1,4 +1,5 @@
-//! The table. Files are scanned, not indexed: a file with thousands of locks is rare, and costs microseconds.
+//! The table. Files are scanned, not indexed: a file with thousands of locks is rare, and a look at each of them costs
+//! microseconds. Where many are looked at for many, there is a bound ([`COMPARED_MAX`]).
 
 use super::{Held, HostId, Limits, Owner, Range, Share};
 use journal_format::ids::{JunctionId, NodeId};
@@ -51,6 +52,8 @@ struct File<T> {
     /// In the order of asking.
     waiting: Vec<Waiting<T>>,
     shares: Vec<Share>,
+    /// By their numbers. The owner of each holds it.
+    offers: BTreeMap<u64, Offer>,
 }
 
 impl<T> File<T> {
@@ -98,20 +101,20 @@ fn painted(held: &[Held], owner: &Owner, range: Range, kind: Option<bool>) -> Ve
 struct Count {
     held: usize,
     waiting: usize,
+    offers: usize,
 }
 
 /// Granted to who waited, not known to be known.
 #[derive(Debug)]
 struct Offer {
-    node: NodeId,
     lock: Held,
     /// What the owner held of these bytes before.
     before: Vec<Held>,
 }
 
 impl Offer {
-    fn is_of(&self, node: NodeId, owner: &Owner, range: &Range) -> bool {
-        self.node == node && self.lock.owner == *owner && self.lock.range.meets(range)
+    fn is_of(&self, owner: &Owner, range: &Range) -> bool {
+        self.lock.owner == *owner && self.lock.range.meets(range)
     }
 }
 
@@ -120,10 +123,11 @@ pub struct Table<T> {
     limits: Limits,
     files: BTreeMap<NodeId, File<T>>,
     hosts: BTreeMap<HostId, Count>,
-    /// Held by the hosts of an address.
-    addrs: BTreeMap<[u8; 16], usize>,
+    /// Of the hosts of an address.
+    addrs: BTreeMap<[u8; 16], Count>,
     all: Count,
-    offers: BTreeMap<u64, Offer>,
+    /// Which file an offer is of.
+    offered: BTreeMap<u64, NodeId>,
     next_offer: u64,
 }
 
@@ -133,7 +137,7 @@ const BEFORE_MAX: usize = 64;
 const WHOLE: Range = Range { first: 0, last: u64::MAX };
 /// How far a chain of those who wait for one another is followed.
 const CHAIN_MAX: usize = 256;
-/// Of the order of what one file may hold, so that no lock that is asked for takes long.
+/// Of the order of what one file may hold, so that no call takes long.
 const COMPARED_MAX: usize = 1 << 16;
 
 impl<T: Clone> Table<T> {
@@ -145,7 +149,7 @@ impl<T: Clone> Table<T> {
             hosts: BTreeMap::new(),
             addrs: BTreeMap::new(),
             all: Count::default(),
-            offers: BTreeMap::new(),
+            offered: BTreeMap::new(),
             next_offer: 1,
         }
     }
@@ -185,17 +189,17 @@ impl<T: Clone> Table<T> {
             return Outcome::Blocked;
         }
         let on_file = file.waiting.len();
-        let of_host = self.hosts.get(&host).map_or(0, |count| count.waiting);
+        let (of_host, of_addr) = self.counts(host);
         let limits = &self.limits;
         if on_file >= limits.waiting_per_file
-            || of_host >= limits.waiting_per_host
+            || of_host.waiting >= limits.waiting_per_host
+            || of_addr.waiting >= limits.waiting_per_addr
             || self.all.waiting >= limits.waiting
         {
             return Outcome::NoLocks;
         }
         self.file(junction, node).waiting.push(Waiting { lock, note });
-        self.hosts.entry(host).or_default().waiting += 1;
-        self.all.waiting += 1;
+        self.count(host, |count| count.waiting += 1);
         Outcome::Blocked
     }
 
@@ -237,7 +241,10 @@ impl<T: Clone> Table<T> {
 
     /// Free a range. It may take one lock more, where it cuts one in two; `None`: there is no room for that.
     pub fn unlock(&mut self, node: NodeId, owner: &Owner, range: Range) -> Option<Vec<Grant<T>>> {
-        let Some(junction) = self.files.get(&node).map(|file| file.junction) else { return Some(Vec::new()) };
+        let holds = |file: &&File<T>| file.held.iter().any(|held| held.owner == *owner && held.range.meets(&range));
+        let Some(junction) = self.files.get(&node).filter(holds).map(|file| file.junction) else {
+            return Some(Vec::new());
+        };
         let painted = self.room_for(node, owner, range, None)?;
         let touched = self.known(node, owner, &range);
         self.put(junction, node, owner, painted);
@@ -250,8 +257,8 @@ impl<T: Clone> Table<T> {
             self.tidy(node);
             return (true, Vec::new());
         }
-        let offered =
-            self.offers.iter().find(|(_, offer)| offer.node == node && offer.lock == *lock).map(|(id, _)| *id);
+        let offers = self.files.get(&node).map(|file| &file.offers);
+        let offered = offers.and_then(|offers| offers.iter().find(|(_, offer)| offer.lock == *lock).map(|(id, _)| *id));
         match offered {
             Some(offer) => (true, self.take_back(offer)),
             None => (false, Vec::new()),
@@ -260,20 +267,20 @@ impl<T: Clone> Table<T> {
 
     /// Its owner knows of it, and may be offered more.
     pub fn confirm(&mut self, offer: u64) -> Vec<Grant<T>> {
-        let Some(Offer { node, lock, .. }) = self.offers.remove(&offer) else { return Vec::new() };
+        let Some((node, Offer { lock, .. })) = self.close(offer) else { return Vec::new() };
         self.grants(node, lock.range)
     }
 
     /// Neither confirmed nor taken back yet.
     #[must_use]
     pub fn is_open(&self, offer: u64) -> bool {
-        self.offers.contains_key(&offer)
+        self.offered.contains_key(&offer)
     }
 
     /// Its owner does not want it, or is not there: it holds again what it held before. Nothing happens when the offer is
     /// known by now.
     pub fn take_back(&mut self, offer: u64) -> Vec<Grant<T>> {
-        let Some(Offer { node, lock, before }) = self.offers.remove(&offer) else { return Vec::new() };
+        let Some((node, Offer { lock, before })) = self.close(offer) else { return Vec::new() };
         let Some(file) = self.files.get(&node) else { return Vec::new() };
         // Since then the owner has not touched these bytes, or the offer would be known: it holds all of them, as `lock`
         // says. So others hold them shared at most, and only where it does.
@@ -319,14 +326,13 @@ impl<T: Clone> Table<T> {
             file.held.retain(|held| !which(junction, &held.owner));
             file.waiting.retain(|waiting| !which(junction, &waiting.lock.owner));
             file.shares.retain(|share| !which(junction, &share.owner));
+            file.offers.retain(|_, offer| !which(junction, &offer.lock.owner));
             if before != (file.held.len(), file.waiting.len(), file.shares.len()) {
                 touched.push(*node);
             }
         }
-        self.offers.retain(|_, offer| {
-            let junction = self.files.get(&offer.node).map(|file| file.junction);
-            junction.is_some_and(|junction| !which(junction, &offer.lock.owner))
-        });
+        let files = &self.files;
+        self.offered.retain(|offer, node| files.get(node).is_some_and(|file| file.offers.contains_key(offer)));
         self.recount();
         touched.into_iter().flat_map(|node| self.grants(node, WHOLE)).collect()
     }
@@ -348,7 +354,7 @@ impl<T: Clone> Table<T> {
             self.tidy(node);
             return Outcome::NoLocks;
         }
-        self.count(host, 1);
+        self.count(host, |count| count.held += 1);
         self.file(junction, node).shares.push(share);
         Outcome::Granted
     }
@@ -358,7 +364,7 @@ impl<T: Clone> Table<T> {
         let before = file.shares.len();
         file.shares.retain(|share| share.owner != *owner);
         let gone = before - file.shares.len();
-        self.uncount(owner.host, gone);
+        self.count(owner.host, |count| count.held -= gone);
         self.tidy(node);
     }
 
@@ -381,7 +387,13 @@ impl<T: Clone> Table<T> {
     }
 
     fn file(&mut self, junction: JunctionId, node: NodeId) -> &mut File<T> {
-        let empty = || File { junction, held: Vec::new(), waiting: Vec::new(), shares: Vec::new() };
+        let empty = || File {
+            junction,
+            held: Vec::new(),
+            waiting: Vec::new(),
+            shares: Vec::new(),
+            offers: BTreeMap::new(),
+        };
         self.files.entry(node).or_insert_with(empty)
     }
 
@@ -393,10 +405,9 @@ impl<T: Clone> Table<T> {
     }
 
     fn has_room(&self, host: HostId, more: usize) -> bool {
-        let of_host = self.hosts.get(&host).map_or(0, |count| count.held);
-        let of_addr = self.addrs.get(&host.addr).copied().unwrap_or(0);
-        of_host + more <= self.limits.held_per_host
-            && of_addr + more <= self.limits.held_per_addr
+        let (of_host, of_addr) = self.counts(host);
+        of_host.held + more <= self.limits.held_per_host
+            && of_addr.held + more <= self.limits.held_per_addr
             && self.all.held + more <= self.limits.held
     }
 
@@ -417,44 +428,37 @@ impl<T: Clone> Table<T> {
         file.held.retain(|lock| lock.owner != *owner);
         let (gone, come) = (before - file.held.len(), locks.len());
         file.held.extend(locks);
-        self.count(owner.host, come);
-        self.uncount(owner.host, gone);
+        self.count(owner.host, |count| count.held = count.held + come - gone);
         self.tidy(node);
     }
 
-    fn count(&mut self, host: HostId, more: usize) {
-        if more > 0 {
-            self.hosts.entry(host).or_default().held += more;
-            *self.addrs.entry(host.addr).or_default() += more;
-            self.all.held += more;
-        }
+    /// Of the host, and of its address.
+    fn counts(&self, host: HostId) -> (Count, Count) {
+        let of_host = self.hosts.get(&host).copied().unwrap_or_default();
+        (of_host, self.addrs.get(&host.addr).copied().unwrap_or_default())
     }
 
-    fn uncount(&mut self, host: HostId, less: usize) {
-        if less > 0
-            && let Some(count) = self.hosts.get_mut(&host)
-        {
-            count.held -= less;
-            self.all.held -= less;
-            if *count == Count::default() {
-                self.hosts.remove(&host);
-            }
-            let of_addr = self.addrs.entry(host.addr).or_default();
-            *of_addr -= less;
-            if *of_addr == 0 {
-                self.addrs.remove(&host.addr);
-            }
+    /// More or less of the host, of its address, and in all.
+    fn count(&mut self, host: HostId, change: impl Fn(&mut Count)) {
+        let of_host = self.hosts.entry(host).or_default();
+        change(of_host);
+        if *of_host == Count::default() {
+            self.hosts.remove(&host);
         }
+        let of_addr = self.addrs.entry(host.addr).or_default();
+        change(of_addr);
+        if *of_addr == Count::default() {
+            self.addrs.remove(&host.addr);
+        }
+        change(&mut self.all);
     }
 
-    fn uncount_waiting(&mut self, host: HostId) {
-        if let Some(count) = self.hosts.get_mut(&host) {
-            count.waiting -= 1;
-            self.all.waiting -= 1;
-            if *count == Count::default() {
-                self.hosts.remove(&host);
-            }
-        }
+    /// The offer is none any more.
+    fn close(&mut self, offer: u64) -> Option<(NodeId, Offer)> {
+        let node = self.offered.remove(&offer)?;
+        let offer = self.files.get_mut(&node)?.offers.remove(&offer)?;
+        self.count(offer.lock.owner.host, |count| count.offers -= 1);
+        Some((node, offer))
     }
 
     fn recount(&mut self) {
@@ -462,57 +466,60 @@ impl<T: Clone> Table<T> {
         (self.hosts, self.addrs, self.all) = self.counted();
     }
 
-    fn counted(&self) -> (BTreeMap<HostId, Count>, BTreeMap<[u8; 16], usize>, Count) {
-        let mut hosts: BTreeMap<HostId, Count> = BTreeMap::new();
-        let mut addrs: BTreeMap<[u8; 16], usize> = BTreeMap::new();
-        let mut all = Count::default();
+    fn counted(&self) -> (BTreeMap<HostId, Count>, BTreeMap<[u8; 16], Count>, Count) {
+        let mut counted = (BTreeMap::new(), BTreeMap::new(), Count::default());
+        let mut count = |host: HostId, change: fn(&mut Count)| {
+            let (hosts, addrs, all) = &mut counted;
+            change(hosts.entry(host).or_default());
+            change(addrs.entry(host.addr).or_default());
+            change(all);
+        };
         for file in self.files.values() {
             let held = file.held.iter().map(|held| &held.owner).chain(file.shares.iter().map(|share| &share.owner));
-            for owner in held {
-                hosts.entry(owner.host).or_default().held += 1;
-                *addrs.entry(owner.host.addr).or_default() += 1;
-                all.held += 1;
-            }
-            for waiting in &file.waiting {
-                hosts.entry(waiting.lock.owner.host).or_default().waiting += 1;
-                all.waiting += 1;
-            }
+            held.for_each(|owner| count(owner.host, |count| count.held += 1));
+            file.waiting.iter().for_each(|waiting| count(waiting.lock.owner.host, |count| count.waiting += 1));
+            file.offers.values().for_each(|offer| count(offer.lock.owner.host, |count| count.offers += 1));
         }
-        (hosts, addrs, all)
+        counted
     }
 
     /// The owner has asked about these bytes since: of what was offered there it knows, or wants it no more. The bytes, and
     /// those of such offers.
     fn known(&mut self, node: NodeId, owner: &Owner, range: &Range) -> Range {
-        let mut touched = *range;
-        self.offers.retain(|_, offer| {
-            let known = offer.is_of(node, owner, range);
-            if known {
-                touched = touched.hull(&offer.lock.range);
-            }
-            !known
-        });
-        touched
+        let offers = self.files.get(&node).into_iter().flat_map(|file| &file.offers);
+        let known: Vec<u64> = offers.filter(|(_, offer)| offer.is_of(owner, range)).map(|(id, _)| *id).collect();
+        let closed = known.into_iter().filter_map(|offer| self.close(offer));
+        closed.fold(*range, |touched, (_, offer)| touched.hull(&offer.lock.range))
     }
 
     fn forget_waiting(&mut self, node: NodeId, lock: &Held) -> bool {
         let Some(file) = self.files.get_mut(&node) else { return false };
         let Some(at) = file.waiting.iter().position(|waiting| waiting.lock == *lock) else { return false };
         file.waiting.remove(at);
-        self.uncount_waiting(lock.owner.host);
+        self.count(lock.owner.host, |count| count.waiting -= 1);
         true
     }
 
     /// Whoever waits for some of what was touched and can be granted now is, in order. One for whose lock there is no room
-    /// waits on.
+    /// waits on, and so do those who are not reached until [`COMPARED_MAX`] locks have been looked at: they are granted when
+    /// they ask again by themselves.
     fn grants(&mut self, node: NodeId, mut touched: Range) -> Vec<Grant<T>> {
         let mut grants = Vec::new();
-        let mut at = 0;
+        let (mut at, mut compared) = (0, 0);
         while let Some(file) = self.files.get(&node)
             && let Some(Waiting { lock, .. }) = file.waiting.get(at)
+            && compared < COMPARED_MAX
         {
-            let Some((painted, before)) =
-                lock.range.meets(&touched).then(|| self.grantable(node, file, lock)).flatten()
+            // Who waits is looked at, too, though it may have no part in what was touched.
+            compared += 1;
+            let Some((painted, before)) = lock
+                .range
+                .meets(&touched)
+                .then(|| {
+                    compared += file.held.len() + file.offers.len();
+                    self.grantable(node, file, lock)
+                })
+                .flatten()
             else {
                 at += 1;
                 continue;
@@ -520,14 +527,18 @@ impl<T: Clone> Table<T> {
             let junction = file.junction;
             let Waiting { lock, note } = self.file(junction, node).waiting.remove(at);
             self.put(junction, node, &lock.owner, painted);
-            self.uncount_waiting(lock.owner.host);
+            self.count(lock.owner.host, |count| {
+                count.waiting -= 1;
+                count.offers += 1;
+            });
             if !lock.exclusive && before.iter().any(|was| was.exclusive) {
                 // It shares now what it had alone: one before it in the order may come in.
                 (touched, at) = (touched.hull(&lock.range), 0);
             }
             let offer = self.next_offer;
             self.next_offer += 1;
-            self.offers.insert(offer, Offer { node, lock: lock.clone(), before });
+            self.offered.insert(offer, node);
+            self.file(junction, node).offers.insert(offer, Offer { lock: lock.clone(), before });
             grants.push(Grant { offer, node, lock, note });
         }
         self.tidy(node);
@@ -538,8 +549,9 @@ impl<T: Clone> Table<T> {
     fn grantable(&self, node: NodeId, file: &File<T>, lock: &Held) -> Option<(Vec<Held>, Vec<Held>)> {
         let Held { owner, range, exclusive } = lock;
         if file.forbids(owner, range, *exclusive).is_some()
-            || self.offers.len() >= self.limits.offers
-            || self.offers.values().any(|offer| offer.is_of(node, owner, range))
+            || self.all.offers >= self.limits.offers
+            || self.counts(owner.host).1.offers >= self.limits.offers_per_addr
+            || file.offers.values().any(|offer| offer.is_of(owner, range))
         {
             return None;
         }
@@ -570,12 +582,17 @@ impl<T: Clone> Table<T> {
                 assert!(self.grantable(*node, file, &waiting.lock).is_none(), "{:?} waits for nothing", waiting.lock);
             }
         }
-        for (id, Offer { node, lock, .. }) in &self.offers {
-            let covers = |held: &&Held| held.range.both(&lock.range) == Some(lock.range);
-            let own = self.held(*node).iter().find(|held| held.owner == lock.owner && covers(held));
-            assert_eq!(own.map(|own| own.exclusive), Some(lock.exclusive), "an offer of what is not held: {lock:?}");
-            let meets = |(other, offer): (&u64, &Offer)| other != id && offer.is_of(*node, &lock.owner, &lock.range);
-            assert!(!self.offers.iter().any(meets), "two offers to one owner meet: {lock:?}");
+        let all: BTreeMap<u64, NodeId> =
+            self.files.iter().flat_map(|(node, file)| file.offers.keys().map(|offer| (*offer, *node))).collect();
+        assert_eq!(self.offered, all);
+        for file in self.files.values() {
+            for (id, Offer { lock, .. }) in &file.offers {
+                let covers = |held: &&Held| held.range.both(&lock.range) == Some(lock.range);
+                let own = file.held.iter().find(|held| held.owner == lock.owner && covers(held));
+                assert_eq!(own.map(|own| own.exclusive), Some(lock.exclusive), "an offer of what is not held: {lock:?}");
+                let meets = |(other, offer): (&u64, &Offer)| other != id && offer.is_of(&lock.owner, &lock.range);
+                assert!(!file.offers.iter().any(meets), "two offers to one owner meet: {lock:?}");
+            }
         }
     }
 }

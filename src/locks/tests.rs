@@ -499,3 +499,43 @@ fn an_address_and_a_file_have_so_many_locks_and_others_are_not_held_up() {
     t.check();
     assert_eq!(single(&mut t, &a, 20), Outcome::Granted);
 }
+
+#[test]
+fn an_address_waits_for_so_much_whatever_it_calls_itself() {
+    let limits = Limits { waiting_per_addr: 2, offers_per_addr: 1, ..Limits::default() };
+    let mut table = Table::new(limits);
+    let (holds, all) = (owner(9, 1), range(0, 9));
+    assert_eq!(table.lock(ask(&holds, all, true, false)).0, Outcome::Granted);
+    let named = |number: u32| Owner { host: HostId { number, addr: [7; 16] }, ..owner(number, 1) };
+    for number in [1, 2] {
+        assert_eq!(table.lock(ask(&named(number), all, false, true)).0, Outcome::Blocked);
+    }
+    assert_eq!(table.lock(ask(&named(3), all, false, true)).0, Outcome::NoLocks);
+    assert_eq!(table.lock(ask(&owner(4, 1), all, false, true)).0, Outcome::Blocked, "another address");
+    // Of what is offered, too: its second one asks for it by itself, and others' need not.
+    let grants = table.unlock(F, &holds, all).unwrap();
+    let told: Vec<u32> = grants.iter().map(|grant| grant.lock.owner.host.number).collect();
+    assert_eq!(told, [1, 4]);
+    assert_eq!(table.lock(ask(&named(2), all, false, true)).0, Outcome::Granted);
+    table.check();
+}
+
+#[test]
+fn a_call_looks_at_so_many_locks_for_those_who_wait() {
+    let mut table = table();
+    let (many, one) = (owner(1, 1), owner(2, 1));
+    let last = 2 * 16_000;
+    for byte in (0..last).step_by(2) {
+        assert_eq!(table.lock(ask(&many, range(byte, byte), true, false)).0, Outcome::Granted);
+    }
+    assert_eq!(table.lock(ask(&one, range(last, last), true, false)).0, Outcome::Granted);
+    let waits = |svid| owner(3, svid);
+    for svid in 0..5 {
+        assert_eq!(table.lock(ask(&waits(svid), range(last - 2, last), true, true)).0, Outcome::Blocked);
+    }
+    assert_eq!(table.lock(ask(&waits(5), range(last, last), true, true)).0, Outcome::Blocked);
+    // Who holds nothing frees nothing, and nobody is looked at for it.
+    assert_eq!(table.unlock(F, &owner(4, 1), range(0, end(last))), Some(Vec::new()));
+    assert_eq!(table.unlock(F, &one, range(last, last)), Some(Vec::new()), "the five before it took all looks");
+    assert_eq!(table.lock(ask(&waits(5), range(last, last), true, true)).0, Outcome::Granted);
+}
