@@ -10,6 +10,7 @@
 mod aside;
 
 use crate::core::{Core, Error, Result, blocking};
+use crate::journal::Appended;
 use crate::location::Location;
 use crate::location::carry_out::put_primary_times;
 use crate::service::recovery::CALLS_BYTES;
@@ -44,7 +45,8 @@ pub struct Checkpoints {
     at: Lsn,
     /// What had happened when a checkpoint last took everything in.
     activity: Option<u64>,
-    snapshot: Lsn,
+    /// What had happened when a primary's cursor was last told and is in a snapshot, of those whose cursor says all of it.
+    told: BTreeMap<LocationId, u64>,
     /// Primaries that are being synced, one try each.
     syncing: BTreeMap<LocationId, (tokio::time::Instant, JoinHandle<Result<Lsn>>)>,
 }
@@ -86,6 +88,8 @@ impl Checkpoints {
     /// Take one now.
     pub async fn take(&mut self, core: &Core) -> Result<()> {
         crash_point!("CHECKPOINT_BEGIN");
+        // What was not to be had the last time: the archive may have come on since.
+        self.recycle(core, core.live.store.lsn()).await?;
         let (activity, begin) = (core.ledger.activity(), core.ledger.journal.durable_lsn());
         let cursors = self.sync(core).await?;
         // Of every junction, those that are down too; a sync that hung for a while tells of the time before.
@@ -104,29 +108,35 @@ impl Checkpoints {
         blocking(move || Ok(live.commit(settled)?)).await?;
         crash_point!("CHECKPOINT_LIVE_COMMITTED");
         let state = core.ledger.state();
-        let mut behind = None;
+        let (mut behind, mut told) = (None, self.told.clone());
+        told.retain(|id, _| state.locations.contains_key(id));
         for cursor in cursors {
-            if state.locations.get(&cursor.location).is_some_and(|l| l.cursor < cursor.lsn) {
-                behind = Some(core.ledger.append_view(&Event::Cursor(cursor)).await?);
+            let id = cursor.location;
+            let Some(from) = state.locations.get(&id).map(|l| l.cursor).filter(|from| *from < cursor.lsn) else {
+                continue;
+            };
+            // Nothing has happened since but cursors: another one would be the next one's reason, and fill the journal.
+            let size = core.ledger.journal.segment_size();
+            let frees = from.0 / size < cursor.lsn.0 / size;
+            if self.told.get(&id) == Some(&activity) && !frees && core.ledger.journal.sides().is_empty() {
+                continue;
             }
+            if cursor.lsn >= begin {
+                told.insert(id, activity);
+            }
+            behind = Some(self.append(core, &Event::Cursor(cursor)).await?);
         }
         if let Some((at, state)) = behind {
             crash_point!("CHECKPOINT_CURSOR_APPENDED");
             core.ledger.wait_durable(at.end).await?;
             crash_point!("CHECKPOINT_CURSOR_DURABLE");
-            self.snapshot(core, at.end, &state).await?;
+            let (journal, json) = (core.ledger.journal.clone(), state.to_json());
+            blocking(move || Ok(journal.write_snapshot(at.end, &json)?)).await?;
         }
+        self.told = told;
         crash_point!("CHECKPOINT_BEFORE_RECYCLE");
         aside::drop_passed(core, settled).await?;
-        // By cursors that are durable: after a power cut nobody may need what is before them.
-        let state = core.ledger.state();
-        core.ledger.wait_durable(state.lsn).await?;
-        let floor = aside::floor(core, &state).unwrap_or(settled).min(settled).min(self.snapshot);
-        // Calls of this part may be repeated after a restart, and get their first answer.
-        let kept = CALLS_BYTES.min(core.ledger.journal.soft_limit() / 4);
-        let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));
-        let (journal, floor) = (core.ledger.journal.clone(), floor.min(calls));
-        blocking(move || Ok(journal.recycle(floor)?)).await?;
+        self.recycle(core, settled).await?;
         crash_point!("CHECKPOINT_END");
         self.at = core.ledger.journal.end_lsn();
         // An idle service must come back to what could not be synced, or is down.
@@ -173,11 +183,29 @@ impl Checkpoints {
         self.syncing.get(&location).is_some_and(|(began, _)| began.elapsed() < PATIENCE)
     }
 
-    async fn snapshot(&mut self, core: &Core, lsn: Lsn, state: &Arc<State>) -> Result<()> {
-        let (journal, json) = (core.ledger.journal.clone(), state.to_json());
-        blocking(move || Ok(journal.write_snapshot(lsn, &json)?)).await?;
-        self.snapshot = lsn;
-        Ok(())
+    /// Segments go that neither a location needs, nor the index, which states `settled`, nor the newest snapshot.
+    async fn recycle(&self, core: &Core, settled: Lsn) -> Result<()> {
+        // By cursors that are durable: after a power cut nobody may need what is before them.
+        let state = core.ledger.state();
+        core.ledger.wait_durable(state.lsn).await?;
+        let floor = aside::floor(core, &state).unwrap_or(settled).min(settled);
+        // Calls of this part may be repeated after a restart, and get their first answer.
+        let kept = CALLS_BYTES.min(core.ledger.journal.soft_limit() / 4);
+        let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));
+        let (journal, floor) = (core.ledger.journal.clone(), floor.min(calls));
+        blocking(move || Ok(journal.recycle(floor)?)).await
+    }
+
+    /// At the hard limit this waits for room, which nobody but a checkpoint makes: so what can be freed meanwhile is.
+    async fn append(&self, core: &Core, event: &Event) -> Result<(Appended, Arc<State>)> {
+        let append = core.ledger.append_view(event);
+        tokio::pin!(append);
+        loop {
+            match tokio::time::timeout(PRESSED, &mut append).await {
+                Ok(appended) => return Ok(appended?),
+                Err(_) => self.recycle(core, core.live.store.lsn()).await?,
+            }
+        }
     }
 }
 

@@ -266,6 +266,35 @@ fn a_sector_of_a_side_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_power_cut_while_a_side_goes_leaves_a_side_that_begins_where_it_did() {
+    use crate::env::simulated::Faults;
+    let mut left = 0;
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed);
+        world(seed, || async {
+            let journal = Journal::open(options(&disk)).unwrap();
+            for node in 0..8 {
+                append(&journal, node, &vec![(node % 251) as u8; 40_000]).await.unwrap();
+            }
+            journal.set_aside(JunctionId(7), Lsn(4096), journal.durable_lsn(), &|_| true).unwrap();
+            assert!(journal.dir_names().iter().filter(|name| name.starts_with("side-")).count() >= 3);
+            disk.set_faults(Faults { power_goes_at: Some(1 + seed % 8), ..Faults::default() });
+            let _ = journal.drop_side(JunctionId(7));
+        });
+        disk.cut_power();
+        disk.set_faults(Faults::default());
+        world(seed, || async {
+            let journal = Journal::open(options(&disk)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            if let Some(start) = journal.side_start(JunctionId(7)) {
+                assert_eq!(start, Lsn(4096), "seed {seed}");
+                left += 1;
+            }
+        });
+    }
+    assert!(left > 20, "{left} had anything left");
+}
+
+#[test]
 fn an_unreadable_newest_snapshot_falls_back_to_the_one_before() {
     use crate::env::simulated::Faults;
     let disk = SimDisk::new(9);

@@ -124,3 +124,91 @@ async fn segments_whose_bytes_are_still_held_count_as_used() {
     let more = async { while journal.append_with(&event, &bulk, |_| ()).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(60), more).await.expect("what is not held any more is room");
 }
+
+/// A checkpoint that is cancelled leaves its call behind, and the next one begins.
+#[tokio::test]
+async fn segments_are_freed_in_order_though_two_free_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(SlowFirst::default());
+    let journal = Journal::open(Options { disk: disk.clone(), ..options(dir.path()) }).unwrap();
+    let bulk = vec![7; 30_000];
+    for node in 0..5 {
+        append_durably(&journal, &write_event(node, &bulk), &bulk).await;
+    }
+    let durable = journal.durable_lsn();
+    journal.write_snapshot(durable, b"").unwrap();
+    disk.renamed.lock().clear();
+    let free = || {
+        let journal = journal.clone();
+        std::thread::spawn(move || journal.recycle(durable).unwrap())
+    };
+    let (one, two) = (free(), free());
+    one.join().unwrap();
+    two.join().unwrap();
+    let renamed: Vec<_> = disk.renamed.lock().iter().filter(|name| name.starts_with("segment-")).cloned().collect();
+    assert!(renamed.len() > 2 && renamed.is_sorted(), "{renamed:?}");
+}
+
+/// The names that were changed, in that order. The first change of a segment's name takes longer.
+#[derive(Debug, Default)]
+struct SlowFirst {
+    renamed: parking_lot::Mutex<Vec<String>>,
+    was_slow: std::sync::atomic::AtomicBool,
+}
+
+impl Disk for SlowFirst {
+    fn make_dir(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        crate::env::RealDisk.make_dir(dir)
+    }
+    fn list(&self, dir: &std::path::Path) -> std::io::Result<Vec<String>> {
+        crate::env::RealDisk.list(dir)
+    }
+    fn sync_dir(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        crate::env::RealDisk.sync_dir(dir)
+    }
+    fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+        let name = from.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("segment-") && !self.was_slow.swap(true, Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        crate::env::RealDisk.rename(from, to)?;
+        self.renamed.lock().push(name);
+        Ok(())
+    }
+    fn remove(&self, path: &std::path::Path) -> std::io::Result<()> {
+        crate::env::RealDisk.remove(path)
+    }
+    fn lock(&self, path: &std::path::Path) -> std::io::Result<crate::env::disk::Lock> {
+        crate::env::RealDisk.lock(path)
+    }
+    fn unsuitable(&self, dir: &std::path::Path) -> std::io::Result<Option<&'static str>> {
+        crate::env::RealDisk.unsuitable(dir)
+    }
+    fn open(
+        &self,
+        path: &std::path::Path,
+        how: crate::env::disk::Open,
+    ) -> std::io::Result<Arc<dyn crate::env::disk::DiskFile>> {
+        crate::env::RealDisk.open(path, how)
+    }
+}
+
+/// A pipe that nobody reads: who opens it to write waits, as on a mount that hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_hangs_does_not_keep_the_journal_from_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let archives = dir.path().join("archives");
+    std::fs::create_dir(&archives).unwrap();
+    let journal = Journal::open(options(&dir.path().join("journal"))).unwrap();
+    journal.archive_to(&archives).unwrap();
+    let pipe = archives.join(format!("{}.tmp", journal_format::archive::file_name(SegmentNo(0))));
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let bulk = vec![7; 30_000];
+    for node in 0..4 {
+        append_durably(&journal, &write_event(node, &bulk), &bulk).await;
+    }
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::timeout(Duration::from_secs(20), journal.close()).await.expect("it is not waited for").unwrap();
+    // It ends by itself when there is somebody at the other end.
+    drop(std::fs::File::open(&pipe).unwrap());
+}

@@ -79,7 +79,7 @@ use bytes::Bytes;
 use error::At;
 use files::Dir;
 use journal_format::event::Event;
-use journal_format::ids::{Lsn, Time};
+use journal_format::ids::{Lsn, SegmentNo, Time};
 use parking_lot::Mutex;
 use segments::{SEGMENTS_MIN, Segments};
 use side::Sides;
@@ -88,6 +88,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -188,11 +189,14 @@ struct Inner {
 #[derive(Default)]
 struct Threads {
     running: Vec<JoinHandle<()>>,
+    archiver: Option<JoinHandle<()>>,
     lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// In the directory that a repair keeps what it cut in: where it cut. Until a service has begun with it.
 const NEW_CUT: &str = "cut";
+/// How long a stop waits for an archive that is being written.
+const ARCHIVER_ENDS: Duration = Duration::from_secs(2);
 
 impl Journal {
     /// Lock the directory, recover (or create), cut the tail, make it ready for appending. Blocking.
@@ -238,7 +242,7 @@ impl Journal {
         }
         let inner = Inner {
             shared,
-            threads: Mutex::new(Threads { running, lock: Some(lock) }),
+            threads: Mutex::new(Threads { running, archiver: None, lock: Some(lock) }),
             snapshot_lsn: AtomicU64::new(found.snapshot.unwrap_or_default().0),
             snapshots: Mutex::new(()),
             soft_limit: AtomicU64::new(options.hard_limit / 2),
@@ -421,6 +425,13 @@ impl Journal {
         Reader::new(Arc::clone(&self.inner.shared), from)
     }
 
+    /// Whether the segment that this lies in can be read. Blocking.
+    pub fn look_at(&self, lsn: Lsn) -> Result<()> {
+        let shared = &self.inner.shared;
+        let segment = shared.segments.get(SegmentNo(lsn.0 / shared.segments.size));
+        segment.map_or(Ok(()), |segment| segment.map(&shared.durable).map(drop))
+    }
+
     /// From now on segments are archived in `dir`, and not recycled before. To be called before anything is recycled.
     /// Blocking.
     pub fn archive_to(&self, dir: &std::path::Path) -> Result<()> {
@@ -428,7 +439,7 @@ impl Journal {
         let archiver = archive::Archiver::open(dir, Arc::clone(&shared), self.was_repaired()?)?;
         *self.inner.archiver.lock() = Some(Arc::clone(&archiver));
         let thread = spawn("journal-archive", shared, move || archiver.run())?;
-        self.inner.threads.lock().running.push(thread);
+        self.inner.threads.lock().archiver = Some(thread);
         Ok(())
     }
 
@@ -509,7 +520,26 @@ impl Inner {
                 self.shared.fail("a thread of the journal panicked");
             }
         }
+        if let Some(archiver) = threads.archiver.take() {
+            self.leave(archiver);
+        }
         threads.lock = None;
+    }
+
+    /// The archiver ends between two blocks; where its directory hangs it never does, and is not waited for. It writes
+    /// nothing of the journal's own.
+    fn leave(&self, archiver: JoinHandle<()>) {
+        let begun = std::time::Instant::now();
+        while !archiver.is_finished() {
+            if begun.elapsed() >= ARCHIVER_ENDS {
+                tracing::warn!("the archives' directory hangs: stopping without it");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if archiver.join().is_err() {
+            self.shared.fail("the archiver panicked");
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use super::map::Map;
 use super::segments::{Segment, new_header};
 use super::target::Target;
 use super::{Options, clock, files, snapshot};
-use crate::env::disk::{DiskFile, Open};
+use crate::env::disk::Open;
 use journal_format::event::{Durable, Event, JournalCreated, codec};
 use journal_format::ids::{Lsn, SegmentNo, Time};
 use journal_format::record::{self, HEADER_LEN, KIND_PADDING, KIND_SEGMENT_END, RecordHeader, filler};
@@ -241,7 +241,7 @@ fn open_segments(options: &Options, dir: &Dir, numbers: &[SegmentNo]) -> Result<
                 return Err(not_whole(options, &format!("segment {} is missing", before.number.0 + 1)));
             }
         }
-        segments.push(Segment::new(dir, header));
+        segments.push(Segment::found(dir, header));
     }
     Ok(segments)
 }
@@ -311,7 +311,7 @@ struct Whole(Map);
 impl Whole {
     fn of(segment: &Segment) -> Result<Whole> {
         let file = segment.open(Open::Read)?;
-        read_through_once(&*file, segment)?;
+        segment.read_once(&*file)?;
         let all = Arc::new(AtomicU64::new(u64::MAX));
         let map = Map::of(segment.header.first_lsn(), all, || file.view()).at("map", segment.path())?;
         Ok(Whole(map))
@@ -350,27 +350,6 @@ impl Drop for Ahead<'_> {
             drop(reading.join()); // the scan ended with an error: nobody wants it any more
         }
     }
-}
-
-/// A sector that cannot be read is an error here, with its place; through the map it would end the process without a
-/// word. What was read is cached: the scan does not wait for the disk again.
-fn read_through_once(file: &dyn DiskFile, segment: &Segment) -> Result<()> {
-    let mut bytes = vec![0; 1 << 20];
-    let mut at = 0;
-    let mut step = bytes.len() as u64;
-    while at < segment.header.size {
-        let length = step.min(segment.header.size - at);
-        match file.read_at(&mut bytes[..super::batch::to_usize(length)], at) {
-            Ok(()) => at += length,
-            // Again in blocks, for the very place.
-            Err(_) if step > BLOCK => step = BLOCK,
-            Err(source) => {
-                let path = segment.path().to_owned();
-                return Err(Error::Unreadable { path, offset: at, lsn: segment.header.first_lsn().plus(at), source });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Records in order; `None` when they lead into the next segment.

@@ -14,18 +14,18 @@
 //! room. A retired segment counts as used until nobody has a map of it: a call that hangs may hold bytes of it for hours.
 
 use super::AppendMode;
-use super::error::{At, Result};
+use super::error::{At, Error, Result};
 use super::files::{self, Dir};
 use super::limits::Class;
 use super::map::Map;
 use super::target::Target;
 use crate::env::disk::{DiskFile, Open};
 use journal_format::ids::{Lsn, SegmentNo};
-use journal_format::segment::SegmentHeader;
+use journal_format::segment::{BLOCK, SegmentHeader};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,16 +41,53 @@ pub struct Segment {
     dir: Dir,
     path: PathBuf,
     map: Mutex<Weak<Map>>,
+    /// All of it was read by calls, or it is written in this life.
+    was_read: AtomicBool,
 }
 
 impl Segment {
     pub fn new(dir: &Dir, header: SegmentHeader) -> Arc<Segment> {
+        Self::of(dir, header, true)
+    }
+
+    /// One that a former life has written.
+    pub fn found(dir: &Dir, header: SegmentHeader) -> Arc<Segment> {
+        Self::of(dir, header, false)
+    }
+
+    fn of(dir: &Dir, header: SegmentHeader, was_read: bool) -> Arc<Segment> {
         let path = dir.join(files::segment_name(header.number));
-        Arc::new(Segment { header, dir: dir.clone(), path, map: Mutex::new(Weak::new()) })
+        let was_read = AtomicBool::new(was_read);
+        Arc::new(Segment { header, dir: dir.clone(), path, map: Mutex::new(Weak::new()), was_read })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A sector that cannot be read is an error here, with its place; through the map it would end the process without a
+    /// word, at each start. What was read is cached: nobody waits for the disk again.
+    pub fn read_once(&self, file: &dyn DiskFile) -> Result<()> {
+        if self.was_read.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut bytes = vec![0; 1 << 20];
+        let mut at = 0;
+        let mut step = bytes.len() as u64;
+        while at < self.header.size {
+            let length = step.min(self.header.size - at);
+            match file.read_at(&mut bytes[..super::batch::to_usize(length)], at) {
+                Ok(()) => at += length,
+                // Again in blocks, for the very place.
+                Err(_) if step > BLOCK => step = BLOCK,
+                Err(source) => {
+                    let lsn = self.header.first_lsn().plus(at);
+                    return Err(Error::Unreadable { path: self.path.clone(), offset: at, lsn, source });
+                }
+            }
+        }
+        self.was_read.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// The mapping, shared by all who read the segment at the same time.
@@ -60,6 +97,7 @@ impl Segment {
             return Ok(map);
         }
         let file = self.open(Open::Read)?;
+        self.read_once(&*file)?;
         let map = Map::of(self.header.first_lsn(), Arc::clone(durable), || file.view());
         let map = Arc::new(map.at("map", &self.path)?);
         *shared = Arc::downgrade(&map);
@@ -119,6 +157,8 @@ pub struct Segments {
     pub max: usize,
     pub mode: AppendMode,
     state: Mutex<State>,
+    /// Held by who frees segments: a checkpoint that was cancelled may still be at it when the next one begins.
+    freeing: Mutex<()>,
     /// How many are in use, and how many are taken ([`State::taken`]), for those who may not wait for the lock.
     count: AtomicUsize,
     taken: AtomicUsize,
@@ -176,6 +216,7 @@ impl Segments {
             count: AtomicUsize::new(state.in_use.len()),
             taken: AtomicUsize::new(state.taken()),
             state: Mutex::new(state),
+            freeing: Mutex::new(()),
             work: Condvar::new(),
             bell: Notify::new(),
             room,
@@ -242,6 +283,7 @@ impl Segments {
 
     /// Free the segments that lie wholly before `before`; the newest is always kept. Blocking.
     pub fn recycle(&self, before: Lsn) -> Result<()> {
+        let _alone = self.freeing.lock();
         let mut freed = self.sync_renamed()?;
         loop {
             let oldest = {

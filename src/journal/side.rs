@@ -215,12 +215,12 @@ impl Journal {
                 removed => removed?,
             }
             sides.pieces.lock().get_mut(&junction).and_then(Vec::pop);
+            dir.sync()?;
         }
         let mut pieces = sides.pieces.lock();
         pieces.remove(&junction);
         sides.count(&pieces);
-        drop(pieces);
-        dir.sync()
+        Ok(())
     }
 
     /// The junction's records from `from` on: from the journal, or as far as that was recycled from its side. Others'

@@ -31,7 +31,7 @@
 
 use super::carry_out::{DoneSteps, carry_out, put_primary_times};
 use super::reconcile::Refusal;
-use super::round::{DataOp, Origin, Round, push};
+use super::round::{DataOp, Origin, Round, part_of, push};
 use super::tail::Tail;
 use super::{Location, Recorder, index_error};
 use crate::filer::{self, ErrorKind};
@@ -289,15 +289,12 @@ pub fn fold(live: &Live, record: Record, end: Option<&End>) -> crate::index::sto
 }
 
 /// What happened of an operation; `None`: nothing did.
-fn as_ended(event: Event, end: Option<&End>) -> Option<Event> {
-    match (end, event) {
-        (Some(End::Failed), _) | (Some(End::Partial(PartDone::Bytes(0))), _) => None,
-        (Some(End::Partial(PartDone::Attrs { size, times, mode, owner })), Event::SetAttr(mut part)) => {
-            part.size = part.size.filter(|_| *size);
-            part.mtime = part.mtime.filter(|_| *times);
-            (*size || *times || *mode || *owner).then_some(Event::SetAttr(part))
-        }
-        (_, event) => Some(event),
+#[must_use]
+pub fn as_ended(event: Event, end: Option<&End>) -> Option<Event> {
+    match end {
+        None => Some(event),
+        Some(End::Failed) => None,
+        Some(End::Partial(done)) => part_of(event, done),
     }
 }
 

@@ -6,7 +6,7 @@
 use super::keys::Keys;
 use crate::filer::Changes;
 use bytes::Bytes;
-use journal_format::event::{Make, PartDone, Range, SetAttr};
+use journal_format::event::{self, Event, Make, PartDone, Range, SetAttr};
 use journal_format::ids::{Kind, Lsn, NodeId, Time};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -71,7 +71,8 @@ impl DataOp {
         match (self, done) {
             (Self::Write { offset, data, mode }, PartDone::Bytes(n)) => {
                 let n = usize::try_from(*n).unwrap_or(usize::MAX).min(data.len());
-                Self::Write { offset, data: data.slice(..n), mode }
+                // Set-id bits go with the first byte.
+                Self::Write { offset, data: data.slice(..n), mode: mode.filter(|_| n > 0) }
             }
             (Self::Set(c), PartDone::Attrs { mode, owner, size, times }) => Self::Set(Changes {
                 uid: c.uid.filter(|_| *owner),
@@ -83,6 +84,29 @@ impl DataOp {
             }),
             (op, _) => op,
         }
+    }
+}
+
+/// What happened of an event of which only a part was done; `None` when nothing of it was.
+#[must_use]
+pub fn part_of(event: Event, done: &PartDone) -> Option<Event> {
+    match (event, done) {
+        (Event::Write(write), PartDone::Bytes(bytes)) => {
+            (*bytes > 0).then_some(Event::Write(event::Write { len: *bytes, ..write }))
+        }
+        (Event::SetAttr(set), PartDone::Attrs { mode, owner, size, times }) => (*mode || *owner || *size || *times)
+            .then(|| {
+                Event::SetAttr(event::SetAttr {
+                    mode: set.mode.filter(|_| *mode),
+                    uid: set.uid.filter(|_| *owner),
+                    gid: set.gid.filter(|_| *owner),
+                    size: set.size.filter(|_| *size),
+                    atime: set.atime.filter(|_| *times),
+                    mtime: set.mtime.filter(|_| *times),
+                    ..set
+                })
+            }),
+        _ => None,
     }
 }
 
@@ -325,4 +349,63 @@ pub fn push<T>(list: &mut Vec<T>, item: T) {
         list.reserve_exact(1);
     }
     list.push(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal_format::event::Caller;
+    use journal_format::ids::{JunctionId, LocationId};
+
+    fn a_write() -> event::Write {
+        event::Write {
+            junction: JunctionId(1),
+            location: LocationId(1),
+            node: NodeId(5),
+            offset: 10,
+            len: 100,
+            mode: None,
+            caller: Caller::default(),
+        }
+    }
+
+    #[test]
+    fn part_of_a_write_is_its_first_bytes() {
+        let part = part_of(Event::Write(a_write()), &PartDone::Bytes(40));
+        assert_eq!(part, Some(Event::Write(event::Write { len: 40, ..a_write() })));
+        assert_eq!(part_of(Event::Write(a_write()), &PartDone::Bytes(0)), None);
+    }
+
+    #[test]
+    fn of_a_write_that_wrote_nothing_not_even_its_set_id_bits_are_cleared() {
+        let left = |bytes| {
+            let write = DataOp::Write { offset: 10, data: Bytes::from_static(&[7; 100]), mode: Some(0o755) };
+            match write.part(&PartDone::Bytes(bytes)) {
+                DataOp::Write { offset: 10, data, mode } => (data.len(), mode),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((left(0), left(1)), ((0, None), (1, Some(0o755))));
+    }
+
+    #[test]
+    fn part_of_a_setattr_is_the_groups_that_were_set() {
+        let set = event::SetAttr {
+            junction: JunctionId(1),
+            location: LocationId(1),
+            node: NodeId(5),
+            mode: Some(0o600),
+            uid: Some(1),
+            gid: Some(2),
+            size: Some(3),
+            atime: Some(Time(4)),
+            mtime: Some(Time(5)),
+            caller: Caller::default(),
+        };
+        let done = PartDone::Attrs { mode: true, owner: true, size: false, times: false };
+        let expected = event::SetAttr { size: None, atime: None, mtime: None, ..set.clone() };
+        assert_eq!(part_of(Event::SetAttr(set.clone()), &done), Some(Event::SetAttr(expected)));
+        let nothing = PartDone::Attrs { mode: false, owner: false, size: false, times: false };
+        assert_eq!(part_of(Event::SetAttr(set), &nothing), None);
+    }
 }

@@ -387,13 +387,8 @@ impl<T: Clone> Table<T> {
     }
 
     fn file(&mut self, junction: JunctionId, node: NodeId) -> &mut File<T> {
-        let empty = || File {
-            junction,
-            held: Vec::new(),
-            waiting: Vec::new(),
-            shares: Vec::new(),
-            offers: BTreeMap::new(),
-        };
+        let empty =
+            || File { junction, held: Vec::new(), waiting: Vec::new(), shares: Vec::new(), offers: BTreeMap::new() };
         self.files.entry(node).or_insert_with(empty)
     }
 
@@ -589,7 +584,11 @@ impl<T: Clone> Table<T> {
             for (id, Offer { lock, .. }) in &file.offers {
                 let covers = |held: &&Held| held.range.both(&lock.range) == Some(lock.range);
                 let own = file.held.iter().find(|held| held.owner == lock.owner && covers(held));
-                assert_eq!(own.map(|own| own.exclusive), Some(lock.exclusive), "an offer of what is not held: {lock:?}");
+                assert_eq!(
+                    own.map(|own| own.exclusive),
+                    Some(lock.exclusive),
+                    "an offer of what is not held: {lock:?}"
+                );
                 let meets = |(other, offer): (&u64, &Offer)| other != id && offer.is_of(&lock.owner, &lock.range);
                 assert!(!file.offers.iter().any(meets), "two offers to one owner meet: {lock:?}");
             }

@@ -5,6 +5,7 @@ use crate::journal::Journal;
 use crate::location::projection::Projection;
 use crate::location::redo::recollect;
 use journal_format::ids::{JobId, Lsn, NodeId};
+use journal_format::segment::BLOCK;
 
 /// Bring a projection to `to`, and commit it there. `false`: the journal does not reach back to the
 /// location's beginning; or the location was out of sync, for then what is dirty was in the store too, and what lies
@@ -27,7 +28,8 @@ pub fn rebuild(
         })?;
     // An older copy of the store, or one that a rebuild was stopped in, is gone on from.
     let (stated, first) = (projection.store.lsn(), journal.start_lsn());
-    if stated < first && !(stated == Lsn(0) && whole) {
+    // It may state the end of the segment before, and the journal begin behind the header of the next one.
+    if stated.plus(BLOCK) < first && !(stated == Lsn(0) && whole) {
         return Ok(false);
     }
     let start = stated.max(first);

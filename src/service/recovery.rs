@@ -8,12 +8,13 @@ use crate::core::{Error, LOCATION_CACHE, Result, store_name};
 use crate::gateway::drc::Drc;
 use crate::index::live::{Live, is_folded};
 use crate::index::stores::Stores;
-use crate::journal::Journal;
+use crate::journal::{Error as JournalError, Journal};
 use crate::location::projection;
 use crate::location::redo::{Ends, fold, location_of, note_end};
 use crate::state::{self, Role, State};
 use journal_format::event::Event;
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId, Time};
+use journal_format::segment::BLOCK;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
         None => (State::default(), journal.start_lsn()),
     };
     let index_from = index_from(journal, live)?;
-    let calls_from = calls_from(journal);
+    let calls_from = calls_from(journal, from.min(index_from))?;
     let mut ends = Ends::new();
     let mut statuses = std::collections::BTreeMap::new();
     let mut highest = live.node_max()?;
@@ -125,8 +126,9 @@ fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
     if stated > end {
         return ahead(journal, live);
     }
-    if stated >= start {
-        return Ok(stated);
+    // It may state the end of the segment before, and the journal begin behind the header of the next one.
+    if stated.plus(BLOCK) >= start {
+        return Ok(stated.max(start));
     }
     let whole = start.0 < journal.segment_size();
     if stated == Lsn(0) && whole {
@@ -204,10 +206,24 @@ fn junction_of(event: &Event) -> Option<JunctionId> {
     }
 }
 
-/// From where on calls may come again: the beginning of a segment, so that a record begins there.
-fn calls_from(journal: &Journal) -> Lsn {
+/// From where on calls may come again: the beginning of a segment, so that a record begins there. `needed` is read
+/// anyway; a sector before it that cannot be read costs nobody more than the answer to a call that comes again.
+fn calls_from(journal: &Journal, needed: Lsn) -> Result<Lsn> {
+    let size = journal.segment_size();
     let at = journal.end_lsn().0.saturating_sub(CALLS_BYTES);
-    journal.start_lsn().max(Lsn(at / journal.segment_size() * journal.segment_size()))
+    let mut from = journal.start_lsn().max(Lsn(at / size * size));
+    let mut segment = from.0 / size;
+    while (segment + 1) * size <= needed.0 {
+        match journal.look_at(Lsn(segment * size)) {
+            Err(error @ JournalError::Unreadable { .. }) => {
+                tracing::error!(%error, "repeated calls of that time are not recognised; the segment is not needed otherwise");
+                from = Lsn((segment + 1) * size);
+            }
+            looked => looked?,
+        }
+        segment += 1;
+    }
+    Ok(from)
 }
 
 /// Node ids given out, whatever became of them.

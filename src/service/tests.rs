@@ -1,6 +1,8 @@
 //! A primary that hangs beside a healthy junction: the journal goes on, and nothing of the hung one is lost.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod room;
+
 use super::recovery::{Recovered, note_cut, recover};
 use crate::checkpoint::Checkpoints;
 use crate::core::Core;
@@ -420,45 +422,6 @@ async fn a_side_that_cannot_be_written_holds_up_no_checkpoint_but_what_it_would_
     std::mem::forget(stuck);
 }
 
-/// A part of a side ends before what the index has stated long ago: it stays stated.
-#[tokio::test]
-async fn a_side_that_is_written_in_part_takes_nothing_back_that_the_index_has_stated() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Full::of("side");
-    let journal = open_journal_on(dir.path(), disk.clone());
-    let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
-    let mut w =
-        World::begin_with(dir.path(), &[Memory::default(), Memory::default()], journal.clone(), live.clone()).await;
-    let mut checkpoints = Checkpoints::default();
-    checkpoints.take(&w.core).await.unwrap();
-    w.fences[0].hang(true);
-    let (op, event) = w.make(HUNG, "done").await;
-    let Event::Make(Make { node, .. }) = event else { panic!() };
-    w.done(op, &event);
-    // More than one file of a side takes; its cursor stays in front of it, and the index is past it.
-    for _ in 0..6 {
-        w.write(HUNG, node).await;
-    }
-    checkpoints.take(&w.core).await.unwrap();
-    let stated = live.store.lsn();
-    assert!(stated.0 > 5 * 60_000 && journal.sides().is_empty(), "{stated}");
-    let (op, event) = w.make(WELL, "well").await;
-    let Event::Make(Make { node, .. }) = event else { panic!() };
-    w.done(op, &event);
-    while journal.used_bytes() <= journal.soft_limit() + 2 * SEGMENT {
-        w.write(WELL, node).await;
-    }
-    disk.room.store(1, Ordering::SeqCst);
-    disk.full.store(true, Ordering::SeqCst);
-    checkpoints.take(&w.core).await.unwrap_err();
-    let part = journal.side_end(JunctionId(HUNG)).expect("one file of it had room");
-    assert!(part < stated, "{part}, {stated}");
-    assert!(live.store.lsn() >= stated && live.aside().unwrap().is_empty(), "{} {stated}", live.store.lsn());
-    disk.full.store(false, Ordering::SeqCst);
-    checkpoints.take(&w.core).await.unwrap();
-    assert!(live.store.lsn() >= stated && live.aside().unwrap() == [JunctionId(HUNG)]);
-}
-
 async fn hung_and_back(w: &mut World) {
     let mut checkpoints = Checkpoints::default();
     checkpoints.take(&w.core).await.unwrap();
@@ -694,7 +657,7 @@ async fn nothing_is_recycled_that_the_index_has_not_committed() {
     segments(&mut w, 3).await;
     fails.store(true, Ordering::SeqCst);
     checkpoints.take(&w.core).await.unwrap_err();
-    assert_eq!((journal.start_lsn(), store.lsn()), (start, committed));
+    assert!(journal.start_lsn() <= committed && store.lsn() == committed, "{} {committed}", journal.start_lsn());
     let mut reader = journal.reader(committed).unwrap();
     assert!(reader.next(journal.durable_lsn()).unwrap().is_some(), "what it lacks can be read");
 }

@@ -20,7 +20,7 @@
 //! never more than that and the calls in flight, which the gateway bounds; and a hung filer takes nothing from others.
 
 use super::Volume;
-use super::act::{Act, Outcome, part_of};
+use super::act::{Act, Outcome};
 use super::broken_off::is_broken_off;
 use super::hold::Permit;
 use super::late::Owed;
@@ -31,6 +31,7 @@ use crate::index::store;
 use crate::journal::Appended;
 use crate::ledger::Op;
 use crate::location::Location;
+use crate::location::round::part_of;
 use journal_format::event::{self, Event, Failed, Made, PartDone, Partial};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
 use parking_lot::Mutex;

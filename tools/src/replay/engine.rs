@@ -1,11 +1,11 @@
 //! Carrying it out.
 
-use super::history::{At, End, History};
+use super::history::{At, History};
 use crate::show;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use journal_format::event::{Adopt, Event, JunctionAdded, PartDone, SetAttr};
-use journal_format::ids::{JunctionId, Kind, LocationId, Lsn, NodeId, Time};
+use journal_format::event::{Adopt, Event, JunctionAdded};
+use journal_format::ids::{JunctionId, Kind, LocationId, Lsn, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
@@ -17,6 +17,7 @@ use tain::index::live::{Entry, Live};
 use tain::index::objects::Objects;
 use tain::index::store::Store;
 use tain::location::carry_out::{DoneSteps, carry_out, put_times};
+use tain::location::redo::{End, as_ended};
 use tain::location::round::{DataOp, Origin, Round};
 use tain::location::{InStore, Location, View};
 
@@ -183,7 +184,7 @@ impl<'a> Engine<'a> {
     fn fold(&self, from: u64, to: u64) -> Result<()> {
         self.history.read(from, to, &mut |at| {
             if self.is_ours(&at.event)
-                && let Some(event) = happened(self.history, at.lsn, at.event)
+                && let Some(event) = as_ended(at.event, self.history.ends.get(&at.lsn.0))
             {
                 self.live.apply(at.lsn, at.time, &event)?;
             }
@@ -262,7 +263,7 @@ impl<'a> Engine<'a> {
         let mut stretch = Stretch { end: limit, round: Round::redo(), ..Stretch::default() };
         self.history.read(from, limit, &mut |at| {
             if self.is_ours(&at.event)
-                && let Some(event) = happened(self.history, at.lsn, at.event)
+                && let Some(event) = as_ended(at.event, self.history.ends.get(&at.lsn.0))
             {
                 stretch.take(at.lsn, event);
             }
@@ -403,18 +404,6 @@ impl Stretch {
 fn touch(round: &mut Round, dir: NodeId, name: &[u8], node: NodeId) {
     round.touch_name(dir, name, None);
     round.placed(dir, name, node);
-}
-
-/// The event as it came to be: not at all when it failed; of a SETATTR that ended in part, that part.
-fn happened(history: &History, lsn: Lsn, event: Event) -> Option<Event> {
-    match (history.ends.get(&lsn.0), event) {
-        (Some(End::Failed), _) => None,
-        (Some(End::Partial(PartDone::Attrs { size, times, .. })), Event::SetAttr(e)) => {
-            let mtime: Option<Time> = e.mtime.filter(|_| *times);
-            Some(Event::SetAttr(SetAttr { size: e.size.filter(|_| *size), mtime, ..e }))
-        }
-        (_, event) => Some(event),
-    }
 }
 
 fn refused(failed: Vec<journal_format::event::CopyFailed>) -> Result<()> {

@@ -4,20 +4,14 @@ use super::junction::Junction;
 use crate::directory::{Directory, Item};
 use crate::position::Position;
 use anyhow::{Result, anyhow, bail};
-use journal_format::event::{Event, PartDone};
+use journal_format::event::Event;
 use journal_format::ids::{Identity, Lsn, Time};
 use journal_format::record::KIND_SEGMENT_END;
 use journal_format::scan::RecordRef;
 use journal_format::segment::BLOCK;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-
-/// How an operation ended otherwise than done.
-#[derive(Clone, Debug)]
-pub enum End {
-    Failed,
-    Partial(PartDone),
-}
+use tain::location::redo::End;
 
 pub struct History {
     dir: Directory,
