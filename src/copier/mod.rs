@@ -172,7 +172,7 @@ impl Copier {
             _ => return Ok(()),
         };
         crash_point!("COPIER_LISTING_BEGUN");
-        let mut after = 0;
+        let (mut after, order) = (0, self.live.order(begin)?.0);
         loop {
             self.has_room().await;
             let lock = self.directories.lock(dir).await;
@@ -180,9 +180,9 @@ impl Copier {
             let full = page.len() == Listed::ENTRIES_MAX;
             // Entries put there since ListBegin are replayed. New ones come last, as their cookies are LSNs; one that was put
             // over an older one has its place.
-            let last = !full || page.last().is_some_and(|entry| entry.cookie >= begin.0);
+            let last = !full || page.last().is_some_and(|entry| entry.cookie >= order);
             after = page.last().map_or(after, |entry| entry.cookie);
-            let older = page.into_iter().filter(|entry| entry.put_by < begin.0);
+            let older = page.into_iter().filter(|entry| entry.put_by < order);
             let entries = older.map(|e| ListedEntry { name: e.name, node: e.node, kind: e.kind }).collect();
             crash_point!("COPIER_BEFORE_LISTED");
             let event = Event::Listed(Listed { job: self.job, location, dir, entries, last });

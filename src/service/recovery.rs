@@ -115,7 +115,7 @@ pub fn note_cut(journal: &Journal, stores: &dyn Stores, state: &State) -> Result
 
 /// From where on the live index is folded. One that is new, or was lost, is made from the whole journal.
 fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
-    let (stated, start, end) = (live.store.lsn(), journal.start_lsn(), journal.durable_lsn());
+    let (start, end) = (journal.start_lsn(), journal.durable_lsn());
     if !live.is_of(journal.id())? {
         return Err(Error::Other(
             "the node index was made from another journal. Is the journal's disk mounted, and are [journal] dir and \
@@ -123,8 +123,23 @@ fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
                 .into(),
         ));
     }
+    // Of one that `tain-journal repair` has cut since the last start, the index has some of the cut part.
+    if !journal.new_cuts()?.is_empty() {
+        tracing::warn!(
+            index = %live.store.lsn(), journal = %end,
+            "the journal was repaired: the node index still has what was cut; handles of what was made there lead to what \
+             the filers have"
+        );
+        live.note_cut(end)?;
+    }
+    let stated = live.store.lsn();
+    // It never states more than is durable.
     if stated > end {
-        return ahead(journal, live);
+        return Err(Error::Other(format!(
+            "the node index ends at {stated} and the journal at {end}: the index was not made from this journal. Is the \
+             journal's disk mounted, and [journal] dir right? Nothing was changed in the index. (When an older copy of \
+             the journal was put back, put back the index directory of the same time, too.)"
+        )));
     }
     // It may state the end of the segment before, and the journal begin behind the header of the next one.
     if stated.plus(BLOCK) >= start {
@@ -139,27 +154,6 @@ fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
          without it handles that clients hold would lead nowhere. Put the index directory ([state] dir) of this \
          journal back, or an older copy of the journal's segments beside the newer ones, and start again"
     )))
-}
-
-/// The index never states more than is durable: this is another journal, or one that was cut. Of one that
-/// `tain-journal repair` has cut since the last start, what comes from here on is folded over what the index has of the cut
-/// part.
-fn ahead(journal: &Journal, live: &Live) -> Result<Lsn> {
-    let (stated, end) = (live.store.lsn(), journal.durable_lsn());
-    if journal.new_cuts()?.is_empty() {
-        return Err(Error::Other(format!(
-            "the node index ends at {stated} and the journal at {end}: the index was not made from this journal. Is the \
-             journal's disk mounted, and [journal] dir right? Nothing was changed in the index. (When an older copy of \
-             the journal was put back, put back the index directory of the same time, too.)"
-        )));
-    }
-    tracing::warn!(
-        index = %stated, journal = %end,
-        "the journal was repaired: the node index still has what was cut; handles of what was made there lead to what \
-         the filers have"
-    );
-    live.store.commit(end)?;
-    Ok(end)
 }
 
 /// The index lacks some of the junction's operations before the LSN it states: they are in its side, all of them, and

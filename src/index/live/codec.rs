@@ -8,6 +8,7 @@
 //!  S junction            -> (empty)                     the junction's side is to be folded first
 //!  J                     -> 16 bytes                    the journal that it is made from
 //!  M                     -> version, node u64           highest node id ever seen
+//!  B LSN                 -> ahead u64                   of a cut: `order.rs`
 //! ```
 //!
 //! In E and C `put_by` is there, and the version is 2, where it is not the cookie.
@@ -28,19 +29,21 @@ const ROOT: u8 = 2;
 const VERIFIER: u8 = 4;
 
 pub const MAX_KEY: &[u8] = b"M";
+pub const NODES: u8 = b'N';
+pub const LISTED: u8 = b'C';
 
 /// A node's record as it is stored: what callers see, and what only the fold needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub rec: NodeRec,
-    /// LSN of the event that set `mtime`.
+    /// The event that set `mtime`, by its place in the order ([`super::Live::order`]).
     pub mtime_by: Lsn,
     /// A junction's root: it has no name, and paths begin there.
     pub root: bool,
 }
 
 pub fn node_key(node: NodeId) -> Key {
-    key(b'N', node, &[])
+    key(NODES, node, &[])
 }
 
 pub fn entry_key(dir: NodeId, name: &[u8]) -> Key {
@@ -48,11 +51,11 @@ pub fn entry_key(dir: NodeId, name: &[u8]) -> Key {
 }
 
 pub fn cookie_key(dir: NodeId, cookie: u64) -> Key {
-    key(b'C', dir, &cookie.to_be_bytes())
+    key(LISTED, dir, &cookie.to_be_bytes())
 }
 
 pub fn cookie_prefix(dir: NodeId) -> Key {
-    key(b'C', dir, &[])
+    key(LISTED, dir, &[])
 }
 
 pub fn name_key(node: NodeId, dir: NodeId, name: &[u8]) -> Key {
@@ -157,6 +160,15 @@ pub fn decode_listed(key: &[u8], value: &[u8]) -> Option<Entry> {
     let node = NodeId(fields.number()?);
     let put_by = if kept { fields.number()? } else { cookie };
     Some(Entry { name: fields.0.to_vec(), node, kind, cookie, put_by })
+}
+
+/// The event that a row of [`NODES`] or [`LISTED`] is of.
+pub fn order_of(key: &[u8], value: &[u8]) -> Option<Lsn> {
+    match *key.first()? {
+        NODES => decode_node(value).map(|stored| stored.mtime_by),
+        LISTED => decode_listed(key, value).map(|entry| Lsn(entry.put_by)),
+        _ => None,
+    }
 }
 
 pub fn encode_max(node: NodeId) -> Vec<u8> {

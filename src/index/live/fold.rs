@@ -29,6 +29,8 @@
 //! * **C and R keys** are put and dropped with their entry, in the same write, whatever the entry was.
 //! * **The highest node id** only grows.
 //!
+//! ("LSN" is the event's place in the order here: `order.rs`.)
+//!
 //! It follows that recovery has to fold the suffix to its end before anybody looks.
 
 use super::codec::{self, Stored};
@@ -53,7 +55,7 @@ pub(super) fn fold_all(live: &Live, events: &[(Lsn, Time, Event)]) -> Result<Vec
 fn fold_events<'e>(live: &Live, events: impl Iterator<Item = (Lsn, Time, &'e Event)>) -> Result<Vec<Change>> {
     let mut fold = Fold { live, lsn: Lsn(0), time: Time(0), changes: BTreeMap::new() };
     for (lsn, time, event) in events {
-        (fold.lsn, fold.time) = (lsn, time);
+        (fold.lsn, fold.time) = (live.order(lsn)?, time);
         fold.event(event)?;
     }
     Ok(fold.changes.into_iter().map(|(key, Changed { slot, .. })| (key, slot)).collect())
@@ -85,6 +87,7 @@ struct Changed {
 /// Events being folded, one after the other. Reads see their own changes.
 struct Fold<'a> {
     live: &'a Live,
+    /// Its place in the order.
     lsn: Lsn,
     time: Time,
     changes: BTreeMap<Key, Changed>,

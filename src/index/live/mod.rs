@@ -8,6 +8,7 @@
 
 mod codec;
 mod fold;
+mod order;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use codec::Stored;
 pub use fold::{fold, is_folded};
 use journal_format::event::Event;
 use journal_format::ids::{JunctionId, Kind, Lsn, NodeId, Time};
+use order::Cuts;
 use std::sync::Arc;
 
 /// Deepest path that is looked for. Deeper, or a circle of directories that lie in one another, is an error.
@@ -40,7 +42,7 @@ pub struct Entry {
     pub node: NodeId,
     pub kind: Kind,
     /// Serial of the entry: the READDIR cookie. Unique and growing within a junction: the start LSN of the event that
-    /// made the entry, plus its place in the event. Always >= 16. A name that is renamed over keeps it: no listing that
+    /// made the entry ([`Live::order`]), plus its place in the event. Always >= 16. A name that is renamed over keeps it: no listing that
     /// has passed it shows it again.
     pub cookie: u64,
     /// The same of the event that put the node there: the cookie, or larger where the name was renamed over.
@@ -53,11 +55,12 @@ const ASIDE: &[u8] = b"S";
 
 pub struct Live {
     pub store: Arc<Store>,
+    cuts: Cuts,
 }
 
 impl Live {
     pub fn new(store: Arc<Store>) -> Self {
-        Live { store }
+        Live { store, cuts: Cuts::default() }
     }
 
     /// Whether it is made from this journal; one that is new is from now on.

@@ -381,3 +381,39 @@ fn cost_of_a_get_and_of_an_apply_is_printed() {
     eprintln!("commit of {count} makes: {:?}", begun.elapsed());
     get("in redb");
 }
+
+/// LSNs are given out again behind a cut; what the index has of the cut part must not count as younger than what comes.
+#[test]
+fn what_comes_behind_a_cut_is_later_than_all_that_was_cut() {
+    let (dir, live) = live();
+    let apply = |live: &Live, lsn: u64, event: &Event| live.apply(Lsn(lsn), Time(i64::try_from(lsn).unwrap()), event).unwrap();
+    apply(&live, 100, &junction_added());
+    apply(&live, 200, &make(1, "kept", 2, What::File));
+    // What will have been cut.
+    for n in 0..20 {
+        apply(&live, 1000 + 100 * n, &make(1, &format!("cut{n}"), 10 + n, What::File));
+    }
+    apply(&live, 3000, &write(2));
+    live.store.commit(Lsn(3100)).unwrap();
+    live.note_cut(Lsn(1000)).unwrap();
+    assert_eq!((live.order(Lsn(999)).unwrap(), live.order(Lsn(1000)).unwrap()), (Lsn(999), Lsn(3001)));
+    assert_eq!(live.store.lsn(), Lsn(1000));
+    live.note_cut(Lsn(1000)).unwrap();
+    assert_eq!(live.order(Lsn(1000)).unwrap(), Lsn(3001), "a start that died before it said that it has begun");
+    drop(live);
+    let live = Live::new(Arc::new(Store::open(&dir.path().join("s"), 4 << 20).unwrap()));
+    apply(&live, 1000, &remove(1, "cut19", 29, Kind::File, true));
+    apply(&live, 1100, &write(2));
+    apply(&live, 1200, &make(1, "new", 40, What::File));
+    assert_eq!(live.entry(ROOT, b"cut19").unwrap(), None);
+    assert_eq!(live.node(NodeId(2)).unwrap().unwrap().mtime, Time(1100));
+    let names: Vec<_> = live.list(ROOT, 0, 100).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!((names.len(), names.last().unwrap().as_slice()), (21, b"new".as_slice()));
+    // Cut once more, before the first cut: what came behind that is older than what comes now.
+    live.store.commit(Lsn(1300)).unwrap();
+    live.note_cut(Lsn(300)).unwrap();
+    apply(&live, 300, &remove(1, "new", 40, Kind::File, true));
+    apply(&live, 1000, &make(1, "newest", 41, What::File));
+    assert_eq!(live.entry(ROOT, b"new").unwrap(), None);
+    assert_eq!(live.list(ROOT, 0, 100).unwrap().last().unwrap().name, b"newest");
+}
