@@ -189,6 +189,11 @@ impl Data<'_> {
                 ..Default::default()
             });
         }
+        // That it could not be made was told when it was tried, and why: this would be told instead.
+        let was_made = self.location.objects.identity(node).map_err(index_error)?.is_some();
+        if !was_made && !ops.iter().any(|op| matches!(op, DataOp::Copy { .. })) {
+            return Ok(NodeCarried::default());
+        }
         let gone = self.settled.void.contains(&node) || self.source.is_some_and(|source| source.is_gone(node));
         if !gone {
             let error = Error::new(
@@ -227,10 +232,21 @@ pub async fn put_times(
     live: &Live,
     nodes: &BTreeSet<NodeId>,
 ) -> Result<Vec<(NodeId, Error)>> {
+    put_times_but(location, view, live, nodes, |kind| is_final(kind) || kind == ErrorKind::Io).await
+}
+
+async fn put_times_but(
+    location: &Location,
+    view: &dyn View,
+    live: &Live,
+    nodes: &BTreeSet<NodeId>,
+    may_refuse: fn(ErrorKind) -> bool,
+) -> Result<Vec<(NodeId, Error)>> {
     let nodes: Vec<NodeId> = nodes.iter().copied().collect();
     let mut refused = Vec::new();
     for part in nodes.chunks(PART) {
-        let put = side_by_side(part.iter().map(|node| put_time(location, view, live, *node)).collect()).await?;
+        let put = part.iter().map(|node| put_time(location, view, live, *node, may_refuse)).collect();
+        let put = side_by_side(put).await?;
         refused.extend(put.into_iter().flatten());
     }
     refused.sort_by_key(|(node, _)| *node);
@@ -238,11 +254,15 @@ pub async fn put_times(
 }
 
 /// The same on a primary: what it refuses it is asked for again at the next checkpoint. Clients see the kept time all the
-/// same, and the cursor must get on; past `UNTIMED_MAX` of them nothing is asked for again. An I/O error may pass, and is an
-/// error for `UNTIMED_TRIES`; then it is that object's (the sync that follows tells whether it is the filer's).
+/// same, and the cursor must get on; past `UNTIMED_MAX` of them nothing is asked for again. An I/O error may pass, and so may
+/// that the filer is full or read-only: each is an error for `UNTIMED_TRIES`. Then the first is that object's (the sync that
+/// follows tells whether it is the filer's), and the others keep nobody from moving away from that filer.
 pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
-    let refused = put_times(location, live, live, nodes).await?;
-    match refused.iter().find(|(_, error)| error.kind == ErrorKind::Io) {
+    const fn may_pass(kind: ErrorKind) -> bool {
+        matches!(kind, ErrorKind::Io | ErrorKind::ReadOnly | ErrorKind::NoSpace | ErrorKind::Quota)
+    }
+    let refused = put_times_but(location, live, live, nodes, |kind| is_final(kind) || may_pass(kind)).await?;
+    match refused.iter().find(|(_, error)| may_pass(error.kind)) {
         None => location.untimed.store(0, Ordering::Relaxed),
         Some((_, error)) if location.untimed.fetch_add(1, Ordering::Relaxed) < UNTIMED_TRIES => {
             return Err(error.clone());
@@ -261,10 +281,16 @@ pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSe
     Ok(())
 }
 
-/// What the filer says when it refuses the time for good, or with an I/O error.
-async fn put_time(location: &Location, view: &dyn View, live: &Live, node: NodeId) -> Result<Option<(NodeId, Error)>> {
+/// What the filer says when it refuses the time in a way that it may.
+async fn put_time(
+    location: &Location,
+    view: &dyn View,
+    live: &Live,
+    node: NodeId,
+    may_refuse: fn(ErrorKind) -> bool,
+) -> Result<Option<(NodeId, Error)>> {
     match try_time(location, view, live, node).await {
-        Err(error) if is_final(error.kind) || error.kind == ErrorKind::Io => Ok(Some((node, error))),
+        Err(error) if may_refuse(error.kind) => Ok(Some((node, error))),
         Err(error) => Err(error),
         Ok(()) => Ok(None),
     }

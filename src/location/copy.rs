@@ -102,7 +102,8 @@ impl Source {
         }
     }
 
-    /// Carry a range over, holes as holes. With the last one size, mode and access time are put, too.
+    /// Carry a range over, holes as holes. With the last one size and mode are put, too. (Not the access time: the copy has
+    /// it since it was made, and the source's has moved since then, by the reading.)
     pub async fn copy_range(&self, range: &Range, to: &dyn CoreFiler, object: &Object) -> Result<RangeDone> {
         let void =
             RangeDone { node: range.node, offset: range.offset, len: 0, digest: [0; 32], last: range.last, void: true };
@@ -131,8 +132,7 @@ impl Source {
         if range.last {
             crash_point!("COPY_BEFORE_SIZE");
             let stat = filer.stat(from).await?;
-            let changes =
-                Changes { size: Some(stat.size), mode: Some(stat.mode), atime: Some(stat.atime), ..Changes::default() };
+            let changes = Changes { size: Some(stat.size), mode: Some(stat.mode), ..Changes::default() };
             to.set(object, changes).await?;
             self.put_capability(from, to, object).await?;
         }
@@ -158,8 +158,8 @@ impl Source {
             let range = Range { node, offset: *start, len: end - start, last: false };
             self.copy_range(&range, to, object).await?;
         }
+        let stat = self.location.filer.stat(&from).await?;
         if renew.attrs {
-            let stat = self.location.filer.stat(&from).await?;
             let changes = Changes {
                 uid: Some(stat.uid),
                 gid: Some(stat.gid),
@@ -169,6 +169,9 @@ impl Source {
                 mtime: None,
             };
             to.set(object, changes).await?;
+        } else if !renew.ranges.is_empty() && stat.kind == Kind::File {
+            // It may end in a hole: a source may show zeros as one.
+            to.set(object, Changes { size: Some(stat.size), ..Changes::default() }).await?;
         }
         self.put_capability(&from, to, object).await
     }
@@ -198,7 +201,8 @@ pub async fn put_xattrs(to: &dyn CoreFiler, object: &Object, xattrs: &[(Vec<u8>,
         ErrorKind::Io => true,
         ErrorKind::NoSpace | ErrorKind::Quota => {
             let left = to.statfs().await?;
-            left.avail_bytes >= ROOM && left.avail_files > 0
+            // Some do not count files, and say 0 of 0.
+            left.avail_bytes >= ROOM && (left.avail_files > 0 || left.total_files == 0)
         }
         _ => false,
     };
@@ -314,6 +318,28 @@ mod tests {
         assert!(here == there, "stale bytes");
         assert_eq!(to.data_ranges(&copy, 0, 98_304).await.unwrap(), [(40_960, 4096)], "and sparse as the source");
         assert_eq!(done.len, 98_304);
+    }
+
+    /// A source may show zeros as a hole: nothing is written for them.
+    #[tokio::test]
+    async fn a_dirty_range_that_ends_in_a_hole_is_as_long_as_on_the_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = |name: &str| Arc::new(Store::open(&dir.path().join(name), 1 << 20).unwrap());
+        let (from, to) = (Memory::default(), Memory::default());
+        let file = from.make(&from.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+        let copy = to.make(&to.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+        let objects = Objects::new(store("objects"));
+        objects.store.write(objects.put(NODE, &file.id).unwrap());
+        let location = Location::new(LocationId(1), NodeId(1), Arc::new(from.clone()), objects);
+        let source = Source { location: Arc::new(location), live: Arc::new(Live::new(store("live"))) };
+        for filer in [(&from, &file), (&to, &copy)] {
+            filer.0.write(filer.1, 0, Bytes::from(vec![1; 4096])).await.unwrap();
+        }
+        from.set(&file, Changes { size: Some(1 << 20), ..Changes::default() }).await.unwrap();
+        let renew = Renew { cut: None, ranges: vec![(4096, 1 << 20)], attrs: false };
+        source.renew(NODE, &renew, &to, &copy).await.unwrap();
+        assert_eq!(to.stat(&copy).await.unwrap().size, 1 << 20);
+        assert_eq!(to.data_ranges(&copy, 0, 1 << 20).await.unwrap(), [(0, 4096)]);
     }
 
     /// As root alone: nobody else may give a program capabilities.

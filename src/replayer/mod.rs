@@ -147,6 +147,8 @@ pub struct Replayer {
     /// Where the journal ended when the source was last read for a dirty set.
     clean_at: Option<Lsn>,
     root_is_prepared: bool,
+    /// Something failed: the filer may have been mounted anew since.
+    look_again: bool,
     moved: Arc<Notify>,
     handle: Handle,
 }
@@ -183,6 +185,7 @@ impl Replayer {
             straggler: Mutex::default(),
             clean_at: None,
             root_is_prepared: false,
+            look_again: false,
             moved,
             handle,
         }
@@ -203,6 +206,7 @@ impl Replayer {
                 Err(error) => error,
             };
             self.trouble(&error);
+            self.look_again = true;
             self.status.send_modify(|s| s.went_back += 1);
             if let Err(lost) = self.projection.store.rollback() {
                 tracing::error!(location = %self.location.id, error = %lost, "the projection could not be taken back");
@@ -224,12 +228,25 @@ impl Replayer {
     }
 
     async fn live(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, Error> {
+        if std::mem::take(&mut self.look_again) && !self.is_out_of_sync() {
+            self.reach_again().await?;
+        }
         self.look_at_root()?;
         if self.is_out_of_sync() {
             self.outage().await?;
         }
         self.reopen().await;
         self.follow(backoff).await
+    }
+
+    /// A filer that was mounted anew is another one to what is open of it: it is reached by its place, as at a start.
+    async fn reach_again(&mut self) -> Result<(), Error> {
+        self.reopen().await;
+        self.location.forget_all();
+        let location = self.location.clone();
+        let reached = self.guarded(async move { location.filer.root().await.map(drop) }).await;
+        self.look_again = reached.is_err();
+        reached
     }
 
     /// From the last commit on, until an error.
@@ -427,7 +444,8 @@ fn shorten(record: &mut journal::Record, part: &PartDone) {
     match &mut record.event {
         Event::Write(e) => {
             let op = DataOp::Write { offset: e.offset, data: record.bulk.clone(), mode: e.mode }.part(part);
-            if let DataOp::Write { data, .. } = op {
+            if let DataOp::Write { data, mode, .. } = op {
+                e.mode = mode;
                 e.len = u32::try_from(data.len()).unwrap_or(e.len);
                 record.bulk = data;
             }

@@ -86,6 +86,10 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         while let Some(wanted) = self.wanted() {
             let mut pause = LOOK;
+            if let Err(error) = self.no_switch_is_under_way().await {
+                tracing::error!(job = %self.job, %error, "the job's state could not be recorded");
+                break; // the process is about to stop
+            }
             if let Err(error) = self.let_go(None).await {
                 tracing::error!(job = %self.job, %error, "that the destination is out of sync could not be recorded");
                 break; // the process is about to stop
@@ -113,6 +117,16 @@ impl Keeper {
             }
         }
         self.board.statuses.lock().remove(&self.id);
+    }
+
+    /// A switch that a former life began, or that was broken off, is begun anew from the state before it: from there it
+    /// may be paused and aborted, and goes out of sync as any other, whether or not its destination can be opened.
+    async fn no_switch_is_under_way(&self) -> Result<()> {
+        let state = self.core.ledger.state();
+        if state.jobs.get(&self.job).is_some_and(|job| job.state == JobState::Transitioning) {
+            return self.to(JobState::Synchronized, "the switch was broken off: it is tried again").await;
+        }
+        Ok(())
     }
 
     fn wanted(&self) -> Option<state::Replayer> {

@@ -386,7 +386,8 @@ fn cost_of_a_get_and_of_an_apply_is_printed() {
 #[test]
 fn what_comes_behind_a_cut_is_later_than_all_that_was_cut() {
     let (dir, live) = live();
-    let apply = |live: &Live, lsn: u64, event: &Event| live.apply(Lsn(lsn), Time(i64::try_from(lsn).unwrap()), event).unwrap();
+    let apply =
+        |live: &Live, lsn: u64, event: &Event| live.apply(Lsn(lsn), Time(i64::try_from(lsn).unwrap()), event).unwrap();
     apply(&live, 100, &junction_added());
     apply(&live, 200, &make(1, "kept", 2, What::File));
     // What will have been cut.

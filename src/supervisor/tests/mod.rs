@@ -324,6 +324,68 @@ async fn an_old_side_that_fails_does_not_keep_the_job_from_its_end_and_the_reaso
     assert!(w.job(job).1.contains("a:/ keeps tain's owner marker"), "{}", w.job(job).1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_switch_that_a_former_life_began_over_a_destination_that_is_gone_can_be_aborted() {
+    let mut w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    w.filer("b").hang(true);
+    let job = w.start_move("a", "b").await;
+    w.stop().await;
+    let before = w.job(job).0;
+    for state in [JobState::Moving, JobState::Synchronized, JobState::Transitioning] {
+        if before != state {
+            w.command(Command::JobTo { job, state, reason: String::new() }).await;
+        }
+    }
+    let (stop, stopped) = watch::channel(false);
+    (w.stop, w.supervisor) = (stop, Some(tokio::spawn(Supervisor::new(w.core.clone(), w.board.clone()).run(stopped))));
+    w.reaches(job, JobState::Synchronized).await;
+    w.command(Command::JobAction { job, action: JobAction::Abort }).await;
+    assert_eq!(w.job(job).0, JobState::Aborted);
+    w.stop().await;
+    w.filer("b").hang(false);
+}
+
+/// What is open of a mount that was replaced answers nothing any more; its place does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_destination_that_was_mounted_anew_is_reached_again_without_a_restart() {
+    let w = World::new(&["a", "b"]).await;
+    w.junction("a", 1, b"of a").await;
+    let stale = std::sync::atomic::AtomicBool::new(false);
+    let was = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    w.filer("b").filer.set_fault(Some(Box::new(move |op| match op {
+        "root" => {
+            stale.store(false, order);
+            None
+        }
+        "sync" => {
+            stale.fetch_or(!was.swap(true, order), order);
+            stale.load(order).then_some(Fault::Before(ErrorKind::Stale))
+        }
+        _ => None,
+    })));
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Completed).await;
+    assert_eq!(content(w.filer("b"), "file").await, b"of a");
+}
+
+/// A source that its administrator made read-only for the migration, or that is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_source_that_takes_no_times_any_more_is_moved_away_from() {
+    for kind in [ErrorKind::ReadOnly, ErrorKind::NoSpace] {
+        let w = World::new(&["a", "b"]).await;
+        let a = w.junction("a", 1, b"of a").await;
+        w.is_open(a).await;
+        w.create(a, "new").await.unwrap();
+        w.filer("a").filer.set_fault(Some(Box::new(move |op| (op == "set").then_some(Fault::Before(kind)))));
+        let job = w.start_move("a", "b").await;
+        w.reaches(job, JobState::Completed).await;
+        assert_eq!(content(w.filer("b"), "new").await, b"");
+    }
+}
+
 /// A size that cannot be read was once taken for none: the copy was an empty file, and counted as done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_file_whose_size_cannot_be_read_is_reported_and_copied_when_the_job_goes_on() {
