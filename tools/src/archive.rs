@@ -5,7 +5,7 @@
 //! the list, and the list synced.
 
 use crate::directory::{Directory, is_ahead};
-use crate::segment::SegmentFile;
+use crate::segment::{RECYCLED, SegmentFile};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use journal_format::archive::{
@@ -33,10 +33,20 @@ pub struct Archive {
 
 /// Why nothing of a segment is archived.
 enum Skipped {
-    /// It is still written to.
-    Open,
+    /// The service was faster: it uses the file for a later one.
+    Recycled,
     /// It cannot be, and should be.
     Problem(String),
+}
+
+/// What a run has come to.
+#[derive(Default)]
+struct Done {
+    made: Vec<u64>,
+    there: u64,
+    problems: Vec<String>,
+    bytes: u64,
+    stored: u64,
 }
 
 /// True when every closed segment is archived.
@@ -45,27 +55,10 @@ pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
     let id = dir.journal_id().with_context(|| format!("{} holds no readable segment", args.dir.display()))?;
     let mut target = Target::open(&args.to, id)?;
     target.repaired = dir.was_repaired;
-    let (mut made, mut there, mut problems, mut bytes, mut stored) = (Vec::new(), 0u64, Vec::new(), 0, 0);
-    let last = dir.segments.iter().rposition(SegmentFile::has_records).unwrap_or(0);
     if target.repaired {
         target.keep_aside_what_is_ahead(&args.dir)?;
     }
-    let mut buffer = Vec::new();
-    for segment in dir.segments.iter().take(last) {
-        if target.has(segment, &mut buffer)? {
-            there += 1;
-            continue;
-        }
-        match target.archive(segment, id, &mut buffer)? {
-            Ok(header) => {
-                bytes += header.content;
-                stored += header.stored;
-                made.push(segment.number);
-            }
-            Err(Skipped::Open) => {}
-            Err(Skipped::Problem(what)) => problems.push(format!("{}: {what}", segment.path.display())),
-        }
-    }
+    let Done { made, there, problems, bytes, stored } = target.archive_closed(&dir, id)?;
     if args.json {
         let (from, to) = (args.dir.display().to_string(), args.to.display().to_string());
         let report = json!({ "dir": from, "archive": to, "archived": made, "there_already": there,
@@ -154,6 +147,33 @@ impl Target {
         Ok(())
     }
 
+    /// Every segment that is listed there, but for the last one, which is still written to.
+    fn archive_closed(&self, dir: &Directory, id: [u8; 16]) -> Result<Done> {
+        let last = dir.segments.iter().rposition(SegmentFile::has_records).unwrap_or(0);
+        let (mut done, mut buffer) = (Done::default(), Vec::new());
+        for segment in dir.segments.iter().take(last) {
+            if self.has(segment, &mut buffer)? {
+                done.there += 1;
+                continue;
+            }
+            match self.archive(segment, id, &mut buffer)? {
+                Ok(header) => {
+                    done.bytes += header.content;
+                    done.stored += header.stored;
+                    done.made.push(segment.number);
+                }
+                // The service may have archived it by itself first. If not, nothing has it any more: no later run would
+                // tell of the hole.
+                Err(Skipped::Recycled) if self.has(segment, &mut buffer)? => done.there += 1,
+                Err(Skipped::Recycled) => {
+                    done.problems.push(format!("{}: was recycled before it was archived", segment.path.display()));
+                }
+                Err(Skipped::Problem(what)) => done.problems.push(format!("{}: {what}", segment.path.display())),
+            }
+        }
+        Ok(done)
+    }
+
     fn archive(
         &self,
         segment: &SegmentFile,
@@ -162,8 +182,7 @@ impl Target {
     ) -> Result<Result<ArchiveHeader, Skipped>> {
         let (header, damage) = match segment.read(buffer) {
             Ok(read) => read,
-            // The service was faster, and has archived it by itself if it was told to.
-            Err(error) if error.contains("recycled") => return Ok(Err(Skipped::Open)),
+            Err(error) if error == RECYCLED => return Ok(Err(Skipped::Recycled)),
             Err(error) => return Ok(Err(Skipped::Problem(error))),
         };
         if header.journal_id != id || header.number.0 != segment.number {
@@ -242,4 +261,56 @@ pub fn archive_header(path: &Path) -> Option<ArchiveHeader> {
 
 pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|file| file.sync_all()).with_context(|| format!("cannot sync {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal_format::event::samples;
+    use journal_format::segment::BLOCK;
+
+    /// A journal of two segments: one that is closed, and the next one, with a place where its first record says that
+    /// it is.
+    fn journal(dir: &Path) -> [u8; 16] {
+        let (header, mut bytes) = samples::segment();
+        let size = usize::try_from(header.size).unwrap_or_default();
+        bytes.resize(size, 0);
+        let mut next = SegmentHeader { number: SegmentNo(1), ..header }.to_bytes();
+        next.resize(size, 0);
+        let first = usize::try_from(BLOCK).unwrap_or_default();
+        let lsn = SegmentHeader { number: SegmentNo(1), ..header }.first_record();
+        next.splice(first + 8..first + 16, lsn.0.to_le_bytes());
+        for (name, bytes) in [("segment-0000000000000000", bytes), ("segment-0000000000000001", next)] {
+            assert!(std::fs::write(dir.join(name), bytes).is_ok());
+        }
+        header.journal_id
+    }
+
+    #[test]
+    fn a_segment_that_is_recycled_before_it_is_archived_is_told_unless_the_service_has_archived_it() -> Result<()> {
+        let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let id = journal(from.path());
+        let dir = Directory::open(&[from.path().to_owned()])?;
+        let target = Target::open(to.path(), id)?;
+        let (segment, spare) = (from.path().join("segment-0000000000000000"), from.path().join("spare-0"));
+        std::fs::rename(&segment, &spare)?;
+        let done = target.archive_closed(&dir, id)?;
+        assert_eq!(done.problems, [format!("{}: was recycled before it was archived", segment.display())]);
+        assert_eq!((done.made.len(), done.there), (0, 0));
+        // Its file is there, and another segment's.
+        let (header, mut bytes) = samples::segment();
+        bytes.resize(usize::try_from(header.size)?, 0);
+        bytes.splice(..4096, SegmentHeader { salt: header.salt + 1, ..header }.to_bytes());
+        std::fs::write(&segment, bytes)?;
+        assert_eq!(target.archive_closed(&dir, id)?.problems.len(), 1);
+
+        // Another one archives it, and it is recycled, behind the first look at the archive.
+        std::fs::rename(&spare, &segment)?;
+        let other = Target::open(to.path(), id)?;
+        assert_eq!(other.archive_closed(&dir, id)?.made, [0]);
+        std::fs::remove_file(&segment)?;
+        let done = target.archive_closed(&dir, id)?;
+        assert_eq!((done.problems, done.there), (Vec::new(), 1));
+        Ok(())
+    }
 }

@@ -7,6 +7,10 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+/// Why nothing is read of a segment whose file the service has taken for a later one: it has another name, or another
+/// header.
+pub const RECYCLED: &str = "was recycled before it was read";
+
 pub struct SegmentFile {
     pub path: PathBuf,
     /// As its name has it.
@@ -33,7 +37,7 @@ impl SegmentFile {
         });
         let (len, header) = match read {
             Ok((len, block)) => (len, SegmentHeader::from_bytes(&block).map_err(|error| error.to_string())),
-            Err(error) => (0, Err(error.to_string())),
+            Err(error) => (0, Err(problem(&error))),
         };
         SegmentFile { path, number, len, header, archive: None, packed: false, is_last: false, others: Vec::new() }
     }
@@ -109,8 +113,7 @@ impl SegmentFile {
         if self.packed {
             return self.unpack(&header, into).map(|damage| (header, damage));
         }
-        let problem = |error: std::io::Error| error.to_string();
-        let file = File::open(&self.path).map_err(problem)?;
+        let file = File::open(&self.path).map_err(|error| problem(&error))?;
         into.resize(usize::try_from(header.size.min(self.len)).map_err(|error| error.to_string())?, 0);
         let (mut at, mut damage) = (0, Vec::new());
         for chunk in into.chunks_mut(1 << 20) {
@@ -120,9 +123,9 @@ impl SegmentFile {
             at += chunk.len() as u64;
         }
         let mut block = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
-        file.read_exact_at(&mut block, 0).map_err(problem)?;
+        file.read_exact_at(&mut block, 0).map_err(|error| problem(&error))?;
         if SegmentHeader::from_bytes(&block).as_ref() != Ok(&header) {
-            return Err("was recycled while it was read".into());
+            return Err(RECYCLED.into());
         }
         Ok((header, damage))
     }
@@ -141,6 +144,14 @@ impl SegmentFile {
         }
         into.resize(usize::try_from(header.size).map_err(|error| error.to_string())?, 0);
         Ok(damage)
+    }
+}
+
+/// A segment's file that is not there any more was there when it was listed.
+fn problem(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => RECYCLED.into(),
+        _ => error.to_string(),
     }
 }
 
