@@ -6,7 +6,7 @@
 //! running: a segment that it began to use anew while it was read is looked for in the archives, and else said to be
 //! recycled and passed over.
 
-use crate::segment::SegmentFile;
+use crate::segment::{RECYCLED, SegmentFile};
 use crate::sides::{self, SideFile};
 use anyhow::{Context, Result, bail};
 use journal_format::archive::{self, CUT, MANIFEST, manifest_lines};
@@ -224,6 +224,18 @@ impl Directory {
         damage
     }
 
+    /// Without what is none: segments that the service has recycled since they were listed. The journal begins behind
+    /// them now; one that is gone from its midst is damage.
+    pub fn but_recycled(&self, mut damage: Vec<String>) -> Result<Vec<String>> {
+        for copy in self.copies().filter(|copy| !copy.is_archive()) {
+            let what = format!("{}: {RECYCLED}", copy.path.display());
+            if damage.contains(&what) && copy.path.parent().map(begin).transpose()?.flatten() > Some(copy.number) {
+                damage.retain(|other| *other != what);
+            }
+        }
+        Ok(damage)
+    }
+
     /// Everything in the segments that hold an LSN of `from..to`, in order; goes on behind damage.
     pub fn walk(&self, from: u64, to: u64, see: &mut See<'_>) -> Result<()> {
         let mut buffer = Vec::new();
@@ -272,6 +284,16 @@ impl Directory {
         }
         stated
     }
+}
+
+/// The first segment of a journal, as it is now.
+fn begin(dir: &Path) -> Result<Option<u64>> {
+    let mut first = None;
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let number = number_in(&entry?.file_name().to_string_lossy(), "segment-");
+        first = first.into_iter().chain(number).min();
+    }
+    Ok(first)
 }
 
 /// The last segment of the journal itself that anything was written to.

@@ -3,6 +3,7 @@
 //! of the service, so that a journal can be read where the service does not even build.
 
 mod archive;
+mod damage;
 mod directory;
 mod dump;
 mod filter;

@@ -1,5 +1,6 @@
 //! `tain-journal verify`: is everything that was durable still there, whole? Tells a torn tail from corruption.
 
+use crate::damage::{Gap, before_durable, believed};
 use crate::directory::{Directory, Item, walk_segment};
 use crate::segment::SegmentFile;
 use anyhow::Result;
@@ -21,20 +22,6 @@ pub struct Verify {
     json: bool,
 }
 
-/// While the service runs, what is read first may be older than what is read last: damage is believed when it is seen
-/// again.
-const TRIES: usize = 3;
-
-struct Gap {
-    lsn: u64,
-    segment: u64,
-    offset: u64,
-    what: String,
-    zeros: bool,
-    /// Whole records of the same segment behind it.
-    records_behind: bool,
-}
-
 #[derive(Default)]
 struct Seen {
     records: u64,
@@ -51,14 +38,7 @@ struct Seen {
 
 /// True when nothing is wrong.
 pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
-    let mut seen = look(&args.dirs)?;
-    for _ in 1..TRIES {
-        if seen.corruption().is_empty() {
-            break;
-        }
-        seen = look(&args.dirs)?;
-    }
-    let corruption = seen.corruption();
+    let (seen, corruption) = believed(|| look(&args.dirs))?;
     let tail = seen.tail();
     if args.json {
         let report = json!({
@@ -91,7 +71,7 @@ pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
     Ok(corruption.is_empty())
 }
 
-fn look(paths: &[PathBuf]) -> Result<Seen> {
+fn look(paths: &[PathBuf]) -> Result<(Directory, Seen, Vec<String>)> {
     let dir = Directory::open(paths)?;
     let (damage, stated) = (dir.damage(), dir.stated_by_files());
     let mut seen = Seen { last_time: i64::MIN, damage, stated, ..Seen::default() };
@@ -101,14 +81,9 @@ fn look(paths: &[PathBuf]) -> Result<Seen> {
         walk_segment(segment, &mut buffer, &mut |_, item| {
             match item {
                 Item::Record(record) => seen.record(segment.number, header, &record),
-                Item::Gap { place, what, zeros, resumes } => seen.gaps.push(Gap {
-                    lsn: place.lsn.0,
-                    segment: segment.number,
-                    offset: place.offset,
-                    what,
-                    zeros,
-                    records_behind: resumes.is_some(),
-                }),
+                Item::Gap { place, what, zeros, resumes } => {
+                    seen.gaps.push(Gap::new(segment.number, place, what, zeros, resumes));
+                }
                 // A bad header was told already.
                 Item::Unreadable(what) if header.is_some() => seen.damage.push(what),
                 Item::Unreadable(_) => {}
@@ -119,7 +94,8 @@ fn look(paths: &[PathBuf]) -> Result<Seen> {
             seen.copy(copy, &mut buffer)?;
         }
     }
-    Ok(seen)
+    let corruption = seen.corruption();
+    Ok((dir, seen, corruption))
 }
 
 impl Seen {
@@ -172,18 +148,9 @@ impl Seen {
 
     fn corruption(&self) -> Vec<String> {
         let mut all = self.damage.clone();
-        for gap in self.gaps.iter().filter(|gap| gap.lsn < self.stated) {
-            let Gap { segment, offset, lsn, what, .. } = gap;
-            let stated = self.stated;
-            all.push(format!(
-                "segment {segment}, offset {offset} (LSN {lsn}): {what}; everything before LSN {stated} was durable"
-            ));
-        }
+        all.extend(before_durable(&self.gaps, self.stated));
         if self.gaps.is_empty() && self.end < self.stated {
-            all.push(format!(
-                "the journal ends at LSN {}, but {} was durable: segments are missing",
-                self.end, self.stated
-            ));
+            all.push(format!("the journal ends at LSN {}, before what was durable: segments are missing", self.end));
         }
         all
     }
