@@ -1,5 +1,6 @@
 //! `tain-journal info`: what is in a journal, at a glance.
 
+use crate::damage::{Gap, before_durable, believed};
 use crate::directory::{Directory, Item, SnapshotFile};
 use crate::names::snapshot_path;
 use crate::segment::SegmentFile;
@@ -34,7 +35,7 @@ struct Segment {
     written_to: u64,
     records: u64,
     times: Option<(Time, Time)>,
-    /// Places without a record that are followed by one.
+    /// Places without a record that are followed by one, or by what was durable.
     gaps: u64,
     problem: Option<String>,
 }
@@ -56,19 +57,24 @@ struct Facts {
 
 /// True when nothing that it looked at is damaged.
 pub fn run(args: &Info, out: &mut dyn Write) -> Result<bool> {
-    let report = report(&args.dirs)?;
+    let (mut report, damage) = believed(|| look(&args.dirs))?;
+    let whole = damage.is_empty();
+    if let Some(report) = report.as_object_mut() {
+        report.insert("damage".into(), damage.into());
+    }
     match args.json {
         true => writeln!(out, "{report}")?,
         false => print(&report, out)?,
     }
-    Ok(report.get("damage").and_then(Value::as_array).is_none_or(Vec::is_empty))
+    Ok(whole)
 }
 
-fn report(paths: &[PathBuf]) -> Result<Value> {
+/// All but the damage, and the damage.
+fn look(paths: &[PathBuf]) -> Result<(Directory, Value, Vec<String>)> {
     let dir = Directory::open(paths)?;
     let mut segments: BTreeMap<u64, Segment> =
         dir.segments.iter().map(|file| (file.number, Segment::of(file))).collect();
-    let mut facts = Facts::default();
+    let (mut facts, mut damage, mut gaps) = (Facts::default(), dir.damage(), Vec::new());
     // The oldest: what records say later is younger.
     if let Some(state) = dir.sound_snapshots().find_map(SnapshotFile::state) {
         facts.seed(&state);
@@ -81,12 +87,25 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
                 facts.stated = facts.stated.max(record.header.durable.0);
                 facts.event(record.event());
             }
-            Item::Gap { resumes, .. } => segment.gaps += u64::from(resumes.is_some()),
-            Item::Unreadable(what) => segment.problem = Some(what),
+            Item::Gap { place, what, zeros, resumes } => {
+                segment.gaps += u64::from(resumes.is_some());
+                gaps.push(Gap::new(number, place, what, zeros, resumes));
+            }
+            Item::Unreadable(what) => {
+                // A bad header was told already.
+                if !damage.contains(&what) {
+                    damage.push(what.clone());
+                }
+                segment.problem = Some(what);
+            }
         }
         Ok(())
     })?;
     let stated = dir.stated_by_files().max(facts.stated);
+    damage.extend(before_durable(&gaps, stated));
+    for gap in gaps.iter().filter(|gap| gap.lsn < stated && !gap.records_behind) {
+        segments.entry(gap.segment).or_default().gaps += 1;
+    }
     let sides: Vec<Value> = dir
         .sides
         .iter()
@@ -104,7 +123,7 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
         facts.cursors.iter().map(|(location, lsn)| {
             json!({ "location": location, "lsn": lsn, "out_of_sync_from": facts.out_of_sync.get(location) })
         }).collect();
-    Ok(json!({
+    let report = json!({
         "dirs": paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "journal_id": dir.journal_id().map(|id| show::hex(&id)),
         "segment_size": dir.any_header().map(|header| header.size),
@@ -122,8 +141,8 @@ fn report(paths: &[PathBuf]) -> Result<Value> {
         "cursors": cursors,
         "junctions": junctions,
         "notes": dir.notes,
-        "damage": dir.damage(),
-    }))
+    });
+    Ok((dir, report, damage))
 }
 
 impl Segment {

@@ -1,5 +1,6 @@
 //! `tain-journal stats`: who did how much, where, and when. Operations that failed count too: they were asked for.
 
+use crate::damage::{Gap, before_durable, believed};
 use crate::directory::{Directory, Item, SnapshotFile};
 use crate::filter::{self, Filter, paths_of};
 use crate::names::Names;
@@ -62,7 +63,6 @@ struct Tables {
     span: i64,
     range: Option<(Time, Time)>,
     unreadable: u64,
-    damage: Vec<String>,
 }
 
 impl Count {
@@ -79,27 +79,36 @@ impl Count {
 
 pub fn run(args: &Stats, out: &mut dyn Write) -> Result<()> {
     args.filter.check()?;
+    let (tables, damage) = believed(|| look(args))?;
+    let report = tables.report(args, &damage);
+    match args.json {
+        true => writeln!(out, "{report}")?,
+        false => print(args, &report, out)?,
+    }
+    Ok(())
+}
+
+fn look(args: &Stats) -> Result<(Directory, Tables, Vec<String>)> {
     let dir = Directory::open(&args.dirs)?;
     let mut names = Names::default();
     dir.sound_snapshots().filter_map(SnapshotFile::state).for_each(|state| names.seed(&state));
-    let mut tables = Tables { span: args.bucket, damage: dir.damage(), ..Tables::default() };
+    let mut tables = Tables { span: args.bucket, ..Tables::default() };
+    // Looked at before the records: a service goes on, and what is read of its end must not be judged by what it does
+    // later.
+    let (stated, mut damage, mut gaps) = (dir.stated_durable(), dir.damage(), Vec::new());
     // From the beginning, for the names.
-    dir.walk_all(0, args.filter.lsns().1, &mut |_, item| {
+    dir.walk_all(0, args.filter.lsns().1, &mut |segment, item| {
         match item {
             Item::Record(record) => tables.record(args, &mut names, &record),
-            Item::Gap { place, what, resumes: Some(_), .. } => {
-                tables.damage.push(format!("LSN {}: {what}", place.lsn));
-            }
-            Item::Gap { .. } => {}
-            Item::Unreadable(what) => tables.damage.push(what),
+            Item::Gap { place, what, zeros, resumes } => gaps.push(Gap::new(segment, place, what, zeros, resumes)),
+            // A bad header was told already.
+            Item::Unreadable(what) if damage.contains(&what) => {}
+            Item::Unreadable(what) => damage.push(what),
         }
         Ok(())
     })?;
-    match args.json {
-        true => writeln!(out, "{}", tables.report(args))?,
-        false => print(args, &tables.report(args), out)?,
-    }
-    Ok(())
+    damage.extend(before_durable(&gaps, stated));
+    Ok((dir, tables, damage))
 }
 
 impl Tables {
@@ -139,7 +148,7 @@ impl Tables {
         }
     }
 
-    fn report(&self, args: &Stats) -> Value {
+    fn report(&self, args: &Stats, damage: &[String]) -> Value {
         let dirs: Vec<String> = args.dirs.iter().map(|dir| dir.display().to_string()).collect();
         let (first, last) = self.range.map_or((None, None), |(a, b)| (Some(show::time(a)), Some(show::time(b))));
         let times: Vec<Value> =
@@ -158,7 +167,7 @@ impl Tables {
             "bucket_seconds": self.span / 1_000_000_000,
             "times": times,
             "unreadable_records": self.unreadable,
-            "damage": self.damage,
+            "damage": damage,
         })
     }
 }

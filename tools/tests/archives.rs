@@ -153,6 +153,14 @@ fn damage_of_an_archive_is_told_with_its_place_and_the_rest_is_read() {
     assert_eq!(text(&tool(&["dump"], &[dir.path(), to.path()])), text(&tool(&["dump"], &[dir.path()])));
     assert_eq!(tool(&["verify"], &[dir.path(), to.path()]).status.code(), Some(1));
 
+    // Damage that its header does not show.
+    std::fs::write(&path, [whole.as_slice(), b"more"].concat()).unwrap();
+    let (info, stats) = (tool(&["info"], &[to.path()]), tool(&["stats"], &[to.path()]));
+    assert_eq!(info.status.code(), Some(1));
+    for told in [text(&info), text(&stats)] {
+        assert!(told.contains(&format!("{ARCHIVE}: 4 bytes behind its end")), "{told}");
+    }
+
     std::fs::remove_file(&path).unwrap();
     let missing = tool(&["verify"], &[dir.path(), to.path()]);
     assert_eq!(missing.status.code(), Some(1));

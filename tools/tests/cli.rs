@@ -151,6 +151,42 @@ fn verify_tells_a_whole_journal_a_torn_tail_and_corruption() {
 }
 
 #[test]
+fn info_and_stats_tell_damage_that_is_inside_of_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, written) = journal(dir.path());
+    let (header, _) = samples::segment();
+    snapshot(dir.path(), header.journal_id, written.len() as u64);
+    let told = |status: i32, what: &str| {
+        let (info, stats) = (tool(&["info"], dir.path()), tool(&["stats"], dir.path()));
+        assert_eq!(info.status.code(), Some(status), "{}", text(&info));
+        for output in [&info, &stats] {
+            assert_eq!(text(output).contains("DAMAGE"), status != 0, "{}", text(output));
+            assert!(text(output).contains(what), "{what}: {}", text(output));
+        }
+    };
+    told(0, "");
+    damage(&path, 4200);
+    told(1, "DAMAGE: segment 0, offset 4176 (LSN 4176)");
+    damage(&path, 4200);
+    // No record follows it in its segment.
+    let bytes = std::fs::read(&path).unwrap();
+    let mut zeroed = bytes.clone();
+    zeroed[4176..].fill(0);
+    std::fs::write(&path, zeroed).unwrap();
+    told(1, "DAMAGE: segment 0, offset 4176 (LSN 4176): zeros");
+    let info: Value = serde_json::from_str(&text(&tool(&["info", "--json"], dir.path()))).unwrap();
+    assert_eq!((&info["segments"][0]["gaps"], info["damage"].as_array().unwrap().len()), (&1.into(), 1), "{info}");
+    // A torn tail is no damage, and a bad header is told once.
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::remove_file(dir.path().join(format!("snapshot-{:016x}", written.len()))).unwrap();
+    damage(&path, 4200);
+    told(0, "");
+    damage(&path, 20);
+    let header = text(&tool(&["info"], dir.path()));
+    assert_eq!(header.matches("DAMAGE").count(), 1, "{header}");
+}
+
+#[test]
 fn verify_tells_that_no_snapshot_or_a_foreign_one_leaves_nothing_to_begin_with() {
     let dir = tempfile::tempdir().unwrap();
     let (path, written) = journal(dir.path());
