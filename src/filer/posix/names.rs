@@ -11,10 +11,11 @@ use journal_format::event::What;
 use journal_format::ids::{Identity, Kind};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, RawDir, RenameFlags, SeekFrom, Statx, fchmod, flistxattr, linkat, makedev, mkdirat,
-    mknodat, renameat, renameat_with, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, RawDir, RenameFlags, SeekFrom, Statx, StatxFlags, fchmod, flistxattr, linkat,
+    makedev, mkdirat, mknodat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
@@ -93,8 +94,9 @@ pub(super) fn make(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: Mak
 /// when that fails, too (the file system became read-only between the two), the outcome is [`ErrorKind::Unknown`]: the
 /// refusal does not prove that nothing is there.
 pub(super) fn make_any(tree: &Tree, dir: &Node, name: &[u8], what: &What, attrs: MakeAttrs) -> Result<Arc<Node>> {
+    let since = files_now();
     let file = tree.lent(&[dir], || place(dir, name, what)).map_err(fail("make"))?;
-    let Some(reached) = reach(tree, dir, name, what.kind(), file.as_ref()).transpose() else {
+    let Some(reached) = reach(tree, dir, name, what.kind(), file.as_ref(), since).transpose() else {
         // What has the name now is not ours to take away.
         return Err(Error::new(ErrorKind::Busy, "make", "somebody else moved or replaced it"));
     };
@@ -125,9 +127,16 @@ fn place(dir: &Node, name: &[u8], what: &What) -> rustix::io::Result<Option<Owne
     }
 }
 
-/// What was just made, by its name: that is cheaper than the way from its descriptor through `/proc`. `None`: nothing, or
-/// something else, has its name by now.
-fn reach(tree: &Tree, dir: &Node, name: &[u8], kind: Kind, file: Option<&OwnedFd>) -> Result<Option<(OwnedFd, Statx)>> {
+/// What was just made, after `since`, by its name: that is cheaper than the way from its descriptor through `/proc`.
+/// `None`: nothing, or something else, has its name by now.
+fn reach(
+    tree: &Tree,
+    dir: &Node,
+    name: &[u8],
+    kind: Kind,
+    file: Option<&OwnedFd>,
+    since: Timespec,
+) -> Result<Option<(OwnedFd, Statx)>> {
     let path = match tree.retried(|| tree.lent(&[dir], || beneath(&dir.path, name, PATH))) {
         Err(Errno::NOENT) => return Ok(None),
         other => other.map_err(fail("open what was made"))?,
@@ -135,9 +144,39 @@ fn reach(tree: &Tree, dir: &Node, name: &[u8], kind: Kind, file: Option<&OwnedFd
     let seen = identity::stat_fd(&path).map_err(fail("stat"))?;
     let same = match file {
         Some(fd) => is_same(&identity::stat_fd(fd).map_err(fail("stat"))?, &seen),
-        None => identity::kind(&seen)? == kind,
+        None => identity::kind(&seen)? == kind && may_be_new(&seen, kind, tree.at_once.then_some(since)),
     };
     Ok(same.then_some((path, seen)))
+}
+
+/// Whether it looks as [`place`] leaves it. Of all but files there is no descriptor that proves it, and who owns the
+/// parent may put another object in its place, of anybody, which would then be given to the caller. `since` is for
+/// local file systems that are known ([`Tree::at_once`]): elsewhere owners are squashed, modes invented, and the clock
+/// is another machine's, so that its links alone can be compared.
+fn may_be_new(seen: &Statx, kind: Kind, since: Option<Timespec>) -> bool {
+    // Of a directory some file systems count none but its name.
+    let links = if kind == Kind::Dir { 2 } else { 1 };
+    if seen.stx_nlink > links {
+        return false;
+    }
+    let Some(since) = since else { return true };
+    // A umask and a default ACL take bits away; a directory gets the parent's set-gid bit. A symlink's mode says
+    // nothing.
+    let most = match kind {
+        Kind::Dir => 0o2700,
+        Kind::Symlink => 0o7777,
+        _ => 0o600,
+    };
+    let born = Timespec { tv_sec: seen.stx_btime.tv_sec, tv_nsec: seen.stx_btime.tv_nsec.into() };
+    seen.stx_uid == rustix::process::geteuid().as_raw()
+        && u32::from(seen.stx_mode) & 0o7777 & !most == 0
+        && (born >= since || !StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::BTIME))
+}
+
+/// The clock that file systems of this machine take their times from. It lags behind the exact one, by no more than a
+/// tick as a rule, and so its own time before a call is compared with what the call has made.
+fn files_now() -> Timespec {
+    clock_gettime(ClockId::RealtimeCoarse)
 }
 
 fn is_same(a: &Statx, b: &Statx) -> bool {
@@ -315,5 +354,114 @@ pub(super) fn ensure_dir(tree: &Tree, dir: &Node, name: &[u8], mode: u32) -> Res
     match make_any(tree, dir, name, &What::Dir, attrs) {
         Err(e) if e.kind == ErrorKind::Exists => tree.child(dir, name),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filer::posix::node::Limits;
+    use crate::filer::posix::tree::Place;
+    use rustix::fs::{OFlags, open};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    fn tree(path: &Path) -> Tree {
+        let export = open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let (form, seen) = (identity::form(&export).unwrap(), identity::stat_fd(&export).unwrap());
+        let expected_root = identity::root_identity(form, &export, &seen).unwrap();
+        let place = Place { path: path.into(), expected_root, subdir: Vec::new(), expected_dir: None };
+        Tree::open(place, Limits::from_rlimit()).unwrap()
+    }
+
+    /// Whether what is made, and then has `other` in its place, is taken for what was made.
+    fn is_taken(tree: &Tree, what: &What, other: &Path) -> bool {
+        let (root, name) = (tree.root().node.clone(), tree.place.path.join("new"));
+        let since = files_now();
+        place(&root, b"new", what).unwrap();
+        let made = reach(tree, &root, b"new", what.kind(), None, since).unwrap();
+        assert!(made.is_some(), "it is itself");
+        std::fs::rename(&name, name.with_extension("made")).unwrap();
+        std::fs::rename(other, &name).unwrap();
+        let taken = reach(tree, &root, b"new", what.kind(), None, since).unwrap().is_some();
+        std::fs::rename(&name, other).unwrap();
+        let made = name.with_extension("made");
+        if made.is_dir() {
+            std::fs::remove_dir(made).unwrap()
+        } else {
+            std::fs::remove_file(made).unwrap()
+        }
+        taken
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_new_directory_is_not_taken_for_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut tree = tree(temp.path());
+        let other = temp.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        let mode = |mode| std::fs::set_permissions(&other, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o700);
+        if tree.at_once {
+            // An older one of ours, which is empty and nobody else's.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!is_taken(&tree, &What::Dir, &other));
+        }
+        // None of the clocks is asked where they are not one.
+        let seen = || identity::stat_fd(std::fs::File::open(&other).unwrap()).unwrap();
+        let ever = Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert!(may_be_new(&seen(), Kind::Dir, Some(ever)));
+        mode(0o750);
+        assert!(!may_be_new(&seen(), Kind::Dir, Some(ever)) && may_be_new(&seen(), Kind::Dir, None));
+        mode(0o2700);
+        assert!(may_be_new(&seen(), Kind::Dir, Some(ever)));
+        let mut foreign = seen();
+        foreign.stx_uid += 1;
+        assert!(!may_be_new(&foreign, Kind::Dir, Some(ever)) && may_be_new(&foreign, Kind::Dir, None));
+        tree.at_once = false;
+        assert!(is_taken(&tree, &What::Dir, &other));
+        let mut links = seen();
+        links.stx_nlink = 3;
+        assert!(!may_be_new(&links, Kind::Dir, None));
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_new_fifo_or_symlink_is_not_taken_for_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut tree = tree(temp.path());
+        tree.at_once = false;
+        for what in [What::Fifo, What::Symlink { target: b"there".to_vec() }] {
+            let (other, second) = (temp.path().join("other"), temp.path().join("second"));
+            place(&tree.root().node.clone(), b"other", &what).unwrap();
+            assert!(is_taken(&tree, &what, &other));
+            std::fs::hard_link(&other, &second).unwrap();
+            assert!(!is_taken(&tree, &what, &other), "it has another name");
+            std::fs::remove_file(&second).unwrap();
+            std::fs::remove_file(&other).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_new_directory_below_a_set_gid_one_with_a_default_acl_is_known_as_new() {
+        let temp = tempfile::tempdir().unwrap();
+        let tree = tree(temp.path());
+        let root = tree.root().node.clone();
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o2777)).unwrap();
+        // user::r-x group::rwx other::rwx, as the kernel keeps it.
+        let entry = |tag: u16, rights: u16| [tag.to_le_bytes(), rights.to_le_bytes(), [0xff; 2], [0xff; 2]].concat();
+        let acl = [2u32.to_le_bytes().to_vec(), entry(1, 5), entry(4, 7), entry(0x20, 7)].concat();
+        let kept = rustix::fs::setxattr(
+            temp.path(),
+            crate::filer::AclKind::Default.xattr(),
+            &acl,
+            rustix::fs::XattrFlags::empty(),
+        );
+        for (name, what) in [(&b"dir"[..], What::Dir), (b"fifo", What::Fifo), (b"socket", What::Socket)] {
+            let since = files_now();
+            place(&root, name, &what).unwrap();
+            let made = reach(&tree, &root, name, what.kind(), None, since).unwrap();
+            let (_, seen) = made.expect("it was just made");
+            assert!(kept.is_err() || u32::from(seen.stx_mode) & 0o200 == 0, "{kept:?}: the default ACL counts");
+        }
     }
 }
