@@ -246,3 +246,25 @@ fn every_crash_point_has_a_name_of_its_own_and_is_died_at() {
     listed.sort_unstable();
     assert_eq!(names, listed, "tests/crashpoints/list.txt must name every crash point once");
 }
+
+#[test]
+fn systemd_starts_it_when_there_are_addresses_waits_for_it_and_never_gives_it_up() {
+    let unit = include_str!("../deploy/tain.service");
+    let (mut section, mut says) = ("", Vec::new());
+    for line in unit.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        match line.split_once('=') {
+            Some((key, value)) => says.extend(value.split(' ').map(|word| (section, key, word))),
+            None => section = line,
+        }
+    }
+    for wanted in [
+        ("[Unit]", "Wants", "network-online.target"),
+        ("[Unit]", "After", "network-online.target"),
+        // In [Service] it is not known, and passed over with a warning.
+        ("[Unit]", "StartLimitIntervalSec", "0"),
+        ("[Service]", "TimeoutStartSec", "infinity"),
+        ("[Service]", "Restart", "on-failure"),
+    ] {
+        assert!(says.contains(&wanted), "{wanted:?}: {unit}");
+    }
+}
