@@ -4,6 +4,7 @@ use super::{Port, Problem, Result, twice};
 use crate::filer::hidden::PEN;
 use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe};
 use crate::state::{Command, Filer, JobAction, Role, State, decide, junctions, text};
+use journal_format::event::JobState;
 use journal_format::ids::{FilerId, Identity, JobId, Kind, LocationId};
 use std::future::Future;
 use std::sync::Arc;
@@ -180,7 +181,7 @@ impl Commands {
         self.stat_root(to, opened).await?;
         self.check_place(state, to, opened).await?;
         if was_there {
-            self.check_empty(to, opened).await?;
+            self.check_empty(to, opened.location.as_ref()).await?;
         }
         if let Command::CreateMove { root, .. } = &mut command {
             *root = opened.root.clone();
@@ -191,7 +192,12 @@ impl Commands {
     pub(super) async fn act(&self, job: JobId, action: JobAction) -> Result<()> {
         let one = self.creating.lock().await;
         let state = self.port.state();
-        self.port.command(Command::JobAction { job, action }).await?;
+        let command = Command::JobAction { job, action };
+        if action == JobAction::Start && state.jobs.get(&job).is_some_and(|it| it.state == JobState::Stopped) {
+            decide(&state, &command).map_err(Problem::Refused)?;
+            self.check_still_empty(&state, job).await?;
+        }
+        self.port.command(command).await?;
         drop(one);
         if let (JobAction::Abort, Some(job)) = (action, state.jobs.get(&job)) {
             self.release(&state, job.destination).await;
@@ -379,12 +385,24 @@ impl Commands {
         })
     }
 
-    async fn check_empty(&self, to: &Place, opened: &Opened) -> Result<()> {
+    /// The destination of a job that was created stopped. Nobody has looked at it since: what somebody has put there
+    /// would be part of the primary behind the switch, and no client would see it.
+    async fn check_still_empty(&self, state: &State, job: JobId) -> Result<()> {
+        let location = state.jobs.get(&job).and_then(|job| state.locations.get(&job.destination));
+        let Some(location) = location else { return Ok(()) };
+        let Some(filer) = state.filers.get(&location.filer) else { return Ok(()) };
+        let to = Place { filer: filer.name.clone(), subdir: location.subdir.clone() };
+        let open = self.port.open(&filer.url, &filer.root, &to.subdir, Some(&location.root));
+        let there = wait(open).await.map_err(|e| unusable(&to, &e))?;
+        self.check_empty(&to, there.as_ref()).await
+    }
+
+    async fn check_empty(&self, to: &Place, location: &dyn CoreFiler) -> Result<()> {
         let (mut count, mut example, mut from) = (0, None, Some(0));
         while let Some(at) = from.filter(|_| count < ENTRIES_COUNTED_MAX) {
             let page = async {
-                let root = wait(opened.location.root()).await?;
-                wait(opened.location.list(&root, at, ENTRIES_COUNTED_MAX)).await
+                let root = wait(location.root()).await?;
+                wait(location.list(&root, at, ENTRIES_COUNTED_MAX)).await
             };
             let page = page.await.map_err(|e| unusable(to, &e))?;
             count += page.names.len();

@@ -486,6 +486,28 @@ async fn jobs_are_told_what_to_do_and_an_aborted_one_releases_its_destination() 
 }
 
 #[tokio::test]
+async fn a_stopped_job_starts_only_while_its_destination_is_still_empty() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let body = json!({"kind": "move", "source": "/data/a", "destination": "new:/a", "stopped": true});
+    s.created("/jobs", body).await;
+    std::fs::write(s.path("new/a/theirs"), "").unwrap();
+    s.says("/jobs/1/start", json!({}), 409, "new:/a is not empty: 1 entry, e.g. 'theirs'").await;
+    std::fs::rename(s.path("new/a"), s.path("new/b")).unwrap();
+    s.says("/jobs/1/start", json!({}), 409, "new:/a cannot be used").await;
+    assert_eq!(s.get("/jobs").await[0]["state"], json!("stopped"));
+    std::fs::rename(s.path("new/b"), s.path("new/a")).unwrap();
+    std::fs::remove_file(s.path("new/a/theirs")).unwrap();
+    let (status, job) = s.post("/jobs/1/start", json!({})).await;
+    assert_eq!((status, &job["state"]), (200, &json!("starting")));
+    // What a job has copied is there when it goes on.
+    std::fs::write(s.path("new/a/copied"), "").unwrap();
+    s.job_to(&[JobState::Moving, JobState::Paused]);
+    let (status, job) = s.post("/jobs/1/start", json!({})).await;
+    assert_eq!((status, &job["state"]), (200, &json!("moving")));
+}
+
+#[tokio::test]
 async fn status_is_healthy_until_something_is_wrong() {
     let s = Served::new().await;
     s.furnish().await;
