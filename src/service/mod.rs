@@ -10,6 +10,7 @@
 
 pub mod port;
 pub mod recovery;
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use stuck::Stuck;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -97,6 +99,8 @@ pub async fn run(config: Config) -> Result<()> {
     let mut supervisor = tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped.clone()));
     wait_for_primaries(&core, &board).await;
     let told = board.clone();
+    let stuck = Arc::new(Stuck::default());
+    tokio::spawn(stuck.clone().run(core.clone(), board.clone(), stopped.clone()));
     let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone(), move |failed| told.checkpoint(failed)));
 
     let backend: Arc<dyn Backend> = volume;
@@ -116,6 +120,7 @@ pub async fn run(config: Config) -> Result<()> {
     let port = Arc::new(ServicePort {
         core: core.clone(),
         board: board.clone(),
+        stuck,
         ids,
         nfs,
         timing,

@@ -1,5 +1,6 @@
 //! The running service as control sees it.
 
+use super::stuck::Stuck;
 use crate::checkpoint;
 use crate::control::{JournalPin, LockStatus, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
 use crate::core::{Core, blocking};
@@ -27,6 +28,7 @@ const QUIESCE_MAX: Duration = Duration::from_secs(20);
 pub struct ServicePort {
     pub core: Core,
     pub board: Arc<Board>,
+    pub(super) stuck: Arc<Stuck>,
     pub ids: Arc<NodeIds>,
     pub nfs: SocketAddr,
     pub timing: Arc<Timing>,
@@ -196,6 +198,7 @@ impl ServicePort {
                 ));
             }
         }
+        problems.extend(self.stuck.problems(&state));
         let name = |id: JunctionId| {
             state.junctions.get(&id).map_or_else(|| id.to_string(), |j| crate::state::text::path(&j.path))
         };

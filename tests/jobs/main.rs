@@ -14,7 +14,7 @@ mod state_disk;
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Dir, Served, exe, name, setup};
 use tain::demo::load::Load;
 use tain::demo::nfs::{Call, How, SetAttrs, status};
@@ -103,6 +103,26 @@ async fn a_second_move_of_a_junction_waits_for_nobody_it_is_refused() {
     s.service.tain(&["job", "wait", &job, "--timeout", "60s"]).await.unwrap();
     refused(&s, &["job", "start", &job], "completed").await;
     refused(&s, &["job", "abort", &job], "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_is_put_off_again_and_again_is_a_problem_of_the_status() {
+    let s = Served::new().await;
+    let job = s.service.tain(&["move", "create", "/a/b", "two:/x", "--stopped"]).await.unwrap();
+    // What a service that has died can leave in a pen.
+    let left = s.dir.path().join("other/x/.tain-pen/trial-1");
+    std::fs::create_dir_all(&left).unwrap();
+    s.service.tain(&["job", "start", &job]).await.unwrap();
+    let (begin, mut told) = (Instant::now(), String::new());
+    while told.is_empty() && begin.elapsed() < Duration::from_secs(90) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        told = s.service.tain(&["status"]).await.map_or_else(|error| error.to_string(), |_| String::new());
+    }
+    assert!(told.contains("the switch was put off") && told.contains("pen"), "{told:?}");
+    assert!(begin.elapsed() > Duration::from_secs(25), "one that the next try mends is none");
+    std::fs::remove_dir(left).unwrap();
+    s.service.tain(&["job", "wait", &job, "--timeout", "60s"]).await.unwrap();
+    s.service.tain(&["status"]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
