@@ -3,7 +3,7 @@
 use super::{Port, Problem, Result, twice};
 use crate::filer::hidden::PEN;
 use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe};
-use crate::state::{Command, Filer, JobAction, Role, State, decide, junctions, text};
+use crate::state::{Command, Filer, JobAction, Role, State, decide, filers, junctions, text};
 use journal_format::event::JobState;
 use journal_format::ids::{FilerId, Identity, JobId, Kind, LocationId};
 use std::future::Future;
@@ -70,6 +70,11 @@ impl Commands {
             Problem::refused(format!("filer {url} cannot be used: {e}"), "make it reachable, then add it again")
         })?;
         let command = Command::AddFiler { name, url, root: probe.root.clone(), found: probe.found };
+        let state = self.port.state();
+        decide(&state, &command).map_err(Problem::Refused)?;
+        if let Some(twin) = state.filers.values().find(|f| probe.root_is_unique && f.root == probe.root) {
+            return Err(Problem::Refused(filers::same_place(twin)));
+        }
         self.port.command(command).await?;
         Ok(probe)
     }

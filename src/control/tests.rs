@@ -31,6 +31,8 @@ pub(crate) struct Double {
     restless: Mutex<Option<String>>,
     /// Directories look different by each way that leads to them, as by two mounts of a remote one.
     blind: Mutex<bool>,
+    /// Roots have no more than an inode's number, and one each, as those of exported file systems.
+    alike: Mutex<bool>,
     /// Where the service keeps its own data.
     own: Mutex<Vec<String>>,
     /// The next command is refused by the ledger, whatever it is.
@@ -66,7 +68,8 @@ impl Port for Double {
         registry::canonical(url)
     }
     async fn probe(&self, url: &str) -> filer::Result<Probe> {
-        registry::probe(url).await
+        let probe = registry::probe(url).await?;
+        Ok(if *self.alike.lock() { Probe { root: vec![2], root_is_unique: false, ..probe } } else { probe })
     }
     async fn open(
         &self,
@@ -281,6 +284,21 @@ async fn filers_are_added_listed_checked_and_removed() {
     s.says("/filers", json!({"name": "x", "url": s.filer_url("nowhere")}), 409, "cannot be used").await;
     assert_eq!(s.call("DELETE", "/api/v1/filers/old", "").await.0, 200);
     assert_eq!(s.call("DELETE", "/api/v1/filers/old", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn two_filers_are_one_place_by_what_only_one_root_can_have() {
+    let s = Served::new().await;
+    s.created("/filers", json!({"name": "old", "url": s.filer_url("old")})).await;
+    std::os::unix::fs::symlink(s.path("old"), s.path("link")).unwrap();
+    let named = |name: &str, dir: &str| json!({"name": name, "url": s.filer_url(dir)});
+    s.says("/filers", named("again", "link"), 409, "is the same place").await;
+    s.says("/filers", named("old", "link"), 409, "a filer named 'old' is there already").await;
+    // The second NAS that exports the root of a file system.
+    *s.port.alike.lock() = true;
+    s.created("/filers", named("one", "new")).await;
+    s.created("/filers", named("two", "old/b")).await;
+    s.says("/filers", named("three", "new"), 409, "filer 'one'").await;
 }
 
 #[tokio::test]

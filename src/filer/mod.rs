@@ -288,6 +288,9 @@ pub trait CoreFiler: Send + Sync + 'static {
 pub struct Probe {
     /// Identity of the export's root, file system included.
     pub root: Vec<u8>,
+    /// No other root has this identity. It may where the file system tells neither an id that lasts nor a time of birth
+    /// (NFS, FUSE): the roots of exported file systems have one inode number all.
+    pub root_is_unique: bool,
     pub found: FilerFound,
     /// What an operator should know, one sentence each ("cannot change owners: …").
     pub remarks: Vec<String>,

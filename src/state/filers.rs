@@ -22,12 +22,8 @@ pub(super) fn add(state: &State, name: &str, url: &str, root: &[u8], found: File
     if url.len() > URL_MAX {
         return Err(Refusal::new(format!("the URL is longer than {URL_MAX} bytes"), "give a shorter one"));
     }
-    // Two names for one place would let two locations be the same directory without looking so.
-    if let Some(twin) = state.filers.values().find(|f| f.url == url || f.root == root) {
-        return Err(Refusal::new(
-            format!("filer '{}' ({}) is the same place", twin.name, twin.url),
-            format!("use '{}', with a subdirectory where needed", twin.name),
-        ));
+    if let Some(twin) = state.filers.values().find(|f| f.url == url) {
+        return Err(same_place(twin));
     }
     if state.filers.len() >= FILERS_MAX {
         return Err(Refusal::new(format!("there are {FILERS_MAX} filers already"), "remove one that is not used"));
@@ -35,6 +31,15 @@ pub(super) fn add(state: &State, name: &str, url: &str, root: &[u8], found: File
     let event =
         FilerAdded { filer: FilerId(state.next.filer), name: name.into(), url: url.into(), root: root.to_vec(), found };
     Ok(vec![Event::FilerAdded(event)])
+}
+
+/// Two names for one place would let two locations be the same directory without looking so. Whether two URLs lead to
+/// one place who has probed them knows: where the identity of a root tells it.
+pub fn same_place(twin: &Filer) -> Refusal {
+    Refusal::new(
+        format!("filer '{}' ({}) is the same place", twin.name, twin.url),
+        format!("use '{}', with a subdirectory where needed", twin.name),
+    )
 }
 
 /// A name that an operator gives, of a filer or of what else `of` says.

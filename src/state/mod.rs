@@ -21,7 +21,7 @@
 
 mod conflict;
 mod copy;
-mod filers;
+pub mod filers;
 pub mod hosts;
 pub mod jobs;
 pub mod junctions;

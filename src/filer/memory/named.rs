@@ -40,7 +40,7 @@ pub async fn probe(path: &[u8]) -> Result<Probe> {
         has_holes: can.holes,
         time_granularity_ns: 1,
     };
-    Ok(Probe { root: root.id.0, found, remarks: Vec::new() })
+    Ok(Probe { root: root.id.0, root_is_unique: true, found, remarks: Vec::new() })
 }
 
 /// All of a filer is the only location on it.

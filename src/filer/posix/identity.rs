@@ -129,6 +129,13 @@ pub(super) fn root_identity(form: Form, fd: &OwnedFd, seen: &Statx) -> Result<Ve
     Ok(bytes)
 }
 
+/// Whether a root's identity holds what another one cannot have: its file system's id, or its time of birth.
+pub(super) fn is_unique(root: &[u8]) -> bool {
+    // Behind the version and the file system's type.
+    let telling = root.get(9..9 + 8 + BIRTH_BYTES);
+    telling.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+}
+
 pub(super) fn kind(seen: &Statx) -> Result<Kind> {
     Ok(match FileType::from_raw_mode(u32::from(seen.stx_mode)) {
         FileType::RegularFile => Kind::File,
@@ -162,6 +169,25 @@ mod tests {
         later.stx_btime.tv_nsec = (later.stx_btime.tv_nsec + 1) % 1_000_000_000;
         assert!(!same_birth(&id, &later));
         assert_ne!(identity(Form::Handle, &file, &later).unwrap(), id);
+    }
+
+    #[test]
+    fn a_root_is_unique_by_its_file_systems_id_or_its_birth() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let mut seen = stat_fd(&fd).unwrap();
+        seen.stx_mask &= !StatxFlags::BTIME.bits();
+        // As of a mounted NAS, of which the type and the inode are known.
+        let mut root = root_identity(Form::Birth, &fd, &seen).unwrap();
+        root[9..17].fill(0);
+        assert!(!is_unique(&root));
+        let (mut of_fs, mut born) = (root.clone(), root.clone());
+        of_fs[16] = 1;
+        seen.stx_mask |= StatxFlags::BTIME.bits();
+        born[17..29].copy_from_slice(&birth(&seen));
+        assert!(is_unique(&of_fs) && (is_unique(&born) || born == root));
+        seen.stx_btime.tv_sec = 1;
+        assert_ne!(root_identity(Form::Birth, &fd, &seen).unwrap()[17..29], root[17..29], "the birth stands there");
     }
 
     #[test]

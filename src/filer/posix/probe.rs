@@ -75,7 +75,8 @@ fn look(path: &PathBuf) -> Result<Probe> {
             FilerFound { time_granularity_ns: 1, has_xattrs: answers_xattrs(&dir), ..FilerFound::default() }
         }
     };
-    Ok(Probe { root, found, remarks })
+    let root_is_unique = identity::is_unique(&root);
+    Ok(Probe { root, root_is_unique, found, remarks })
 }
 
 fn by_handle(dir: &OwnedFd, form: Form) -> bool {
