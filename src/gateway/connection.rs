@@ -50,7 +50,7 @@ pub(super) async fn serve(
     let ends = Ends { peer, local: stream.local_addr().ok() };
     let (reader, writer) = stream.into_split();
     let (replies, mut writer) = Replies::begin(writer, &shared.limits);
-    let mut inbox = Inbox::new(shared.clone(), seat.clone(), reader);
+    let mut inbox = Inbox::new(shared.clone(), seat.clone(), peer, reader);
     let end = read(&shared, &mut inbox, &seat, ends, &replies, &mut writer, stop).await;
     // From here on it takes no seat: what still runs is bounded by `Limits::calls_all`.
     shared.seats.release(&seat);

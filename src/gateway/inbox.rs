@@ -1,6 +1,7 @@
 //! What a connection receives: records in time and within bounds, then calls with their places reserved.
 
 use super::Shared;
+use super::access::know;
 use super::dispatch::reply_max;
 use super::limits::Limits;
 use super::seats::Seat;
@@ -10,6 +11,7 @@ use crate::wire::rpc::{CallHeader, Denial, Refusal, parse_call};
 use crate::wire::xdr::Reader;
 use bytes::Bytes;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -85,6 +87,7 @@ pub(super) struct Work {
 pub(super) struct Inbox {
     shared: Arc<Shared>,
     seat: Arc<Seat>,
+    peer: SocketAddr,
     socket: OwnedReadHalf,
     assembler: Assembler,
     /// When the first byte of the present record came.
@@ -97,7 +100,7 @@ pub(super) struct Inbox {
     share: Arc<Share>,
     budget: Arc<Semaphore>,
     budget_max: u32,
-    /// Some policy let the client in when it connected; what others are answered is always small.
+    /// Some policy has let the client in, so that its replies may be large; what others are answered is always small.
     known: bool,
     reply_bytes: Arc<Semaphore>,
     /// Complete, waiting for its places.
@@ -105,18 +108,15 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub fn new(shared: Arc<Shared>, seat: Arc<Seat>, socket: OwnedReadHalf) -> Self {
-        let known = seat.known;
-        let (budget, budget_max) = if known {
-            (shared.request_bytes.clone(), shared.limits.request_bytes_all)
-        } else {
-            (shared.stranger_bytes.clone(), shared.limits.stranger_bytes_all)
-        };
+    pub fn new(shared: Arc<Shared>, seat: Arc<Seat>, peer: SocketAddr, socket: OwnedReadHalf) -> Self {
+        let known = seat.known();
+        let (budget, budget_max) = budget(&shared, known);
         Self {
             reply_bytes: Arc::new(Semaphore::new(shared.limits.reply_bytes_per_connection as usize)),
             share: shared.shares.of(seat.addr, &shared.limits),
             shared,
             seat,
+            peer,
             socket,
             assembler: Assembler::default(),
             begun: None,
@@ -141,26 +141,49 @@ impl Inbox {
             };
             self.next = Some((todo, request_bytes));
         }
-        let reply = match &self.next {
-            Some((Todo::Call(header, args), _)) if self.known => reply_max(header, args),
-            _ => 0,
-        };
-        let limits = &self.shared.limits;
         let slot = acquire(&self.seat.slots, 1, 1).await;
-        let own = acquire(&self.reply_bytes, reply, limits.reply_bytes_per_connection).await;
-        let large = if reply > Limits::LARGE {
-            Some(self.share.reply(reply, &self.shared.reply_bytes, limits.reply_bytes_all).await)
-        } else {
-            None
+        let (reply, large_reply, call) = loop {
+            let known = self.look_again();
+            let places = self.places().await;
+            // One that was let in while it waited may be answered much: there must be room for that.
+            if self.look_again() == known {
+                break places;
+            }
         };
-        let call = acquire(&self.shared.calls, 1, 1).await;
         let (todo, request) = self.next.take().expect("put there above");
         self.seat.touch();
         Ok(Work {
             todo,
-            places: Places { slot, reply: own, large_reply: large, alone: !self.assembler.begun() },
+            places: Places { slot, reply, large_reply, alone: !self.assembler.begun() },
             running: Running { _call: call, _request: request },
         })
+    }
+
+    /// Room for the reply to the call that is next, and for the call.
+    async fn places(&self) -> (OwnedSemaphorePermit, Option<Held>, OwnedSemaphorePermit) {
+        let want = match &self.next {
+            Some((Todo::Call(header, args), _)) if self.known => reply_max(header, args),
+            _ => 0,
+        };
+        let limits = &self.shared.limits;
+        let reply = acquire(&self.reply_bytes, want, limits.reply_bytes_per_connection).await;
+        let large = if want > Limits::LARGE {
+            Some(self.share.reply(want, &self.shared.reply_bytes, limits.reply_bytes_all).await)
+        } else {
+            None
+        };
+        (reply, large, acquire(&self.shared.calls, 1, 1).await)
+    }
+
+    /// Whether the client is known by now. Of a stranger State is asked, as it is asked at every call: were it a
+    /// stranger for as long as it is connected, nothing that it is answered would be counted.
+    fn look_again(&mut self) -> bool {
+        if !self.known && know(&self.shared.backend.state(), self.peer) {
+            self.known = true;
+            (self.budget, self.budget_max) = budget(&self.shared, true);
+            self.shared.seats.let_in(&self.seat);
+        }
+        self.known
     }
 
     async fn record(&mut self) -> Result<Bytes, Ended> {
@@ -176,6 +199,7 @@ impl Inbox {
             }
             let expected = self.assembler.expected();
             if expected > Limits::LARGE && self.request_bytes.is_none() {
+                self.look_again();
                 // Waiting here is our doing, not the client's: its time starts when there is room.
                 self.request_bytes = Some(self.share.request(expected, &self.budget, self.budget_max).await);
                 self.begun = Some(Instant::now());
@@ -223,6 +247,15 @@ impl Inbox {
                 Ok(_) | Err(_) => {}
             }
         }
+    }
+}
+
+/// What large requests are held in, and how much there is of it.
+fn budget(shared: &Shared, known: bool) -> (Arc<Semaphore>, u32) {
+    if known {
+        (shared.request_bytes.clone(), shared.limits.request_bytes_all)
+    } else {
+        (shared.stranger_bytes.clone(), shared.limits.stranger_bytes_all)
     }
 }
 

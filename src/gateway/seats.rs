@@ -1,7 +1,7 @@
 //! Who is connected. A new connection needs a seat; when there is none left, the connection that has been quiet
 //! longest gives up its own: an NFS client that is really there connects again when it has something to ask.
 //!
-//! A *stranger*, whose address no policy let in when it connected, takes no client's seat: strangers share
+//! A *stranger*, whom no policy has let in since it connected, takes no client's seat: strangers share
 //! [`Limits::strangers_max`] seats, and leave before anybody else does, whatever they have in flight. Else a few addresses
 //! that ask and do not read their replies, and so are never quiet, could keep every client out.
 
@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 pub(super) struct Seat {
     id: u64,
     pub addr: IpAddr,
-    /// Some policy let the client in when it connected.
-    pub known: bool,
+    /// Some policy let the client in when it connected, or has since: [`Seats::let_in`]. Changed under the table's
+    /// lock.
+    known: AtomicBool,
     start: Instant,
     /// Milliseconds after the first connection of all when this one last had something to say.
     active_ms: AtomicU64,
@@ -30,6 +31,10 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    pub fn known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
     pub fn touch(&self) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.active_ms.store(now, Ordering::Relaxed);
@@ -88,7 +93,7 @@ impl Seats {
         let seat = Arc::new(Seat {
             id: table.next,
             addr,
-            known,
+            known: AtomicBool::new(known),
             start: self.start,
             active_ms: AtomicU64::new(0),
             slots: Arc::new(Semaphore::new(limits.calls_per_connection as usize)),
@@ -100,6 +105,14 @@ impl Seats {
         *table.of_client.entry(addr).or_default() += 1;
         table.strangers += usize::from(!known);
         if evicted.is_some() { Admission::SeatedAfterEviction(seat) } else { Admission::Seated(seat) }
+    }
+
+    /// A policy lets this stranger in by now: it is a client from here on. Said twice, or of a connection that is gone,
+    /// it changes no count.
+    pub fn let_in(&self, seat: &Seat) {
+        let mut table = self.table.lock();
+        let was_known = seat.known.swap(true, Ordering::Relaxed);
+        table.strangers -= usize::from(!was_known && table.seats.contains_key(&seat.id));
     }
 
     /// Free a descriptor, if any connection is quiet, or a stranger's.
@@ -120,8 +133,8 @@ impl Seats {
 impl Table {
     /// For one who is known, or not. Strangers go first.
     fn make_room(&mut self, known: bool) -> bool {
-        let stranger =
-            self.strangers > 0 && (self.evict(|seat| !seat.known && seat.quiet()) || self.evict(|seat| !seat.known));
+        let stranger = self.strangers > 0
+            && (self.evict(|seat| !seat.known() && seat.quiet()) || self.evict(|seat| !seat.known()));
         stranger || (known && self.evict(Seat::quiet))
     }
 
@@ -136,7 +149,7 @@ impl Table {
 
     fn remove(&mut self, id: u64) {
         let Some(seat) = self.seats.remove(&id) else { return };
-        self.strangers -= usize::from(!seat.known);
+        self.strangers -= usize::from(!seat.known());
         if let Some(n) = self.of_client.get_mut(&seat.addr) {
             *n -= 1;
             if *n == 0 {
@@ -215,5 +228,27 @@ mod tests {
         busy(&seated(seats.admit(addr(2), false, &limits)));
         assert!(seats.evict_one(), "a stranger's, when descriptors run out");
         assert!(!seats.evict_one());
+    }
+
+    #[test]
+    fn a_stranger_that_is_let_in_is_counted_and_treated_as_a_client_from_then_on() {
+        let limits = Limits { connections_max: 4, ..Limits::default() };
+        let addr = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let seats = Seats::default();
+        let strangers = || seats.table.lock().strangers;
+        let (one, other) = (seated(seats.admit(addr(1), false, &limits)), seated(seats.admit(addr(2), true, &limits)));
+        busy(&one);
+        for _ in 0..2 {
+            seats.let_in(&one);
+            seats.let_in(&other);
+            assert_eq!((one.known(), strangers()), (true, 0));
+        }
+        let two = seated(seats.admit(addr(3), false, &limits));
+        assert_eq!(strangers(), 1);
+        assert!(seats.evict_one() && seats.table.lock().seats.contains_key(&one.id), "the stranger left");
+        seats.let_in(&two);
+        assert_eq!(strangers(), 0, "it was gone");
+        seats.release(&one);
+        assert_eq!((seats.len(), strangers()), (1, 0));
     }
 }

@@ -1,7 +1,9 @@
 //! The inputs that broke others (numbers are those of the survey): each is harmless, and everyone else is served.
 
 use super::*;
-use crate::gateway::seats::Admission;
+use crate::gateway::access::know;
+use crate::gateway::connection;
+use crate::gateway::seats::{Admission, Seat};
 use crate::wire::nfs3::{ReadArgs, ReadRes, samples};
 use crate::wire::record::{FRAGMENTS_MAX, LAST, RECORD_MAX};
 use crate::wire::rpc::{AuthStat, Denial};
@@ -565,4 +567,57 @@ async fn writers_that_send_half_keep_no_other_address_from_writing() {
     let write = nfs3::WriteArgs { file, offset: 0, count: 64 << 10, stable: nfs3::Stable::FileSync, data };
     let res: nfs3::WriteRes = soon(&mut other, &Args::Write(write)).await;
     assert!(res.is_ok());
+}
+
+/// A client that connects from an address that this machine does not have.
+async fn client_as(world: &World, peer: &str) -> (Client, Arc<Seat>) {
+    let peer: SocketAddr = peer.parse().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let connecting = socket.connect(listener.local_addr().unwrap());
+    let (stream, accepted) = tokio::join!(connecting, listener.accept());
+    let shared = world.shared.clone();
+    let known = know(&shared.backend.state(), peer);
+    let (Admission::Seated(seat) | Admission::SeatedAfterEviction(seat)) =
+        shared.seats.admit(peer.ip(), known, &shared.limits)
+    else {
+        panic!("turned away");
+    };
+    tokio::spawn(connection::serve(shared, accepted.unwrap().0, peer, seat.clone(), world.stop.subscribe()));
+    (Client { stream: stream.unwrap() }, seat)
+}
+
+fn let_in(world: &World, rules: &[&str]) {
+    *world.double.state.lock() = Arc::new(super::super::access::tests::state(rules));
+}
+
+#[tokio::test]
+async fn one_that_a_policy_lets_in_while_it_is_connected_is_a_client_in_every_bound() {
+    let limits = Limits { reply_bytes_per_connection: 2 << 20, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let file = world.fh(world.double.file(b"big", vec![1; 1 << 20]));
+    let_in(&world, &["10.0.0.0/8=none"]);
+    let get = Args::GetAttr(world.root());
+    let (mut reader, seat) = client_as(&world, "10.0.0.1:700").await;
+    let (mut writer, _) = client_as(&world, "10.0.0.1:701").await;
+    let refused: nfs3::GetAttrRes = reader.nfs(&get).await;
+    assert!(matches!(refused, Err((nfsstat3::NFS3ERR_ACCES, ()))) && !seat.known());
+
+    let_in(&world, &["10.0.0.0/8=rw"]);
+    let read = nfs_message(9, &Args::Read(ReadArgs { file, offset: 0, count: 1 << 20 }));
+    reader.send(&read.repeat(40)).await;
+    writer.send(&mark(1 << 20, true)).await;
+    let held = || world.shared.limits.request_bytes_all as usize - world.shared.request_bytes.available_permits();
+    let begun = std::time::Instant::now();
+    while held() < 1 << 20 || world.double.reads.load(Ordering::SeqCst) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} bytes of requests held", held());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let ran = world.double.reads.load(Ordering::SeqCst);
+    assert!(ran < 20, "{ran} of 40 ran, and none of their replies was read");
+    assert!(seat.known());
+    let strangers = world.shared.limits.stranger_bytes_all as usize;
+    assert_eq!(world.shared.stranger_bytes.available_permits(), strangers);
 }
