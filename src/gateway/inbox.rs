@@ -113,7 +113,7 @@ impl Inbox {
         let (budget, budget_max) = budget(&shared, known);
         Self {
             reply_bytes: Arc::new(Semaphore::new(shared.limits.reply_bytes_per_connection as usize)),
-            share: shared.shares.of(seat.addr, &shared.limits),
+            share: shared.shares.of(seat.addr, known, &shared.limits),
             shared,
             seat,
             peer,
@@ -181,6 +181,7 @@ impl Inbox {
         if !self.known && know(&self.shared.backend.state(), self.peer) {
             self.known = true;
             (self.budget, self.budget_max) = budget(&self.shared, true);
+            self.share = self.shared.shares.of(self.seat.addr, true, &self.shared.limits);
             self.shared.seats.let_in(&self.seat);
         }
         self.known

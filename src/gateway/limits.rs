@@ -7,7 +7,7 @@ pub struct Limits {
     /// Connections in all. At it, one is closed for the new one: a stranger's, else the one that has been quiet longest;
     /// when all have calls in flight, the new one is turned away.
     pub connections_max: usize,
-    /// The same for one address.
+    /// The same among those of one address.
     pub connections_per_client: usize,
     /// Calls of one connection that run or whose replies wait to be written. At it, the connection is not read.
     pub calls_per_connection: u32,
@@ -21,7 +21,8 @@ pub struct Limits {
     /// Bytes of requests over [`Limits::LARGE`] in all, from the header of the record until the call has ended. At it,
     /// the rest of a large record is read when there is room, in turn. One address has [a part](Limits::ADDRESS_SHARE).
     pub request_bytes_all: u32,
-    /// The same for addresses that no policy lets in.
+    /// The same for connections that no policy lets in, which have a part of their own of it, also at a client's
+    /// address.
     pub stranger_bytes_all: u32,
     /// A record must be there so long after its first byte, and one second more for each 64 KiB received. Else: closed.
     pub record_deadline: Duration,

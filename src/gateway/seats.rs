@@ -2,8 +2,10 @@
 //! longest gives up its own: an NFS client that is really there connects again when it has something to ask.
 //!
 //! A *stranger*, whom no policy has let in since it connected, takes no client's seat: strangers share
-//! [`Limits::strangers_max`] seats, and leave before anybody else does, whatever they have in flight. Else a few addresses
-//! that ask and do not read their replies, and so are never quiet, could keep every client out.
+//! [`Limits::strangers_max`] seats, and leave before anybody else does, whatever they have in flight. Else a few
+//! addresses that ask and do not read their replies, and so are never quiet, could keep every client out. The same
+//! holds among the seats of one address: where a policy asks for a privileged port, any program of a client's machine
+//! is a stranger.
 
 use super::limits::Limits;
 use parking_lot::Mutex;
@@ -80,9 +82,9 @@ impl Seats {
         let own = table.of_client.get(&addr).copied().unwrap_or(0);
         let strangers_full = !known && table.strangers >= limits.strangers_max();
         let evicted = if own >= limits.connections_per_client {
-            Some(table.evict(|seat| seat.addr == addr && seat.quiet()))
+            Some(table.make_room(known, |seat| seat.addr == addr))
         } else if strangers_full || table.seats.len() >= limits.connections_max {
-            Some(table.make_room(known))
+            Some(table.make_room(known, |_| true))
         } else {
             None
         };
@@ -117,7 +119,7 @@ impl Seats {
 
     /// Free a descriptor, if any connection is quiet, or a stranger's.
     pub fn evict_one(&self) -> bool {
-        self.table.lock().make_room(true)
+        self.table.lock().make_room(true, |_| true)
     }
 
     /// The connection is gone. Calling it twice, or after an eviction, does nothing.
@@ -131,11 +133,11 @@ impl Seats {
 }
 
 impl Table {
-    /// For one who is known, or not. Strangers go first.
-    fn make_room(&mut self, known: bool) -> bool {
-        let stranger = self.strangers > 0
-            && (self.evict(|seat| !seat.known() && seat.quiet()) || self.evict(|seat| !seat.known()));
-        stranger || (known && self.evict(Seat::quiet))
+    /// For one who is known, or not: of these, strangers go first.
+    fn make_room(&mut self, known: bool, of: impl Fn(&Seat) -> bool) -> bool {
+        let stranger = |seat: &Seat| !seat.known() && of(seat);
+        let freed = self.strangers > 0 && (self.evict(|seat| stranger(seat) && seat.quiet()) || self.evict(stranger));
+        freed || (known && self.evict(|seat| of(seat) && seat.quiet()))
     }
 
     /// Of these, the one that had something to say longest ago.
@@ -250,5 +252,24 @@ mod tests {
         assert_eq!(strangers(), 0, "it was gone");
         seats.release(&one);
         assert_eq!((seats.len(), strangers()), (1, 0));
+    }
+
+    #[test]
+    fn at_the_bound_of_an_address_its_strangers_leave_for_its_clients_and_no_client_for_a_stranger() {
+        let limits = Limits { connections_per_client: 3, ..Limits::default() };
+        let one = IpAddr::from([10, 0, 0, 1]);
+        let seats = Seats::default();
+        let there = |seat: &Seat| seats.table.lock().seats.contains_key(&seat.id);
+        let quiet = seated(seats.admit(one, true, &limits));
+        for _ in 0..10 {
+            busy(&seated(seats.admit(one, false, &limits)));
+        }
+        assert!(there(&quiet) && seats.len() == 3, "though it is quiet and they are not");
+        let others = [(); 2].map(|()| seated(seats.admit(one, true, &limits)));
+        assert_eq!((seats.len(), seats.table.lock().strangers), (3, 0), "they left, busy as they were");
+        assert!(matches!(seats.admit(one, false, &limits), Admission::TurnedAway));
+        assert!(there(&quiet) && others.iter().all(|seat| there(seat)));
+        seated(seats.admit(one, true, &limits));
+        assert_eq!(seats.len(), 3, "one client's quiet connection left for another");
     }
 }

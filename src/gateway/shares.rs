@@ -5,6 +5,9 @@
 //! for his own address's share does not stand in the queue of all; and who waits there has his place in the share, so
 //! that an address never waits for more than that.
 //!
+//! An address has another share for the connections of strangers: where a policy asks for a privileged port, any program
+//! of a client's machine is a stranger, and must not wait for the strangers' bytes with what is the client's.
+//!
 //! **Bound**: an address is known for as long as it has a connection, a call that runs or a reply that is not written.
 
 use super::limits::Limits;
@@ -14,7 +17,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-type Table = Arc<Mutex<HashMap<IpAddr, Weak<Share>>>>;
+/// An address, and whether some policy lets the connection in.
+type Whose = (IpAddr, bool);
+type Table = Arc<Mutex<HashMap<Whose, Weak<Share>>>>;
 
 /// Clones are the same.
 #[derive(Clone, Default)]
@@ -35,9 +40,9 @@ impl Part {
     }
 }
 
-/// One address's.
+/// One address's, of its connections that are known or of those that are strangers'.
 pub(super) struct Share {
-    addr: IpAddr,
+    whose: Whose,
     table: Table,
     requests: Part,
     replies: Part,
@@ -71,16 +76,16 @@ pub(super) async fn acquire(semaphore: &Arc<Semaphore>, want: usize, max: u32) -
 }
 
 impl Shares {
-    /// The address's share.
-    pub fn of(&self, addr: IpAddr, limits: &Limits) -> Arc<Share> {
-        let mut table = self.table.lock();
-        if let Some(share) = table.get(&addr).and_then(Weak::upgrade) {
+    /// The address's share, for what is `known` or for what is not.
+    pub fn of(&self, addr: IpAddr, known: bool, limits: &Limits) -> Arc<Share> {
+        let (mut table, whose) = (self.table.lock(), (addr, known));
+        if let Some(share) = table.get(&whose).and_then(Weak::upgrade) {
             return share;
         }
-        let requests = Part::of(limits.request_bytes_all);
+        let requests = Part::of(if known { limits.request_bytes_all } else { limits.stranger_bytes_all });
         let replies = Part::of(limits.reply_bytes_all);
-        let share = Arc::new(Share { addr, table: self.table.clone(), requests, replies });
-        table.insert(addr, Arc::downgrade(&share));
+        let share = Arc::new(Share { whose, table: self.table.clone(), requests, replies });
+        table.insert(whose, Arc::downgrade(&share));
         share
     }
 
@@ -112,8 +117,8 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut table = self.table.lock();
         // Another may have been made for the address since the last one who held this let go.
-        if table.get(&self.addr).is_some_and(|share| share.strong_count() == 0) {
-            table.remove(&self.addr);
+        if table.get(&self.whose).is_some_and(|share| share.strong_count() == 0) {
+            table.remove(&self.whose);
         }
     }
 }
@@ -133,12 +138,12 @@ mod tests {
         let limits = Limits { reply_bytes_all: 400, request_bytes_all: 400, ..Limits::default() };
         let (shares, pool) = (Shares::default(), Arc::new(Semaphore::new(400)));
         let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let share = shares.of(one, &limits);
+        let share = shares.of(one, true, &limits);
         let mut held = share.reply(100, &pool, 400).await;
         let mut waiting = Box::pin(share.reply(100, &pool, 400));
         assert!(pending(waiting.as_mut()));
         // More than is left, were it not for the share; a want beyond the share is all of it.
-        let other = shares.of(two, &limits).reply(300, &pool, 400).await;
+        let other = shares.of(two, true, &limits).reply(300, &pool, 400).await;
         share.request(100, &Arc::new(Semaphore::new(400)), 400).await;
         held.shrink(10);
         assert!(pending(waiting.as_mut()), "90 of 100");
@@ -146,8 +151,8 @@ mod tests {
         assert!(!pending(waiting.as_mut()));
         drop((other, waiting));
         assert_eq!(shares.len(), 1, "the other address holds nothing any more");
-        let held = shares.of(one, &limits).reply(50, &pool, 400).await;
-        assert!(Arc::ptr_eq(&share, &shares.of(one, &limits)));
+        let held = shares.of(one, true, &limits).reply(50, &pool, 400).await;
+        assert!(Arc::ptr_eq(&share, &shares.of(one, true, &limits)));
         drop(share);
         assert_eq!(shares.len(), 1, "a reply is not written");
         drop(held);

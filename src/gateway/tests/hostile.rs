@@ -621,3 +621,28 @@ async fn one_that_a_policy_lets_in_while_it_is_connected_is_a_client_in_every_bo
     let strangers = world.shared.limits.stranger_bytes_all as usize;
     assert_eq!(world.shared.stranger_bytes.available_permits(), strangers);
 }
+
+/// As where a policy asks for a privileged port, and a program of the client's machine has none.
+#[tokio::test]
+async fn a_strangers_programs_on_a_clients_machine_do_not_keep_the_client_from_writing() {
+    let limits = Limits { request_bytes_all: 8 << 20, stranger_bytes_all: 4 << 20, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let file = world.fh(world.double.file(b"f", vec![]));
+    let_in(&world, &["10.0.0.0/8=rw"]);
+    let mut strangers = Vec::new();
+    for port in 5000..5020 {
+        let (mut stranger, _) = client_as(&world, &format!("10.0.0.1:{port}")).await;
+        stranger.send(&mark(1 << 20, true)).await;
+        strangers.push(stranger);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (mut client, _) = client_as(&world, "10.0.0.1:700").await;
+    let data = nfs3::Data(vec![7; 64 << 10].into());
+    let write = nfs3::WriteArgs { file, offset: 0, count: 64 << 10, stable: nfs3::Stable::FileSync, data };
+    let res: nfs3::WriteRes = soon(&mut client, &Args::Write(write)).await;
+    assert!(res.is_ok());
+    assert!(
+        world.shared.stranger_bytes.available_permits() >= 3 << 20,
+        "one address has a part of the strangers' bytes"
+    );
+}
