@@ -74,7 +74,7 @@ impl Places {
 
 /// Held while a call runs.
 pub(super) struct Running {
-    _call: OwnedSemaphorePermit,
+    _call: Held,
     _request: Option<Held>,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Inbox {
     active: Instant,
     /// For the present record, when it is large.
     request_bytes: Option<Held>,
-    /// Its address's part of the bytes that all share.
+    /// Its address's part of what all share.
     share: Arc<Share>,
     budget: Arc<Semaphore>,
     budget_max: u32,
@@ -160,7 +160,7 @@ impl Inbox {
     }
 
     /// Room for the reply to the call that is next, and for the call.
-    async fn places(&self) -> (OwnedSemaphorePermit, Option<Held>, OwnedSemaphorePermit) {
+    async fn places(&self) -> (OwnedSemaphorePermit, Option<Held>, Held) {
         let want = match &self.next {
             Some((Todo::Call(header, args), _)) if self.known => reply_max(header, args),
             _ => 0,
@@ -172,7 +172,7 @@ impl Inbox {
         } else {
             None
         };
-        (reply, large, acquire(&self.shared.calls, 1, 1).await)
+        (reply, large, self.share.call(&self.shared.calls).await)
     }
 
     /// Whether the client is known by now. Of a stranger State is asked, as it is asked at every call: were it a

@@ -11,7 +11,8 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// Calls of one connection that run or whose replies wait to be written. At it, the connection is not read.
     pub calls_per_connection: u32,
-    /// Calls running in all, also those whose connection is gone. At it, no connection is read.
+    /// Calls running in all, also those whose connection is gone. At it, no connection is read. One address has
+    /// [a part](Limits::ADDRESS_SHARE) of them: at that, none of its own connections is read.
     pub calls_all: u32,
     /// Reply bytes reserved by one connection, until they are written. At it, the connection is not read.
     pub reply_bytes_per_connection: u32,
@@ -51,7 +52,8 @@ impl Limits {
     pub const PACE: usize = 64 << 10;
     /// Addresses that no policy lets in have one of so many seats; at it, one of theirs is closed for the new one.
     pub const STRANGERS_SHARE: usize = 4;
-    /// Of the bytes of all one address may hold one of so many parts: 64 MiB in flight are more than one machine needs.
+    /// Of the bytes and the calls of all one address may hold one of so many parts: 64 MiB and 2,048 calls in flight
+    /// are more than one machine needs.
     pub const ADDRESS_SHARE: u32 = 4;
     /// Entries of the DUMP list; the oldest goes.
     pub const MOUNTS_MAX: usize = 256;

@@ -1,12 +1,13 @@
-//! What one address may hold of the memory that all clients share: of the bytes of large requests, and of large replies.
+//! What one address may hold of what all clients share: of the bytes of large requests, of those of large replies, and
+//! of the calls that run.
 //!
-//! Both are handed out in turn, so that one host that asks for much on many connections and reads nothing, or sends half
-//! of what it announces, would have everybody else wait behind it. So each address has a share of both. Whoever waits
-//! for his own address's share does not stand in the queue of all; and who waits there has his place in the share, so
-//! that an address never waits for more than that.
+//! All are handed out in turn, so that one host that asks for much on many connections and reads nothing, sends half of
+//! what it announces, or has all its calls wait for one lock, would have everybody else wait behind it. So each address
+//! has a share of each. Whoever waits for his own address's share does not stand in the queue of all; and who waits
+//! there has his place in the share, so that an address never waits for more than that.
 //!
-//! An address has another share for the connections of strangers: where a policy asks for a privileged port, any program
-//! of a client's machine is a stranger, and must not wait for the strangers' bytes with what is the client's.
+//! An address has another share for the connections of strangers: where a policy asks for a privileged port, any
+//! program of a client's machine is a stranger, and must not wait for the strangers' bytes with what is the client's.
 //!
 //! **Bound**: an address is known for as long as it has a connection, a call that runs or a reply that is not written.
 
@@ -46,9 +47,10 @@ pub(super) struct Share {
     table: Table,
     requests: Part,
     replies: Part,
+    calls: Part,
 }
 
-/// Bytes that are held of a pool, and of the address's part of it.
+/// What is held of a pool, and of the address's part of it.
 pub(super) struct Held {
     own: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
@@ -84,7 +86,8 @@ impl Shares {
         }
         let requests = Part::of(if known { limits.request_bytes_all } else { limits.stranger_bytes_all });
         let replies = Part::of(limits.reply_bytes_all);
-        let share = Arc::new(Share { whose, table: self.table.clone(), requests, replies });
+        let calls = Part::of(limits.calls_all);
+        let share = Arc::new(Share { whose, table: self.table.clone(), requests, replies, calls });
         table.insert(whose, Arc::downgrade(&share));
         share
     }
@@ -104,6 +107,11 @@ impl Share {
     /// The same for a reply.
     pub async fn reply(self: &Arc<Self>, want: usize, pool: &Arc<Semaphore>, max: u32) -> Held {
         self.hold(&self.replies, want, pool, max).await
+    }
+
+    /// Room for a call to run.
+    pub async fn call(self: &Arc<Self>, pool: &Arc<Semaphore>) -> Held {
+        self.hold(&self.calls, 1, pool, 1).await
     }
 
     async fn hold(self: &Arc<Self>, part: &Part, want: usize, pool: &Arc<Semaphore>, max: u32) -> Held {

@@ -569,6 +569,35 @@ async fn writers_that_send_half_keep_no_other_address_from_writing() {
     assert!(res.is_ok());
 }
 
+/// As calls do that all wait for the lock of one file.
+#[tokio::test]
+async fn calls_that_wait_keep_no_other_address_from_being_served() {
+    let limits = Limits { calls_all: 16, ..Limits::default() };
+    let world = world_with(limits, Drc::default()).await;
+    let mut greedy = Vec::new();
+    for i in 0..10 {
+        let mut client = client_from(&world, [127, 0, 0, 1]).await;
+        for j in 0..5 {
+            client.send(&nfs_message(next_xid(), &world.create(format!("slow{i}-{j}").as_bytes()))).await;
+        }
+        greedy.push(client);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut other = client_from(&world, [127, 0, 0, 2]).await;
+    for _ in 0..20 {
+        let res: nfs3::GetAttrRes = soon(&mut other, &Args::GetAttr(world.root())).await;
+        assert!(res.is_ok());
+    }
+    assert_eq!(world.shared.calls.available_permits(), 12, "a quarter of all");
+    world.double.gate.add_permits(50);
+    for client in &mut greedy {
+        for _ in 0..5 {
+            client.reply().await;
+        }
+    }
+    assert_eq!(world.shared.calls.available_permits(), 16, "all are given back");
+}
+
 /// A client that connects from an address that this machine does not have.
 async fn client_as(world: &World, peer: &str) -> (Client, Arc<Seat>) {
     let peer: SocketAddr = peer.parse().unwrap();
