@@ -1,7 +1,7 @@
 //! From a call's header to its reply: program, version, arguments, who, whether it ran before, run.
 
 use super::access::{Decision, Grant, credentials, decide, know};
-use super::drc::{Begin, Key};
+use super::drc::{Begin, Class, Key};
 use super::limits::Limits;
 use super::locks::Ends;
 use super::nfs::{Session, refuse};
@@ -111,7 +111,7 @@ impl Shared {
             session.run(args, &mut w).await;
             return w.finish();
         }
-        let is_data = matches!(args, Args::Write(_) | Args::SetAttr(_));
+        let class = if matches!(args, Args::Write(_) | Args::SetAttr(_)) { Class::Data } else { Class::Names };
         let key = Key::new(peer.ip(), header.xid, sum);
         match self.drc.begin(key).await {
             Begin::Done(frame) => {
@@ -135,7 +135,7 @@ impl Shared {
             Begin::Run(running) => {
                 self.run_or_tell(&session, args, &mut w).await;
                 let frame = w.finish();
-                running.of_data(is_data).finish(&frame, !asks_to_try_again(&frame));
+                running.of(class).finish(&frame, !asks_to_try_again(&frame));
                 frame
             }
         }

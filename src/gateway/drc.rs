@@ -15,11 +15,12 @@
 //! too, by address, user and checksum ([`Drc::sent_away`]), and told once to whoever makes this very call, if the names
 //! still say so. (`volume/late.rs` does the same for operations that outlast their client's patience in one life.)
 //!
-//! Bounds, for calls on names and for WRITE and SETATTR apart, so that a stream of these does not push those out whose
-//! repetition does harm: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] in all; [`BYTES_MAX`] for both, of which data
-//! gives way. At a bound the entries that ended first go (of that client, of all), and a repeat of such a call would run again. Running entries are bounded by
-//! the calls in flight. What ended longer ago than [`KEPT_FOR`] is unknown. Clients that were sent away: [`AWAY_MAX`],
-//! beyond it the oldest goes; and [`AWAY_FOR`] since it was last sent away (a kernel comes again after 5 s).
+//! Bounds, for each [`Class`] of calls apart, so that a stream of WRITEs, or of locks, does not push those out whose
+//! repetition does more harm: [`CLIENT_MAX`] ended entries a client, [`ENTRIES_MAX`] in all; [`BYTES_MAX`] for all
+//! classes, of which data gives way first and names last. At a bound the entries that ended first go (of that client,
+//! of all), and a repeat of such a call would run again. Running entries are bounded by the calls in flight. What ended
+//! longer ago than [`KEPT_FOR`] is unknown. Clients that were sent away: [`AWAY_MAX`], beyond it the oldest goes; and
+//! [`AWAY_FOR`] since it was last sent away (a kernel comes again after 5 s).
 
 use crate::volume::outcome::{Effect, Outcome, operation};
 use crate::volume::types::Call;
@@ -35,9 +36,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Ended entries kept for one client, of each kind.
+/// Ended entries kept for one client, of each class.
 pub const CLIENT_MAX: usize = 4096;
-/// Ended entries kept in all, of each kind.
+/// Ended entries kept in all, of each class.
 pub const ENTRIES_MAX: usize = 32_768;
 /// Bytes of replies kept in all.
 pub const BYTES_MAX: usize = 32 << 20;
@@ -55,6 +56,22 @@ pub const KEPT_FOR: Duration = Duration::from_secs(4 * 3600);
 pub const AWAY_MAX: usize = 1024;
 /// So long a client may take to come again.
 pub const AWAY_FOR: Duration = Duration::from_secs(120);
+
+/// Calls whose entries are bounded together: in the order in which they give way when there are too many bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// WRITE and SETATTR.
+    Data,
+    /// Of the lock service.
+    Locks,
+    /// On names. Run again, such a call is told EXIST or NOENT.
+    #[default]
+    Names,
+}
+
+impl Class {
+    const COUNT: usize = 3;
+}
 
 /// How a call is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +135,7 @@ pub enum Begin {
 
 enum Slot {
     Running(watch::Receiver<Option<Frame>>),
-    Done { seq: u64, ended: Instant, frame: Frame, is_data: bool },
+    Done { seq: u64, ended: Instant, frame: Frame, class: Class },
     Refilled { seq: u64, ended: Instant, lsn: Lsn, outcome: Outcome },
 }
 
@@ -130,12 +147,16 @@ impl Slot {
         }
     }
 
-    /// Of a WRITE or SETATTR.
-    fn is_data(&self) -> bool {
+    fn class(&self) -> Class {
         match self {
-            Slot::Running(_) => false,
-            Slot::Done { is_data, .. } => *is_data,
-            Slot::Refilled { outcome, .. } => matches!(outcome.effect, Effect::Wrote { .. } | Effect::Set { .. }),
+            Slot::Running(_) => Class::default(),
+            Slot::Done { class, .. } => *class,
+            Slot::Refilled { outcome, .. } => match outcome.effect {
+                Effect::Wrote { .. } | Effect::Set { .. } => Class::Data,
+                Effect::Made { .. } | Effect::Removed { .. } | Effect::Renamed { .. } | Effect::Linked { .. } => {
+                    Class::Names
+                }
+            },
         }
     }
 
@@ -151,9 +172,9 @@ impl Slot {
 #[derive(Default)]
 struct Table {
     slots: HashMap<Key, Slot>,
-    /// Ended entries in the order they ended: on names, and of data.
-    order: [BTreeMap<u64, Key>; 2],
-    clients: HashMap<([u8; 16], bool), BTreeMap<u64, Key>>,
+    /// Ended entries of each class in the order they ended.
+    order: [BTreeMap<u64, Key>; Class::COUNT],
+    clients: HashMap<([u8; 16], Class), BTreeMap<u64, Key>>,
     /// Refilled entries by the LSN of their operation.
     by_lsn: HashMap<Lsn, Key>,
     away: HashMap<Again, Away>,
@@ -173,7 +194,7 @@ pub struct Running {
     drc: Drc,
     key: Key,
     reply: watch::Sender<Option<Frame>>,
-    is_data: bool,
+    class: Class,
     finished: bool,
 }
 
@@ -185,7 +206,13 @@ impl Drc {
                 Entry::Vacant(slot) => {
                     let (reply, receiver) = watch::channel(None);
                     slot.insert(Slot::Running(receiver));
-                    return Begin::Run(Running { drc: self.clone(), key, reply, is_data: false, finished: false });
+                    return Begin::Run(Running {
+                        drc: self.clone(),
+                        key,
+                        reply,
+                        class: Class::default(),
+                        finished: false,
+                    });
                 }
                 Entry::Occupied(slot) => match slot.get() {
                     Slot::Running(reply) => reply.clone(),
@@ -293,10 +320,10 @@ impl Drc {
 const JUKEBOX: u32 = crate::volume::types::Status::Jukebox as u32;
 
 impl Running {
-    /// It is a WRITE or SETATTR.
+    /// It is of this class, and not on names.
     #[must_use]
-    pub fn of_data(mut self, is_data: bool) -> Self {
-        self.is_data = is_data;
+    pub fn of(mut self, class: Class) -> Self {
+        self.class = class;
         self
     }
 
@@ -308,11 +335,8 @@ impl Running {
         if keep && !crate::planted::is('k') {
             table.seq += 1;
             let seq = table.seq;
-            table.keep(
-                self.key,
-                seq,
-                Slot::Done { seq, ended: Instant::now(), frame: frame.clone(), is_data: self.is_data },
-            );
+            let slot = Slot::Done { seq, ended: Instant::now(), frame: frame.clone(), class: self.class };
+            table.keep(self.key, seq, slot);
         }
         drop(table);
         self.reply.send_replace(Some(frame.clone()));
@@ -337,11 +361,11 @@ impl Table {
     }
 
     fn keep(&mut self, key: Key, seq: u64, slot: Slot) {
-        let is_data = slot.is_data();
+        let class = slot.class();
         self.bytes += slot.bytes();
         self.slots.insert(key, slot);
-        self.order[usize::from(is_data)].insert(seq, key);
-        let of_client = self.clients.entry((key.addr, is_data)).or_default();
+        self.order[class as usize].insert(seq, key);
+        let of_client = self.clients.entry((key.addr, class)).or_default();
         of_client.insert(seq, key);
         if of_client.len() > CLIENT_MAX
             && let Some((_, oldest)) = of_client.first_key_value()
@@ -356,22 +380,15 @@ impl Table {
 
     /// What has to go.
     fn too_many(&self) -> Option<Key> {
-        let [names, data] = &self.order;
-        let full = |order: &BTreeMap<u64, Key>| order.len() > ENTRIES_MAX;
-        let from = if full(names) || (self.bytes > BYTES_MAX && data.is_empty()) {
-            names
-        } else if full(data) || self.bytes > BYTES_MAX {
-            data
-        } else {
-            return None;
-        };
-        from.first_key_value().map(|(_, oldest)| *oldest)
+        let full = self.order.iter().find(|of_class| of_class.len() > ENTRIES_MAX);
+        let gives_way = || self.order.iter().find(|of_class| self.bytes > BYTES_MAX && !of_class.is_empty());
+        full.or_else(gives_way)?.first_key_value().map(|(_, oldest)| *oldest)
     }
 
     fn remove(&mut self, key: &Key) {
         let Some(slot) = self.slots.remove(key) else { return };
         self.bytes -= slot.bytes();
-        let is_data = slot.is_data();
+        let class = slot.class();
         let seq = match slot {
             Slot::Running(_) => return,
             Slot::Done { seq, .. } => seq,
@@ -380,8 +397,8 @@ impl Table {
                 seq
             }
         };
-        self.order[usize::from(is_data)].remove(&seq);
-        if let Entry::Occupied(mut client) = self.clients.entry((key.addr, is_data)) {
+        self.order[class as usize].remove(&seq);
+        if let Entry::Occupied(mut client) = self.clients.entry((key.addr, class)) {
             client.get_mut().remove(&seq);
             if client.get().is_empty() {
                 client.remove();
@@ -494,21 +511,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_of_writes_pushes_no_operation_on_names_out() {
+    async fn a_stream_of_writes_or_of_locks_pushes_no_operation_on_names_out() {
         let drc = Drc::default();
         run(&drc, key(1, 0)).await.finish(&frame(7), true);
+        let all = [Class::Data, Class::Locks];
         for client in 1..=10 {
             for xid in 1..=u32::try_from(CLIENT_MAX).unwrap() {
-                run(&drc, key(client, xid)).await.of_data(true).finish(&frame(xid), true);
+                for (class, sum) in all.into_iter().zip(1..) {
+                    let key = Key::new(IpAddr::from([127, 0, 0, client]), xid, sum);
+                    run(&drc, key).await.of(class).finish(&frame(xid), true);
+                }
             }
         }
-        assert_eq!(drc.len(), ENTRIES_MAX + 1);
+        assert_eq!(drc.len(), ENTRIES_MAX * all.len() + 1);
         assert!(matches!(drc.begin(key(1, 0)).await, Begin::Done(_)));
-        // What is kept of answers has one bound, and of that data gives way first.
-        let mut w = Writer::default();
-        w.opaque(&vec![0; BYTES_MAX - 4096]);
-        run(&drc, key(2, 0)).await.finish(&w.finish(), true);
-        assert!(matches!(drc.begin(key(1, 0)).await, Begin::Done(_)) && drc.len() < ENTRIES_MAX / 4);
+        // What is kept of answers has one bound, and data gives way first, names last.
+        let big = |len: usize| {
+            let mut w = Writer::default();
+            w.opaque(&vec![0; len]);
+            w.finish()
+        };
+        let left = || drc.table.lock().order.each_ref().map(BTreeMap::len);
+        run(&drc, key(2, 0)).await.finish(&big(BYTES_MAX - ENTRIES_MAX * 8 - 4096), true);
+        assert!(left()[0] < ENTRIES_MAX && left()[1..] == [ENTRIES_MAX, 2], "{:?}", left());
+        run(&drc, key(2, 1)).await.finish(&big(ENTRIES_MAX * 4), true);
+        assert!(left()[0] == 0 && left()[1] < ENTRIES_MAX && left()[2] == 3, "{:?}", left());
+        assert!(matches!(drc.begin(key(1, 0)).await, Begin::Done(_)));
     }
 
     #[tokio::test]
@@ -560,7 +588,8 @@ mod tests {
             assert!(matches!(drc.begin(key(1, xid)).await, Begin::Done(_)));
         }
         let table = drc.table.lock();
-        assert_eq!((table.slots.len(), table.order[0].len() + table.order[1].len(), table.by_lsn.len()), (3, 3, 0));
+        let ordered: usize = table.order.iter().map(BTreeMap::len).sum();
+        assert_eq!((table.slots.len(), ordered, table.by_lsn.len()), (3, 3, 0));
     }
 
     #[tokio::test(start_paused = true)]

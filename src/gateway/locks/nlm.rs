@@ -2,7 +2,7 @@
 
 use super::super::access::know;
 use super::super::dispatch::{caller, checksum};
-use super::super::drc::{Begin, Key};
+use super::super::drc::{Begin, Class, Key};
 use super::super::{Shared, count};
 use super::hosts::host;
 use super::turns::{Turn, Whose};
@@ -100,7 +100,7 @@ impl Shared {
             Begin::Run(running) => {
                 count(&self.stats.calls);
                 let frame = caller.answer(args).await;
-                running.finish(&frame, true);
+                running.of(Class::Locks).finish(&frame, true);
                 frame
             }
         }

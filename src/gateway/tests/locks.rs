@@ -622,3 +622,20 @@ async fn an_offer_is_taken_back_or_sent_and_one_that_did_not_go_out_is_not_sent(
         assert_eq!(from::<Res>(&world, LOCAL, p::UNLOCK, &unlock(&b)).await.stat, Stat::Granted);
     }
 }
+
+/// A program that locks and unlocks without end is no reason to tell another that what it removed was not there.
+#[tokio::test]
+async fn lock_calls_push_no_call_on_names_out_of_the_cache() {
+    let world = lock_world(1).await;
+    let fh = world.fh(world.double.file(b"file", vec![]));
+    world.double.file(b"gone", vec![]);
+    let (mut a, remove, xid) = (world.client().await, Args::Remove(world.at(b"gone")), next_xid());
+    let removed: nfs3::WccRes = a.nfs_as(xid, &remove).await;
+    assert!(removed.is_ok());
+    for _ in 0..crate::gateway::drc::CLIENT_MAX / 2 + 10 {
+        assert_eq!(a.lock(lock(&fh, "a", 1, 0, 1), false).await, Stat::Granted);
+        assert_eq!(a.unlock(lock(&fh, "a", 1, 0, 1)).await, Stat::Granted);
+    }
+    let again: nfs3::WccRes = a.nfs_as(xid, &remove).await;
+    assert!(again.is_ok(), "{again:?}");
+}
