@@ -2,7 +2,7 @@
 
 use super::super::Shared;
 use super::super::drc::mapped;
-use super::Ends;
+use super::{Ends, Known};
 use crate::locks::HostId;
 use crate::state::hosts::{HOSTS_MAX, says_nothing_new};
 use crate::wire::nlm4::{Short, Stat};
@@ -21,6 +21,43 @@ pub(super) fn same_name(a: &[u8], b: &[u8]) -> bool {
     let label = |name: &[u8]| name.split(|byte| *byte == b'.').next().unwrap_or_default().to_ascii_lowercase();
     let bare = |name: &[u8]| !name.contains(&b'.');
     a.eq_ignore_ascii_case(b) || ((bare(a) || bare(b)) && label(a) == label(b))
+}
+
+/// What a host's numbers say: they grow when it restarts, and only then.
+impl Known {
+    /// A call of the host begins, and gives this number. If that is smaller than what a datagram told, it has not
+    /// restarted as that said; and a true one that names the same number later is to be heard.
+    fn disproves(&mut self, state: u32) {
+        let goes_on = |told: u32| state != 0 && self.state <= state && state < told;
+        self.told = self.told.filter(|told| !goes_on(*told));
+    }
+
+    /// Such a call is about to be carried out. Whether it is the first to say that the host has restarted.
+    fn called(&mut self, state: u32) -> bool {
+        // What a datagram told while the call was under way stays as it is.
+        let later = self.told.filter(|told| *told > state);
+        let before = if later.is_some() { self.state } else { self.number() };
+        self.state = self.state.max(state);
+        self.told = later;
+        before != 0 && state > before
+    }
+
+    /// SM_NOTIFY gives this number. Whether that is news. By TCP the host is believed, whatever the number.
+    fn notified(&mut self, state: u32, datagram: bool) -> bool {
+        let differs = if datagram { state > self.state } else { state == 0 || state != self.state };
+        let news = differs && self.told != Some(state);
+        if differs && datagram {
+            self.told = Some(state);
+        } else if differs {
+            (self.state, self.told) = (state, None);
+        }
+        news
+    }
+
+    /// Its present number, as far as anybody told.
+    fn number(&self) -> u32 {
+        self.told.unwrap_or(self.state)
+    }
 }
 
 impl Shared {
@@ -78,12 +115,16 @@ impl Shared {
     }
 
     /// How often the host has restarted; to be asked before anything else is, and told to [`still`](Self::still).
-    pub(super) fn lives(&self, peer: SocketAddr, name: &Short) -> u64 {
-        self.locks.hosts.lock().known.get(&host(peer, name)).map_or(0, |known| known.lives)
+    /// `state`: its number, as it says; 0 if it does not.
+    pub(super) fn lives(&self, peer: SocketAddr, name: &Short, state: u32) -> u64 {
+        let mut hosts = self.locks.hosts.lock();
+        let Some(known) = hosts.known.get_mut(&host(peer, name)) else { return 0 };
+        known.disproves(state);
+        known.lives
     }
 
     /// Under the table's lock: the host has not been forgotten since it was given its number, nor restarted since it
-    /// asked, unless this is what told so. `state`: its number, as it says; 0 if it does not.
+    /// asked, unless this is a call of the life that began so. `state`: its number, as it says; 0 if it does not.
     pub(super) fn still(
         &self,
         id: HostId,
@@ -93,32 +134,28 @@ impl Shared {
     ) -> Result<(), Stat> {
         let hosts = self.locks.hosts.lock();
         let known = hosts.known.get(&host(peer, name)).filter(|known| known.id == id);
-        let same = known.is_some_and(|known| known.lives == lives || (state != 0 && known.state == state));
+        let same = known.is_some_and(|known| known.lives == lives || (state != 0 && known.number() == state));
         if same { Ok(()) } else { Err(Stat::Grace) }
     }
 
-    /// A host's number grows when it restarts, and only then: what it held under a smaller one is gone there.
+    /// What the host held under a smaller number is gone there.
     fn restarted_if_newer(self: &Arc<Self>, host: &Host, state: u32) {
         self.free_restarted(|hosts| {
             let Some(known) = hosts.known.get_mut(host) else { return Vec::new() };
-            let before = known.state;
-            known.state = known.state.max(state);
-            let restarted = before != 0 && state > before;
+            let restarted = known.called(state);
             known.lives += u64::from(restarted);
             if restarted { vec![(known.id, host.clone())] } else { Vec::new() }
         });
     }
 
     /// A host says that it has restarted, and has this number now. Said twice it frees nothing twice. In a datagram, whose
-    /// sender anybody can forge, it must name a number that is greater than the known one.
+    /// sender anybody can forge, it must name a number that is greater than the known one, and does not make it known.
     pub(super) fn restarted(self: &Arc<Self>, ends: Ends, name: &Short, state: u32) {
         let (addr, datagram) = (mapped(ends.peer.ip()), ends.local.is_none());
         self.free_restarted(|hosts| {
             let mut freed = Vec::new();
             for (host, known) in &mut hosts.known {
-                let news = if datagram { state > known.state } else { state == 0 || state != known.state };
-                if host.addr == addr && same_name(&host.name, &name.0) && news {
-                    known.state = state;
+                if host.addr == addr && same_name(&host.name, &name.0) && known.notified(state, datagram) {
                     known.lives += 1;
                     freed.push((known.id, host.clone()));
                 }

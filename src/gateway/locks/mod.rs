@@ -66,8 +66,11 @@ pub(super) struct Note {
 struct Known {
     id: HostId,
     used: Instant,
-    /// Its number when it last told one; 0: it has told none.
+    /// Its number when it last told one by TCP; 0: it has told none.
     state: u32,
+    /// The number that the last datagram gave it which freed its locks, unless it has said otherwise since. It is not
+    /// known by that: anybody can send one with the greatest number of all, and nothing later would be greater.
+    told: Option<u32>,
     /// How often it has restarted, as far as it told: what a former life asked for is not given to the next one.
     lives: u64,
     /// Its record is durable, and says so of these addresses of the service.
@@ -100,7 +103,8 @@ impl Hosts {
         }
         self.last += 1;
         let id = HostId { number: self.last, addr: host.addr };
-        self.known.insert(host.clone(), Known { id, used: Instant::now(), state: 0, lives: 0, monitored: None });
+        self.known
+            .insert(host.clone(), Known { id, used: Instant::now(), state: 0, told: None, lives: 0, monitored: None });
         Some((id, false))
     }
 

@@ -226,7 +226,7 @@ impl Caller<'_> {
     }
 
     async fn lock(&self, a: &LockArgs, monitored: bool) -> Result<Stat, Stat> {
-        let lives = self.shared.lives(self.ends.peer, &a.lock.caller);
+        let lives = self.shared.lives(self.ends.peer, &a.lock.caller, a.state);
         let (node, call) = self.open(&a.lock.fh)?;
         let _turn = self.turn(&a.lock.caller, a.lock.svid, &a.lock.oh, node).await;
         let range = Range::new(a.lock.offset, a.lock.len).ok_or(Stat::FBig)?;
@@ -291,7 +291,7 @@ impl Caller<'_> {
     }
 
     async fn share(&self, a: &ShareArgs) -> Result<Stat, Stat> {
-        let lives = self.shared.lives(self.ends.peer, &a.share.caller);
+        let lives = self.shared.lives(self.ends.peer, &a.share.caller, 0);
         let (node, call) = self.open(&a.share.fh)?;
         let _turn = self.turn(&a.share.caller, 0, &a.share.oh, node).await;
         self.in_time(a.reclaim)?;

@@ -1,5 +1,6 @@
 //! Locks over the wire, and a client that can be called back.
 
+mod numbers;
 mod restart;
 
 use super::*;
@@ -326,19 +327,12 @@ async fn a_host_that_has_restarted_holds_nothing_any_more_and_others_of_its_addr
     assert_eq!(c.lock(lock(&fh, "c", 1, 1, 1), false).await, Stat::Denied);
     assert_eq!(c.lock(lock(&fh, "c", 1, 0, 1), false).await, Stat::Granted);
     // A late copy of what it said does not take away what it has locked since.
-    assert_eq!(a.lock(lock(&fh, "a.example.org", 1, 5, 1), false).await, Stat::Granted);
+    let under = |state, offset| LockArgs { state, ..args(lock(&fh, "a.example.org", 1, offset, 1)) };
+    assert_eq!(a.nlm::<Res>(p::LOCK, &under(9, 5)).await.stat, Stat::Granted);
     notify(&world, "a", 9).await;
     assert_eq!(c.lock(lock(&fh, "c", 1, 5, 1), false).await, Stat::Denied);
     // One that says nothing, and comes with a greater number, has restarted, too.
-    let args = LockArgs {
-        cookie: short("c"),
-        block: false,
-        exclusive: true,
-        lock: lock(&fh, "a.example.org", 1, 6, 1),
-        reclaim: false,
-        state: 11,
-    };
-    assert_eq!(a.nlm::<Res>(p::LOCK, &args).await.stat, Stat::Granted);
+    assert_eq!(a.nlm::<Res>(p::LOCK, &under(11, 6)).await.stat, Stat::Granted);
     assert_eq!(c.lock(lock(&fh, "c", 1, 5, 1), false).await, Stat::Granted);
     assert_eq!(c.lock(lock(&fh, "c", 1, 6, 1), false).await, Stat::Denied);
 }
