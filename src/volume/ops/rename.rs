@@ -109,12 +109,14 @@ impl Volume {
             Sight::There(moved) => moved,
             Sight::Lost { .. } => return Err(Status::NoEnt),
         };
-        // In the order in which Linux finds out, for there may be several reasons.
-        if entry.kind == Kind::Dir && self.is_below(ends.to.at.node, entry.node)? {
+        // In the order in which Linux finds out, for there may be several reasons: also of a file over a directory that
+        // it is in, or that its directory is below. Within one directory neither can be.
+        let parts = ends.from.at != ends.to.at;
+        if parts && entry.kind == Kind::Dir && self.is_below(ends.to.at.node, entry.node).await? {
             return Err(Status::Inval);
         }
-        if let Some(over) = over.filter(|over| over.kind == Kind::Dir)
-            && self.is_below(ends.from.at.node, over.node)?
+        if let Some(over) = over.filter(|over| parts && over.kind == Kind::Dir)
+            && self.is_below(ends.from.at.node, over.node).await?
         {
             return Err(Status::NotEmpty);
         }
@@ -146,9 +148,11 @@ impl Volume {
     }
 
     /// Is `dir` the directory `above`, or somewhere below it?
-    fn is_below(&self, dir: NodeId, above: NodeId) -> Result<bool, Status> {
+    async fn is_below(&self, dir: NodeId, above: NodeId) -> Result<bool, Status> {
         let mut at = dir;
         for _ in 0..DEPTH_MAX {
+            // A long way up must let others have their turn.
+            tokio::task::coop::consume_budget().await;
             if at == above {
                 return Ok(true);
             }

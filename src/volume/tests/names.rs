@@ -144,6 +144,50 @@ async fn a_directory_moves_only_where_it_does_not_contain_itself_and_over_empty_
     w.assert_at_rest().await;
 }
 
+/// How often others have their turn while this call is answered.
+async fn turns<T>(call: impl Future<Output = T>) -> (usize, T) {
+    let (mut call, mut polls) = (std::pin::pin!(call), 0);
+    let answer = std::future::poll_fn(|cx| {
+        polls += 1;
+        call.as_mut().poll(cx)
+    });
+    let answer = answer.await;
+    (polls, answer)
+}
+
+#[tokio::test]
+async fn a_rename_that_looks_a_long_way_up_lets_others_have_their_turn_and_one_within_a_directory_does_not_look() {
+    let w = world().await;
+    let top = w.mkdir(&user(), ROOT_REF, "top").await;
+    let mut deep = top;
+    for _ in 0..400 {
+        deep = w.mkdir(&user(), deep, "d").await;
+    }
+    for name in ["one", "two"] {
+        w.mkdir(&user(), deep, name).await;
+    }
+    let how = CreateHow::Guarded(mode(0o644));
+    w.volume.create(&user(), deep, b"f", how).await.unwrap();
+    let rename = async |from, name: &[u8], to, new: &[u8]| {
+        let (turns, done) = turns(w.volume.rename(&user(), from, name, to, new)).await;
+        (turns, done.map(drop).map_err(|r| r.status))
+    };
+    let (near, told) = rename(ROOT_REF, b"top", top, b"x").await;
+    assert_eq!(told, Err(Status::Inval));
+    for (from, name, to, new, due) in [
+        (ROOT_REF, b"top".as_slice(), deep, b"x".as_slice(), Status::Inval),
+        (deep, b"one", ROOT_REF, b"top", Status::NotEmpty),
+        (deep, b"f", ROOT_REF, b"top", Status::NotEmpty),
+    ] {
+        let (far, told) = rename(from, name, to, new).await;
+        assert_eq!(told, Err(due));
+        assert!(far >= near + 2, "{far} turns, and {near} where the way is short");
+    }
+    let (within, told) = rename(deep, b"f", deep, b"one").await;
+    assert_eq!((within, told), (near, Err(Status::IsDir)));
+    assert_eq!(rename(deep, b"one", deep, b"two").await.1, Ok(()));
+}
+
 #[tokio::test]
 async fn two_names_of_one_file_are_not_renamed_into_one() {
     let w = world().await;
