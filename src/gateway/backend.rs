@@ -49,7 +49,8 @@ pub trait Backend: Send + Sync + 'static {
         dir: NodeRef,
         name: &[u8],
     ) -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>;
-    /// Entries behind `cookie`, no more than there is room for if each has attributes.
+    /// Entries behind `cookie`, no more than there is room for if each has attributes. What leads into a junction that
+    /// the caller may not use is a name and nothing more, and nothing of it is looked at.
     async fn readdir(
         &self,
         call: &Call,
@@ -57,6 +58,7 @@ pub trait Backend: Send + Sync + 'static {
         cookie: u64,
         verifier: u64,
         room: Room,
+        may: MayUse<'_>,
     ) -> Result<Listing, Refused<Option<Attr>>>;
     async fn fsstat(&self, call: &Call, node: NodeRef) -> Answer<Space>;
     async fn attr_opt(&self, node: NodeRef) -> Option<Attr>;
@@ -119,7 +121,7 @@ forward! {
     rename(call: &Call, from: NodeRef, name: &[u8], to: NodeRef, new: &[u8]) -> Result<(Wcc, Wcc), Refused<(Wcc, Wcc)>>;
     link(call: &Call, node: NodeRef, dir: NodeRef, name: &[u8])
         -> Result<(Option<Attr>, Wcc), Refused<(Option<Attr>, Wcc)>>;
-    readdir(call: &Call, dir: NodeRef, cookie: u64, verifier: u64, room: Room)
+    readdir(call: &Call, dir: NodeRef, cookie: u64, verifier: u64, room: Room, may: MayUse<'_>)
         -> Result<Listing, Refused<Option<Attr>>>;
     fsstat(call: &Call, node: NodeRef) -> Answer<Space>;
     attr_opt(node: NodeRef) -> Option<Attr>;

@@ -82,6 +82,11 @@ impl Double {
         self.insert(ROOT, name, Node { data, ..node(Kind::File, 0) })
     }
 
+    /// The name of a junction in the tree.
+    pub fn junction(&self, name: &[u8]) {
+        self.nodes.lock().get_mut(&1).expect("the tree's root is there").children.insert(name.to_vec(), ROOT.node.0);
+    }
+
     pub fn names(&self) -> Vec<Vec<u8>> {
         self.nodes.lock()[&ROOT.node.0].children.keys().cloned().collect()
     }
@@ -294,6 +299,7 @@ impl Backend for Double {
         cookie: u64,
         _verifier: u64,
         room: Room,
+        may: MayUse<'_>,
     ) -> Result<Listing, Refused<Option<Attr>>> {
         *self.last_room.lock() = Some(room);
         // More than there is room for: the gateway has bounds of its own.
@@ -304,9 +310,9 @@ impl Backend for Double {
         let all: Vec<_> = dots.into_iter().chain(children).zip(1u64..).filter(|(_, at)| *at > cookie).collect();
         let eof = all.len() <= max;
         let entries = all.into_iter().take(max).map(|((name, id), cookie)| {
-            let node = NodeRef { junction: dir.junction, node: NodeId(id) };
-            let attr = plus.then(|| self.attr(node).ok()).flatten();
-            DirEntry { name, fileid: id, cookie, node: plus.then_some(node), attr }
+            let junction = if id == ROOT.node.0 { J } else { dir.junction };
+            let node = Some(NodeRef { junction, node: NodeId(id) }).filter(|node| plus && may(node.junction));
+            DirEntry { name, fileid: id, cookie, node, attr: node.and_then(|node| self.attr(node).ok()) }
         });
         Ok(Listing { entries: entries.collect(), eof, dir: Some(attr) })
     }

@@ -4,7 +4,7 @@
 use super::convert::{bare, post};
 use super::nfs::Session;
 use super::status::nfsstat;
-use crate::volume::types::{DirEntry, Listing, NAME_MAX, NodeRef, READDIR_MAX, Room, Status};
+use crate::volume::types::{DirEntry, Listing, NAME_MAX, READDIR_MAX, Room, Status};
 use crate::wire::nfs3::{
     Entry, EntryPlus, LISTING_MAX, Name, PLUS_MAX, ReaddirArgs, ReaddirOk, ReaddirPlusArgs, ReaddirPlusOk,
     ReaddirPlusRes, ReaddirRes, Res, entry_len, listing_len, plus_len,
@@ -38,7 +38,8 @@ fn of_entries(count: u32) -> usize {
 }
 
 async fn list(session: &Session<'_>, cookie: u64, verifier: u64, room: Room) -> Res<Listing, post_op_attr> {
-    let listing = session.shared.backend.readdir(&session.call, session.node, cookie, verifier, room).await;
+    let may = |junction| session.shared.may(session.peer, junction);
+    let listing = session.shared.backend.readdir(&session.call, session.node, cookie, verifier, room, &may).await;
     listing.map_err(|r| (nfsstat(r.status), post(r.with.as_ref())))
 }
 
@@ -84,13 +85,6 @@ pub(super) async fn plus(session: &Session<'_>, a: &ReaddirPlusArgs) -> ReaddirP
         return Err(bare(Status::TooSmall));
     }
     let (entries, eof) = fit(listing, dir, |e| {
-        let (own, may) = (session.node.junction, |node: NodeRef| session.shared.may(session.peer, node.junction));
-        // What leads into a junction that is closed to the caller is a name and nothing more.
-        let e = if e.node.is_some_and(|node| node.junction != own && !may(node)) {
-            DirEntry { attr: None, node: None, ..e }
-        } else {
-            e
-        };
         let attr = post(e.attr.as_ref());
         let handle = e.node.map(|node| session.shared.handle(node));
         let len = entry_len(e.name.len());

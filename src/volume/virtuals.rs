@@ -8,7 +8,7 @@
 //! not shift when junctions come and go.
 
 use super::Volume;
-use super::types::{Attr, DirEntry, Found, Listing, NodeRef, Refused, Room, Status, Wcc};
+use super::types::{Attr, DirEntry, Found, Listing, MayUse, NodeRef, Refused, Room, Status, Wcc};
 use crate::state::{Child, State, VirtualDir};
 use journal_format::ids::{JunctionId, Kind, NodeId};
 
@@ -102,7 +102,13 @@ impl Volume {
         found.await.map_err(|status| Refused::new(status, Some(dir_attr)))
     }
 
-    pub(super) async fn virtual_readdir(&self, dir: NodeId, after: u64, room: Room) -> Result<Listing, Status> {
+    pub(super) async fn virtual_readdir(
+        &self,
+        dir: NodeId,
+        after: u64,
+        room: Room,
+        may: MayUse<'_>,
+    ) -> Result<Listing, Status> {
         let state = self.ledger.state();
         let found = state.tree.get(&dir).ok_or(Status::Stale)?;
         let own = NodeRef { junction: TREE, node: dir };
@@ -115,8 +121,10 @@ impl Volume {
         all.sort();
         let mut listing = super::ops::readdir::Filling::new(room);
         for (cookie, name, node) in all.into_iter().filter(|(cookie, _, _)| *cookie > after) {
-            let entry =
-                DirEntry { name, fileid: fileid_in_tree(node), cookie, node: room.plus.map(|_| node), attr: None };
+            // What a closed junction's filer says, and how long it takes, is not the caller's affair.
+            let shown = room.plus.is_some() && (node.junction == TREE || may(node.junction));
+            let fileid = fileid_in_tree(node);
+            let entry = DirEntry { name, fileid, cookie, node: shown.then_some(node), attr: None };
             if !listing.push(entry) {
                 break;
             }

@@ -5,7 +5,7 @@ use crate::gateway::locks::Ends;
 use crate::wire::mount::{self, ExportEntry, MountEntry, MountStat, Mounted, Text, get_list};
 use crate::wire::nfs3::{CreateHow3, samples};
 use crate::wire::rpc::parse_reply;
-use nfsserve::nfs::nfsstat3;
+use nfsserve::nfs::{nfsstat3, post_op_attr};
 
 fn text(path: &str) -> Text {
     Text(path.as_bytes().to_vec().into())
@@ -183,6 +183,24 @@ async fn a_junction_that_is_closed_is_forbidden_whatever_its_filer_says() {
         // The volume of these tests has none of this name.
         let asked = matches!(status, nfsstat3::NFS3ERR_NOENT);
         assert!(if closed { matches!(status, nfsstat3::NFS3ERR_ACCES) } else { asked }, "{rule}: {status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_listing_shows_of_a_junction_that_is_closed_to_the_caller_its_name_alone() {
+    let world = world().await;
+    world.double.junction(b"data");
+    set_rules(&world, &["10.0.0.0/8=rw"]);
+    let tree =
+        crate::volume::types::NodeRef { junction: crate::volume::virtuals::TREE, node: crate::volume::virtuals::ROOT };
+    let args = nfs3::ReaddirPlusArgs { dir: world.fh(tree), cookie: 0, verifier: 0, dircount: 4096, maxcount: 4096 };
+    let list = Args::ReaddirPlus(args);
+    // Loopback may see the tree, and this junction it may not use.
+    for (peer, open) in [("127.0.0.1:700", false), ("10.0.0.2:700", true)] {
+        let mut page = answer(&world, peer, nfs3::PROGRAM, list.procedure(), encoded(&list)).await;
+        let page = page.get::<nfs3::ReaddirPlusRes>().unwrap().unwrap();
+        let data = page.entries.iter().find(|entry| &entry.name.0[..] == b"data").unwrap();
+        assert_eq!((data.handle.is_some(), matches!(data.attr, post_op_attr::attributes(_))), (open, open), "{peer}");
     }
 }
 

@@ -9,7 +9,9 @@ use crate::location::Location;
 use crate::semantics::permission::{EXEC, READ, check};
 use crate::volume::Volume;
 use crate::volume::resolve::{self, Seen};
-use crate::volume::types::{Attr, Call, DirEntry, Listing, NodeRef, READDIR_MAX, Refused, Room, RoomPlus, Status};
+use crate::volume::types::{
+    Attr, Call, DirEntry, Listing, MayUse, NodeRef, READDIR_MAX, Refused, Room, RoomPlus, Status,
+};
 use crate::volume::virtuals::TREE;
 use crate::volume::virtuals::fileid_in_tree;
 use journal_format::ids::Kind;
@@ -75,7 +77,8 @@ impl Room {
 }
 
 impl Volume {
-    /// Entries behind `cookie`, as many as there is room for. Attributes are asked for of these, and of no other.
+    /// Entries behind `cookie`, as many as there is room for. Attributes are asked for of these, and of no other; nor
+    /// of what leads into a junction that the caller may not use: that is a name and nothing more.
     pub async fn readdir(
         &self,
         call: &Call,
@@ -83,9 +86,10 @@ impl Volume {
         cookie: u64,
         _verifier: u64,
         room: Room,
+        may: MayUse<'_>,
     ) -> Result<Listing, Refused<Option<Attr>>> {
         let listing = if dir.junction == TREE {
-            self.virtual_readdir(dir.node, cookie, room).await
+            self.virtual_readdir(dir.node, cookie, room, may).await
         } else {
             self.readdir_inner(call, dir, cookie, room).await
         };

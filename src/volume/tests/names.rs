@@ -217,7 +217,7 @@ async fn a_directory_without_permission_gives_and_takes_no_name() {
     assert_eq!(w.volume.create(&user(), dir, b"f", denied).await.unwrap_err().status, Status::Access);
     w.volume.setattr(&root(), dir, mode(0o700), None).await.unwrap();
     assert_eq!(w.volume.lookup(&user(), dir, b"f").await.unwrap_err().status, Status::Access);
-    let listing = w.volume.readdir(&user(), dir, 0, 0, Room::plain(4096)).await;
+    let listing = w.volume.readdir(&user(), dir, 0, 0, Room::plain(4096), &|_| true).await;
     assert_eq!(listing.unwrap_err().status, Status::Access);
 }
 
@@ -310,7 +310,7 @@ async fn who_may_read_a_directory_and_not_search_it_is_told_names_and_no_handles
         w.volume.setattr(&root(), dir, mode(bits), None).await.unwrap();
         let found = w.volume.lookup(&user(), dir, b"f").await.map_err(|r| r.status);
         assert_eq!(found.is_ok(), searched);
-        let listing = w.volume.readdir(&user(), dir, 0, 0, Room::plus(8192, 8192, 160)).await.unwrap();
+        let listing = w.volume.readdir(&user(), dir, 0, 0, Room::plus(8192, 8192, 160), &|_| true).await.unwrap();
         let told = |entry: &DirEntry| (entry.node.is_some(), entry.attr.is_some());
         let (dots, others) = listing.entries.split_at(2);
         assert!(dots.iter().all(|entry| told(entry) == (true, true)), "{dots:?}");
@@ -328,7 +328,8 @@ async fn a_large_directory_is_adopted_in_pages_and_listed_whole_without_doubles(
     let mut cookie = 0;
     let mut all = Vec::new();
     loop {
-        let listing = w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plus(8192, 8192, 160)).await.unwrap();
+        let listing =
+            w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plus(8192, 8192, 160), &|_| true).await.unwrap();
         cookie = listing.entries.last().unwrap().cookie;
         for entry in &listing.entries {
             assert_eq!(entry.attr.map(|a| a.fileid), Some(entry.fileid));
@@ -356,7 +357,7 @@ async fn a_listing_that_goes_on_while_names_change_neither_skips_nor_doubles_wha
     }
     // Room for `.`, `..`, a and b.
     let max = 4 * (ops::readdir::ENTRY_BYTES + 4);
-    let first = w.volume.readdir(&user(), ROOT_REF, 0, 0, Room::plain(max)).await.unwrap();
+    let first = w.volume.readdir(&user(), ROOT_REF, 0, 0, Room::plain(max), &|_| true).await.unwrap();
     assert_eq!((first.entries.len(), first.eof), (4, false));
     w.volume.remove(&user(), ROOT_REF, b"a").await.unwrap();
     w.volume.remove(&user(), ROOT_REF, b"c").await.unwrap();
@@ -365,11 +366,11 @@ async fn a_listing_that_goes_on_while_names_change_neither_skips_nor_doubles_wha
     w.create(&user(), "f").await;
     w.volume.rename(&user(), ROOT_REF, b"f", ROOT_REF, b"b").await.unwrap();
     let cookie = first.entries[3].cookie;
-    let second = w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plain(max)).await.unwrap();
+    let second = w.volume.readdir(&user(), ROOT_REF, cookie, 0, Room::plain(max), &|_| true).await.unwrap();
     let names: Vec<_> = second.entries.iter().map(|e| e.name.as_slice()).collect();
     assert_eq!(names, [b"d", b"e"]);
     assert!(second.eof);
-    let small = w.volume.readdir(&user(), ROOT_REF, 0, 0, Room::plain(8)).await;
+    let small = w.volume.readdir(&user(), ROOT_REF, 0, 0, Room::plain(8), &|_| true).await;
     assert_eq!(small.unwrap_err().status, Status::TooSmall);
 }
 
@@ -392,7 +393,7 @@ async fn attributes_are_asked_for_of_the_entries_that_are_given_and_of_no_other(
     // Room for the attributes of all, and for the names of five more than `.` and `..`; and the other way round.
     for room in [Room::plus(1 << 20, 7 * entry, 132), Room::plus(7 * (entry + 132), 1 << 20, 132)] {
         asked.store(0, Ordering::SeqCst);
-        let listing = w.volume.readdir(&user(), ROOT_REF, 0, 0, room).await.unwrap();
+        let listing = w.volume.readdir(&user(), ROOT_REF, 0, 0, room, &|_| true).await.unwrap();
         assert_eq!((listing.entries.len(), listing.eof), (7, false));
         assert!(listing.entries.iter().all(|entry| entry.attr.is_some()));
         let asked = asked.load(Ordering::SeqCst);

@@ -96,7 +96,7 @@ async fn what_the_old_side_says_is_not_shown_with_what_the_index_says_behind_the
     // The directory is looked at first.
     let listed = size_across_the_switch(2, |volume, _| async move {
         let room = Room::plus(1 << 16, 1 << 16, 100);
-        let listing = volume.readdir(&root(), ROOT_REF, 0, 0, room).await.unwrap();
+        let listing = volume.readdir(&root(), ROOT_REF, 0, 0, room, &|_| true).await.unwrap();
         let entry = listing.entries.into_iter().find(|entry| entry.name == b"f").unwrap();
         entry.attr.map(|attr| attr.size)
     });

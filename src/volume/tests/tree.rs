@@ -118,7 +118,7 @@ async fn listings_that_take_long_are_no_hangs_and_hold_up_no_changes() {
         let (volume, name) = (w.volume.clone(), format!("{i}"));
         async move {
             let dir = volume.lookup(&root(), ROOT_REF, name.as_bytes()).await.map_err(|r| r.status)?.node;
-            volume.readdir(&root(), dir, 0, 0, Room::plain(4096)).await.map(drop).map_err(|r| r.status)
+            volume.readdir(&root(), dir, 0, 0, Room::plain(4096), &|_| true).await.map(drop).map_err(|r| r.status)
         }
     });
     let told = futures_util::future::join_all(listings).await;
@@ -145,14 +145,34 @@ async fn lookup_crosses_into_a_junction_and_back() {
 #[tokio::test]
 async fn the_tree_is_listed_with_the_junctions_own_attributes() {
     let w = world().await;
-    let listing = w.volume.readdir(&user(), TOP, 0, 0, Room::plus(4096, 4096, 160)).await.unwrap();
+    let listing = w.volume.readdir(&user(), TOP, 0, 0, Room::plus(4096, 4096, 160), &|_| true).await.unwrap();
     let names: Vec<_> = listing.entries.iter().map(|e| e.name.as_slice()).collect();
     assert_eq!(names, [b".".as_slice(), b"..", b"data"]);
     assert!(listing.eof);
     let data = &listing.entries[2];
     assert_eq!((data.node, data.attr.unwrap().mode), (Some(ROOT_REF), 0o777));
-    let rest = w.volume.readdir(&user(), TOP, listing.entries[1].cookie, 0, Room::plain(4096)).await.unwrap();
+    let rest =
+        w.volume.readdir(&user(), TOP, listing.entries[1].cookie, 0, Room::plain(4096), &|_| true).await.unwrap();
     assert_eq!(rest.entries.len(), 1);
+}
+
+/// One that hangs would hold up the listing of what is above all junctions, for those whom it does not concern.
+#[tokio::test(start_paused = true)]
+async fn of_a_junction_that_is_closed_to_the_caller_the_listing_above_has_a_name_and_its_filer_is_not_asked() {
+    let w = world().await;
+    let hung = |_| crate::filer::memory::Turn { before: Duration::from_secs(4), ..Default::default() };
+    w.filer.set_script(Some(Box::new(hung)));
+    let list = async |open: bool| {
+        let begun = tokio::time::Instant::now();
+        let may = move |junction| junction != J || open;
+        let listing = w.volume.readdir(&user(), TOP, 0, 0, Room::plus(4096, 4096, 160), &may).await.unwrap();
+        let data = listing.entries.into_iter().find(|entry| entry.name == b"data").unwrap();
+        (data.node, data.attr, begun.elapsed())
+    };
+    assert_eq!(list(false).await, (None, None, Duration::ZERO));
+    let (node, _, took) = list(true).await;
+    assert!(node == Some(ROOT_REF) && took >= Duration::from_secs(4), "{took:?}");
+    w.filer.set_script(None);
 }
 
 #[tokio::test]
