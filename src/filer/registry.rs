@@ -107,6 +107,12 @@ pub fn url_of(dir: &std::path::Path) -> String {
     format!("posix://{}", encode(std::os::unix::ffi::OsStrExt::as_bytes(dir.as_os_str())))
 }
 
+/// Whether a filer's root cannot be taken for another one by what is known of it.
+#[must_use]
+pub fn is_root_unique(url: &str, root: &[u8]) -> bool {
+    !matches!(Where::parse(url), Ok(Where::Posix(_))) || posix::is_root_unique(root)
+}
+
 /// Looks at a filer and finds out what it can do.
 pub async fn probe(url: &str) -> Result<Probe> {
     match Where::parse(url)? {

@@ -195,8 +195,9 @@ struct Threads {
 
 /// In the directory that a repair keeps what it cut in: where it cut. Until a service has begun with it.
 const NEW_CUT: &str = "cut";
-/// How long a stop waits for an archive that is being written.
-const ARCHIVER_ENDS: Duration = Duration::from_secs(2);
+/// A stop waits two seconds for an archive that is being written.
+const ARCHIVER_LOOK: Duration = Duration::from_millis(5);
+const ARCHIVER_LOOKS: u32 = 400;
 
 impl Journal {
     /// Lock the directory, recover (or create), cut the tail, make it ready for appending. Blocking.
@@ -529,13 +530,13 @@ impl Inner {
     /// The archiver ends between two blocks; where its directory hangs it never does, and is not waited for. It writes
     /// nothing of the journal's own.
     fn leave(&self, archiver: JoinHandle<()>) {
-        let begun = std::time::Instant::now();
+        let mut looks = 0..ARCHIVER_LOOKS;
         while !archiver.is_finished() {
-            if begun.elapsed() >= ARCHIVER_ENDS {
+            if looks.next().is_none() {
                 tracing::warn!("the archives' directory hangs: stopping without it");
                 return;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(ARCHIVER_LOOK);
         }
         if archiver.join().is_err() {
             self.shared.fail("the archiver panicked");

@@ -5,7 +5,7 @@ use super::data::write_fd;
 use super::errno::fail;
 use super::names::ensure_dir;
 use super::node::Node;
-use super::tree::{Tree, beneath, create, proc_path};
+use super::tree::{Root, Tree, beneath, create, proc_path};
 use crate::filer::hidden::{MARKER_BYTES_MAX, OWNER_FILE, OWNER_FILE_NEW, OWNER_XATTR, PEN};
 use crate::filer::{OwnerMarker, Result};
 use rustix::buffer::spare_capacity;
@@ -14,7 +14,13 @@ use rustix::io::{Errno, pread};
 use std::sync::Arc;
 
 pub(super) fn owner(tree: &Tree) -> Result<Option<OwnerMarker>> {
-    let root = tree.root();
+    let marker = owner_at(tree, &tree.root())?;
+    tree.mark.lock().clone_from(&marker);
+    Ok(marker)
+}
+
+/// The one of a root that the tree may not have taken for its own yet.
+pub(super) fn owner_at(tree: &Tree, root: &Root) -> Result<Option<OwnerMarker>> {
     let path = proc_path(&root.node.path);
     match tree.lent(&[&root.node], || sized(|buf| rustix::fs::getxattr(path.as_str(), OWNER_XATTR, buf))) {
         Ok(text) => return OwnerMarker::from_text(&text).map(Some),
@@ -43,7 +49,9 @@ pub(super) fn claim(tree: &Tree, marker: &OwnerMarker) -> Result<()> {
         Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::NOSPC) => claim_by_file(tree, &root.node, &text)?,
         Err(e) => return Err(fail("write the owner marker")(e)),
     }
-    fsync(&root.dir).map_err(fail("write the owner marker"))
+    fsync(&root.dir).map_err(fail("write the owner marker"))?;
+    *tree.mark.lock() = Some(marker.clone());
+    Ok(())
 }
 
 fn claim_by_file(tree: &Tree, root: &Node, text: &str) -> Result<()> {
@@ -57,6 +65,7 @@ fn claim_by_file(tree: &Tree, root: &Node, text: &str) -> Result<()> {
 
 pub(super) fn unclaim(tree: &Tree) -> Result<()> {
     let root = tree.root();
+    *tree.mark.lock() = None;
     let path = proc_path(&root.node.path);
     match tree.lent(&[&root.node], || rustix::fs::removexattr(path.as_str(), OWNER_XATTR)) {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}

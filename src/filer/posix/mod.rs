@@ -62,6 +62,12 @@ pub struct Posix {
     calls: Calls,
 }
 
+/// Whether a root's identity ([`Probe::root`](super::Probe)) holds what another one cannot have.
+#[must_use]
+pub fn is_root_unique(root: &[u8]) -> bool {
+    identity::is_unique(root)
+}
+
 /// The location `subdir` of the export at `path`, if both are what they were.
 pub async fn open(
     path: PathBuf,

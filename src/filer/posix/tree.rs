@@ -5,12 +5,13 @@
 
 use super::errno::{fail, kind};
 use super::identity::{self, Form};
+use super::marks::owner_at;
 use super::node::{File, Limits, Node, Nodes};
 use crate::filer::hidden::{check_name, is_hidden};
-use crate::filer::{Error, ErrorKind, Object, Result};
+use crate::filer::{Error, ErrorKind, Object, OwnerMarker, Result};
 use fanotify_fid::handle::open_by_handle_at;
 use journal_format::ids::{Identity, Kind};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Statx, chmod, open, openat2};
 use rustix::io::Errno;
@@ -57,6 +58,8 @@ pub(super) struct Tree {
     root: RwLock<Arc<Root>>,
     /// The file system was mounted anew since the last sync: what was written before may be lost.
     remounted: AtomicBool,
+    /// The owner marker as it was last read or written here.
+    pub mark: Mutex<Option<OwnerMarker>>,
     /// Held for writing while an object's mode is not its own (see [`Tree::lent`]).
     pub lending: RwLock<()>,
 }
@@ -76,6 +79,7 @@ impl Tree {
             by_handle,
             root: RwLock::new(Arc::new(root)),
             remounted: AtomicBool::new(false),
+            mark: Mutex::new(None),
             lending: RwLock::new(()),
         })
     }
@@ -94,6 +98,10 @@ impl Tree {
         }
         if fresh.mount == known.mount {
             return Ok(known);
+        }
+        let mark = self.mark.lock().clone();
+        if mark.is_some() && !identity::is_unique(&self.place.expected_root) && owner_at(self, &fresh)? != mark {
+            return Err(down("another file system is mounted there: it does not bear the location's owner marker"));
         }
         tracing::warn!(path = %self.place.path.display(), "the file system was mounted anew");
         self.remounted.store(true, Ordering::SeqCst);
