@@ -409,6 +409,44 @@ impl Projection {
         }
     }
 
+    /// What lies below directories that failed is tried again with them, whatever is known of it. In the life that met the
+    /// failure nothing was carried out below them from then on; whoever folds the journal alone hears of it only when it had
+    /// been recorded.
+    pub fn doubt_below_failed(&self) -> Result<()> {
+        let mut goes_on = true;
+        while std::mem::take(&mut goes_on) {
+            let mut after = None;
+            loop {
+                let page = self.queued(Queue::Failed, after, AT_ONCE)?;
+                let Some(last) = page.last() else { break };
+                after = Some(*last);
+                for node in page {
+                    goes_on |= self.doubt_names_in(node)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a directory among those that were not doubted before.
+    fn doubt_names_in(&self, dir: NodeId) -> Result<bool> {
+        let prefix = key_name(dir, b"");
+        let (mut after, mut met_dir): (Option<Vec<u8>>, bool) = (None, false);
+        loop {
+            let page = self.store.scan(&prefix, after.as_deref(), AT_ONCE)?;
+            let Some((last, _)) = page.last() else { return Ok(met_dir) };
+            after = Some(last.clone());
+            for (_, value) in &page {
+                let node = read_node(value, 0)?;
+                if let Some((kind, held)) = self.held(node)?.filter(|(_, held)| *held != Held::Incomplete) {
+                    tracing::debug!(%node, ?held, "it lies in a directory that failed, and is tried again");
+                    met_dir |= kind == Kind::Dir;
+                    self.set_incomplete(node)?;
+                }
+            }
+        }
+    }
+
     /// Try what failed again, from its beginning: the round asks the filer what is there, and makes what is missing.
     pub fn retry_failed(&self, round: &mut Round) -> Result<()> {
         for node in self.queued(Queue::Failed, None, AT_ONCE)? {

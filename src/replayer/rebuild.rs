@@ -41,6 +41,7 @@ pub fn rebuild(
         (feed, _, position) = feed.collect(projection, job, projection.junction, to, false)?;
         projection.store.commit_if_full(position)?;
     }
+    projection.doubt_below_failed()?;
     projection.store.commit(to)?;
     Ok(true)
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod outage;
+mod rebuilt;
 
 use super::*;
 use crate::filer::fence::{Fence, Fenced};
@@ -522,42 +523,6 @@ async fn what_a_filer_left_of_an_operation_that_it_broke_off_is_on_both_sides() 
         w.ledger.ended(op, Event::Partial(partial)).await.unwrap();
         w.assert_equal().await;
     }
-}
-
-/// Somebody deletes a file of the state directory while the service is down.
-#[tokio::test]
-async fn a_secondary_whose_store_was_lost_goes_on_by_what_the_journal_says() {
-    let mut w = World::new().await;
-    let dir = w.make(ROOT, "dir", What::Dir).await;
-    let (file, gone) = (w.make(dir, "f", What::File).await, w.make(ROOT, "gone", What::File).await);
-    w.write(file, 0, 1, 9000).await;
-    w.write(gone, 0, 1, 9000).await;
-    w.rename(file, Kind::File, (dir, "f"), (ROOT, "g")).await;
-    w.remove(ROOT, "gone", gone).await;
-    w.assert_equal().await;
-    let cursor = w.handle.status.borrow().committed;
-    w.task.abort();
-    assert!((&mut w.task).await.unwrap_err().is_cancelled());
-
-    let (filer, fence) = (w.dest.filer.clone(), w.fence.clone());
-    let lost = objects(filer.as_ref(), Store::open_exact(&w.dir.path().join("again"), 1 << 20).unwrap()).await;
-    let mut dest = Location::new(TO, ROOT, filer, lost);
-    dest.fence = fence;
-    w.dest = Arc::new(dest);
-    let again = projection(&w.dest);
-    let journal = &w.ledger.journal;
-    assert!(!rebuild(&again, journal, JobId(1), ROOT, cursor, true).unwrap(), "what was dirty cannot be told");
-    assert!(rebuild(&again, journal, JobId(1), ROOT, cursor, false).unwrap());
-    assert_eq!(again.store.lsn(), cursor);
-    let from = Source { location: w.source.clone(), live: w.live.clone() };
-    let replayer = Replayer::new(w.ledger.clone(), w.dest.clone(), again, from, JobId(1), cursor);
-    w.handle = replayer.handle();
-    w.task = tokio::spawn(replayer.run());
-    w.write(file, 100, 2, 9000).await;
-    w.rename(dir, Kind::Dir, (ROOT, "dir"), (ROOT, "elsewhere")).await;
-    let new = w.make(dir, "new", What::File).await;
-    w.write(new, 0, 3, 100).await;
-    w.assert_equal().await;
 }
 
 /// On an encrypting file system, say, names may be of 143 bytes.
