@@ -10,6 +10,7 @@
 mod aside;
 
 use crate::core::{Core, Error, Result, blocking};
+use crate::filer::ErrorKind;
 use crate::journal::Appended;
 use crate::location::Location;
 use crate::location::carry_out::put_primary_times;
@@ -117,8 +118,8 @@ impl Checkpoints {
             };
             // Nothing has happened since but cursors: another one would be the next one's reason, and fill the journal.
             let size = core.ledger.journal.segment_size();
-            let frees = from.0 / size < cursor.lsn.0 / size;
-            if self.told.get(&id) == Some(&activity) && !frees && core.ledger.journal.sides().is_empty() {
+            let frees = from.0 / size < cursor.lsn.0 / size || aside::holds(core, &state, id, from);
+            if self.told.get(&id) == Some(&activity) && !frees {
                 continue;
             }
             if cursor.lsn >= begin {
@@ -193,7 +194,15 @@ impl Checkpoints {
         let kept = CALLS_BYTES.min(core.ledger.journal.soft_limit() / 4);
         let calls = Lsn(core.ledger.journal.end_lsn().0.saturating_sub(kept));
         let (journal, floor) = (core.ledger.journal.clone(), floor.min(calls));
-        blocking(move || Ok(journal.recycle(floor)?)).await
+        blocking(move || {
+            // There may have been no room for one, and no room in the journal for the cursor that comes before the next.
+            let size = journal.segment_size();
+            if journal.snapshot_lsn() > Lsn(0) && journal.snapshot_lsn().0 / size < floor.0 / size {
+                journal.write_snapshot(state.lsn, &state.to_json())?;
+            }
+            Ok(journal.recycle(floor)?)
+        })
+        .await
     }
 
     /// At the hard limit this waits for room, which nobody but a checkpoint makes: so what can be freed meanwhile is.
@@ -240,17 +249,27 @@ fn primaries(core: &Core) -> BTreeMap<JunctionId, Arc<Location>> {
 /// Everything before the returned position is durable on the primary. Whoever does not wait for the end of it loses
 /// nothing: it has a task of its own, and what it has in hand is not dropped half way.
 pub async fn primary(core: &Core, junction: JunctionId, location: &Arc<Location>) -> Result<Lsn> {
+    sync_of(core, junction, location, false).await
+}
+
+/// The same of one that its clients are about to leave, and to which nothing is lost by that: that it is read-only, and takes no
+/// times, is no error then, though its cursor stays.
+pub async fn left(core: &Core, junction: JunctionId, location: &Arc<Location>) -> Result<()> {
+    sync_of(core, junction, location, true).await.map(drop)
+}
+
+async fn sync_of(core: &Core, junction: JunctionId, location: &Arc<Location>, leaving: bool) -> Result<Lsn> {
     let (core, location) = (core.clone(), location.clone());
     let task = tokio::spawn(async move {
         // One at a time: a younger one must not pass what an older one still has in hand.
         let turn = tokio::time::timeout(2 * PATIENCE, location.syncing.lock()).await;
         let Ok(_turn) = turn else { return Err(Error::Other("an earlier sync of it hangs".into())) };
-        sync_primary(&core, junction, &location).await
+        sync_primary(&core, junction, &location, leaving).await
     });
     task.await.unwrap_or_else(|error| Err(Error::Other(error.to_string())))
 }
 
-async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) -> Result<Lsn> {
+async fn sync_primary(core: &Core, junction: JunctionId, location: &Location, leaving: bool) -> Result<Lsn> {
     // The position first: what is done after this line may or may not be in the sync.
     let retired = location.take_retired();
     let settled = core.ledger.settled_lsn(junction).min(core.ledger.journal.durable_lsn());
@@ -262,6 +281,8 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
     if synced.is_err() && core.locations.fall(location.id) {
         tracing::error!(location = %location.id, "a sync failed: clients wait until what is not durable is written again");
     }
+    let is_read_only =
+        leaving && synced.is_ok() && timed.as_ref().is_err_and(|error| error.kind == ErrorKind::ReadOnly);
     if let Err(error) = synced.and(timed) {
         for node in touched {
             location.touch(node);
@@ -270,6 +291,10 @@ async fn sync_primary(core: &Core, junction: JunctionId, location: &Location) ->
             location.retire(lsn, node);
         }
         location.sync_has_ended();
+        if is_read_only {
+            tracing::warn!(location = %location.id, "it is read-only: it is left with other times than clients saw");
+            return Ok(settled);
+        }
         return Err(error.into());
     }
     location.sync_has_ended();

@@ -1,9 +1,7 @@
 //! What the long-running tasks share: the ledger, the index, the locations that are open.
 
 use crate::filer::fence::{Fenced, Reached};
-use crate::filer::hidden::OWNER_FILE;
-use crate::filer::registry::{self, Filers};
-use crate::filer::{CoreFiler, ErrorKind, OwnerMarker};
+use crate::filer::registry::{Filers, check_marker};
 use crate::index::live::Live;
 use crate::index::objects::Objects;
 use crate::index::stores::Stores;
@@ -80,7 +78,7 @@ pub fn store_name(id: LocationId) -> String {
 pub async fn open_location(core: &Core, state: &State, id: LocationId) -> Result<Arc<Location>> {
     let (at, filer) = place(state, id)?;
     let reached = core.filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
-    check_marker(core.ledger.journal.id(), id, filer, reached.as_ref()).await?;
+    check_marker(core.ledger.journal.id(), id, (&filer.url, &filer.root), reached.as_ref()).await?;
     let (root, objects) = open_objects(core, state, id).await?;
     Ok(Arc::new(match at.role {
         Role::Destination(_) => Location::fenced(id, root, Arc::new(Fenced::new(reached)), objects),
@@ -90,33 +88,18 @@ pub async fn open_location(core: &Core, state: &State, id: LocationId) -> Result
     }))
 }
 
-/// The owner marker tells a location from what else may be mounted at its place: on a mounted server the identity of a root
-/// is often its inode number alone, which most file systems' roots have in common.
-async fn check_marker(journal_id: [u8; 16], id: LocationId, on: &state::Filer, filer: &dyn CoreFiler) -> Result<()> {
-    let down = |text: String| Err(filer::Error::new(ErrorKind::Down, "reach the location", text).into());
-    match filer.owner().await? {
-        Some(marker) if marker.journal_id == journal_id && marker.location == id.0 => Ok(()),
-        Some(_) => down("its directory bears the owner marker of another location: is the right one mounted?".into()),
-        None if registry::is_root_unique(&on.url, &on.root) => Ok(()),
-        None => {
-            let text = OwnerMarker { journal_id, location: id.0, epoch: 1 }.to_text();
-            down(format!(
-                "its directory bears no owner marker, and nothing else tells its file system from another one: is the \
-                 right one mounted? If it is, and has lost the marker, write {:?} into the file {} there",
-                text.trim_end(),
-                String::from_utf8_lossy(OWNER_FILE)
-            ))
-        }
-    }
-}
-
 /// A destination whose filer does not answer: its store is open, the filer is reached when it can be.
 pub async fn open_later(core: &Core, state: &State, id: LocationId) -> Result<Arc<Location>> {
     let (at, filer) = place(state, id)?;
     let (filers, filer, at) = (core.filers.clone(), filer.clone(), at.clone());
+    let journal_id = core.ledger.journal.id();
     let reach = move || -> Reached {
         let (filers, filer, at) = (filers.clone(), filer.clone(), at.clone());
-        Box::pin(async move { filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await })
+        Box::pin(async move {
+            let reached = filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
+            check_marker(journal_id, id, (&filer.url, &filer.root), reached.as_ref()).await?;
+            Ok(reached)
+        })
     };
     let (root, objects) = open_objects(core, state, id).await?;
     Ok(Arc::new(Location::fenced(id, root, Arc::new(Fenced::later(Box::new(reach))), objects)))
@@ -154,43 +137,4 @@ fn root_node(state: &State, at: &LocationState) -> Option<NodeId> {
 /// Run what touches a disk aside from the tasks that serve.
 pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     crate::env::aside(f).await.unwrap_or_else(|stopping| Err(Error::Other(stopping.to_string())))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-    use crate::filer::memory::Memory;
-    use journal_format::event::FilerFound;
-
-    #[tokio::test]
-    async fn a_place_is_known_by_its_owner_marker_and_one_without_it_only_where_nothing_else_can_be_there() {
-        let (id, memory) = (LocationId(3), Memory::default());
-        let on = |url: &str, root: &[u8]| state::Filer {
-            url: url.into(),
-            root: root.to_vec(),
-            found: FilerFound::default(),
-            name: "f".into(),
-        };
-        // Version, type of the file system; then its id and the root's birth, where it tells them.
-        let unique = [[1_u8; 9].as_slice(), &[7; 20], &[0; 9]].concat();
-        let (local, mounted) =
-            (on("posix:///a", &unique), on("posix:///b", &[[1_u8; 9].as_slice(), &[0; 29]].concat()));
-        let said = async |on: &state::Filer| check_marker([5; 16], id, on, &memory).await.map_err(|e| e.to_string());
-        said(&local).await.unwrap();
-        let lost = said(&mounted).await.unwrap_err();
-        let ours = OwnerMarker { journal_id: [5; 16], location: 3, epoch: 1 };
-        assert!(lost.contains(ours.to_text().trim_end()) && lost.contains(".tain"), "{lost}");
-        memory.claim(&OwnerMarker { epoch: 4, ..ours.clone() }).await.unwrap();
-        for on in [&local, &mounted] {
-            said(on).await.unwrap();
-        }
-        for other in [OwnerMarker { location: 4, ..ours.clone() }, OwnerMarker { journal_id: [6; 16], ..ours }] {
-            memory.claim(&other).await.unwrap();
-            for on in [&local, &mounted] {
-                assert!(said(on).await.unwrap_err().contains("another location"));
-            }
-        }
-    }
 }

@@ -101,7 +101,7 @@ impl Switch {
             if !self.replayer.commit(to, CATCH_UP_TIME).await {
                 return Err(Error::Other("the destination does not catch up".into()));
             }
-            checkpoint::primary(core, self.junction, &self.source).await?;
+            checkpoint::left(core, self.junction, &self.source).await?;
             if core.ledger.journal.end_lsn().0.saturating_sub(to.0) <= LAG_BYTES {
                 break;
             }
@@ -119,7 +119,7 @@ impl Switch {
         let to = core.ledger.journal.end_lsn();
         core.ledger.wait_durable(to).await?;
         // The old side is left as clients last saw it, times included.
-        checkpoint::primary(core, self.junction, &self.source).await?;
+        checkpoint::left(core, self.junction, &self.source).await?;
         crash_point!("SWITCH_SOURCE_SYNCED");
         let left = HOLD_MAX.saturating_sub(begin.elapsed());
         if !crate::planted::is('n') && !self.replayer.commit(to, left).await {

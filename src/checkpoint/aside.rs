@@ -122,6 +122,16 @@ fn concerns(event: &Event, junction: JunctionId, locations: &BTreeSet<LocationId
     }
 }
 
+/// Whether the junction's side stays because this location has not passed it.
+pub fn holds(core: &Core, state: &State, location: LocationId, cursor: Lsn) -> bool {
+    let junction = match state.locations.get(&location).map(|l| l.role) {
+        Some(Role::Primary(junction)) => Some(junction),
+        Some(Role::Destination(job)) => state.jobs.get(&job).map(|job| job.junction),
+        Some(Role::Left) | None => None,
+    };
+    junction.and_then(|junction| core.ledger.journal.side_end(junction)).is_some_and(|end| cursor < end)
+}
+
 /// Sides that everybody has passed go: the junction's locations, durably, and the index, which states `settled`.
 pub async fn drop_passed(core: &Core, settled: Lsn) -> Result<()> {
     let state = core.ledger.state();

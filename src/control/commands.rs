@@ -2,7 +2,7 @@
 
 use super::{Port, Problem, Result, twice};
 use crate::filer::hidden::PEN;
-use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe};
+use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe, registry};
 use crate::state::{Command, Filer, JobAction, Role, State, decide, filers, junctions, text};
 use journal_format::event::JobState;
 use journal_format::ids::{FilerId, Identity, JobId, Kind, LocationId};
@@ -367,10 +367,11 @@ impl Commands {
     /// Whether the directory is that of the location whose marker it has.
     async fn is_there(&self, state: &State, id: LocationId, here: &str, opened: &Opened) -> Result<bool> {
         let Some(location) = state.locations.get(&id) else { return Ok(false) };
-        if location.root == opened.root {
+        let Some(filer) = state.filers.get(&location.filer) else { return Ok(false) };
+        // On mounted servers roots of two file systems may look alike.
+        if location.root == opened.root && registry::is_root_unique(&filer.url, &filer.root) {
             return Ok(true);
         }
-        let Some(filer) = state.filers.get(&location.filer) else { return Ok(false) };
         let asked = async {
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
             let used = wait(open).await?;
@@ -393,12 +394,15 @@ impl Commands {
     /// The destination of a job that was created stopped. Nobody has looked at it since: what somebody has put there
     /// would be part of the primary behind the switch, and no client would see it.
     async fn check_still_empty(&self, state: &State, job: JobId) -> Result<()> {
-        let location = state.jobs.get(&job).and_then(|job| state.locations.get(&job.destination));
-        let Some(location) = location else { return Ok(()) };
+        let Some(job) = state.jobs.get(&job) else { return Ok(()) };
+        let Some(location) = state.locations.get(&job.destination) else { return Ok(()) };
         let Some(filer) = state.filers.get(&location.filer) else { return Ok(()) };
         let to = Place { filer: filer.name.clone(), subdir: location.subdir.clone() };
         let open = self.port.open(&filer.url, &filer.root, &to.subdir, Some(&location.root));
         let there = wait(open).await.map_err(|e| unusable(&to, &e))?;
+        registry::check_marker(self.port.journal_id(), job.destination, (&filer.url, &filer.root), there.as_ref())
+            .await
+            .map_err(|e| unusable(&to, &e))?;
         self.check_empty(&to, there.as_ref()).await
     }
 

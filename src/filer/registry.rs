@@ -3,9 +3,10 @@
 //! A URL is `scheme://rest`. In a path, bytes other than letters, digits and `-._~/` are written `%XX`, so that a URL is
 //! plain text whatever the names are; [`canonical`] makes two spellings of the same path equal.
 
-use super::{CoreFiler, Error, ErrorKind, Probe, Result, posix};
+use super::hidden::OWNER_FILE;
+use super::{CoreFiler, Error, ErrorKind, OwnerMarker, Probe, Result, posix};
 use async_trait::async_trait;
-use journal_format::ids::Identity;
+use journal_format::ids::{Identity, LocationId};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
@@ -113,6 +114,34 @@ pub fn is_root_unique(url: &str, root: &[u8]) -> bool {
     !matches!(Where::parse(url), Ok(Where::Posix(_))) || posix::is_root_unique(root)
 }
 
+/// The owner marker tells a location from what else may be mounted at its place: on a mounted server the identity of a root
+/// is often its inode number alone, which most file systems' roots have in common. `on`: URL and root of its filer.
+///
+/// # Errors
+/// [`ErrorKind::Down`]: it bears another location's, or none and nothing else tells it.
+pub async fn check_marker(
+    journal_id: [u8; 16],
+    id: LocationId,
+    (url, root): (&str, &[u8]),
+    filer: &dyn CoreFiler,
+) -> Result<()> {
+    let down = |text: String| Err(Error::new(ErrorKind::Down, "reach the location", text));
+    match filer.owner().await? {
+        Some(marker) if marker.journal_id == journal_id && marker.location == id.0 => Ok(()),
+        Some(_) => down("its directory bears the owner marker of another location: is the right one mounted?".into()),
+        None if is_root_unique(url, root) => Ok(()),
+        None => {
+            let text = OwnerMarker { journal_id, location: id.0, epoch: 1 }.to_text();
+            down(format!(
+                "its directory bears no owner marker, and nothing else tells its file system from another one: is the \
+                 right one mounted? If it is, and has lost the marker, write {:?} into the file {} there",
+                text.trim_end(),
+                String::from_utf8_lossy(OWNER_FILE)
+            ))
+        }
+    }
+}
+
 /// Looks at a filer and finds out what it can do.
 pub async fn probe(url: &str) -> Result<Probe> {
     match Where::parse(url)? {
@@ -191,6 +220,7 @@ pub async fn overlaps(url_a: &str, subdir_a: &[Vec<u8>], url_b: &str, subdir_b: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filer::memory::Memory;
 
     #[test]
     fn spellings_of_one_path_are_one_url() {
@@ -205,6 +235,30 @@ mod tests {
     fn urls_that_lead_astray_are_refused() {
         for url in ["/srv", "posix://srv/a", "posix:///a/../b", "posix:///a%00b", "posix:///a%2", "ftp://x/y", ""] {
             assert_eq!(canonical(url).unwrap_err().kind, ErrorKind::Invalid, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_is_known_by_its_owner_marker_and_one_without_it_only_where_nothing_else_can_be_there() {
+        let (id, memory) = (LocationId(3), Memory::default());
+        // Version, type of the file system; then its id and the root's birth, where it tells them.
+        let unique = [[1_u8; 9].as_slice(), &[7; 20], &[0; 9]].concat();
+        let plain = [[1_u8; 9].as_slice(), &[0; 29]].concat();
+        let (local, mounted) = (("posix:///a", unique.as_slice()), ("posix:///b", plain.as_slice()));
+        let said = async |on| check_marker([5; 16], id, on, &memory).await.map_err(|e| e.to_string());
+        said(local).await.unwrap();
+        let lost = said(mounted).await.unwrap_err();
+        let ours = OwnerMarker { journal_id: [5; 16], location: 3, epoch: 1 };
+        assert!(lost.contains(ours.to_text().trim_end()) && lost.contains(".tain"), "{lost}");
+        memory.claim(&OwnerMarker { epoch: 4, ..ours.clone() }).await.unwrap();
+        for on in [local, mounted] {
+            said(on).await.unwrap();
+        }
+        for other in [OwnerMarker { location: 4, ..ours.clone() }, OwnerMarker { journal_id: [6; 16], ..ours }] {
+            memory.claim(&other).await.unwrap();
+            for on in [local, mounted] {
+                assert!(said(on).await.unwrap_err().contains("another location"));
+            }
         }
     }
 }

@@ -166,7 +166,7 @@ impl Archiver {
                 let lsn = Lsn(number.0 * segments.size);
                 return Err(Error::Recycled { lsn, start: segments.start_lsn() });
             };
-            let map = segment.map(&self.shared.durable)?;
+            let map = segment.map(&self.shared.durable, 0)?;
             if !self.write(&segment.header, map.durable(), stale)? {
                 return Ok(false);
             }

@@ -426,11 +426,11 @@ impl Journal {
         Reader::new(Arc::clone(&self.inner.shared), from)
     }
 
-    /// Whether the segment that this lies in can be read. Blocking.
+    /// Whether the segment that this lies in can be read from here to its end. Blocking.
     pub fn look_at(&self, lsn: Lsn) -> Result<()> {
         let shared = &self.inner.shared;
         let segment = shared.segments.get(SegmentNo(lsn.0 / shared.segments.size));
-        segment.map_or(Ok(()), |segment| segment.map(&shared.durable).map(drop))
+        segment.map_or(Ok(()), |segment| segment.map(&shared.durable, lsn.0 % shared.segments.size).map(drop))
     }
 
     /// From now on segments are archived in `dir`, and not recycled before. To be called before anything is recycled.
@@ -452,9 +452,14 @@ impl Journal {
     /// Segments wholly before `lsn` may be used again. Those that the newest snapshot needs are kept all the same (without
     /// a snapshot nothing is recycled), and so are those that are to be archived and are not yet. Blocking.
     pub fn recycle(&self, before: Lsn) -> Result<()> {
-        let needed = Lsn(self.inner.snapshot_lsn.load(Ordering::Acquire));
+        let needed = self.snapshot_lsn();
         let archived = self.inner.archiver.lock().as_ref().map_or(Lsn(u64::MAX), |archiver| archiver.archived_lsn());
         self.inner.shared.segments.recycle(before.min(needed).min(archived))
+    }
+
+    /// Where the newest snapshot was taken; 0 without one.
+    pub fn snapshot_lsn(&self) -> Lsn {
+        Lsn(self.inner.snapshot_lsn.load(Ordering::Acquire))
     }
 
     /// Keep `state` as the fold of everything before `lsn` (which must be durable); older snapshots but one go. Blocking.

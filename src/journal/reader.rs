@@ -155,7 +155,7 @@ impl Reader {
             }
             return Ok(false);
         };
-        let map = segment.map(&self.shared.durable)?;
+        let map = segment.map(&self.shared.durable, self.position.0 % self.shared.segments.size)?;
         self.here = Some((segment, map));
         Ok(true)
     }

@@ -311,7 +311,7 @@ struct Whole(Map);
 impl Whole {
     fn of(segment: &Segment) -> Result<Whole> {
         let file = segment.open(Open::Read)?;
-        segment.read_once(&*file)?;
+        segment.read_once(&*file, 0)?;
         let all = Arc::new(AtomicU64::new(u64::MAX));
         let map = Map::of(segment.header.first_lsn(), all, || file.view()).at("map", segment.path())?;
         Ok(Whole(map))

@@ -25,7 +25,7 @@ use journal_format::segment::{BLOCK, SegmentHeader};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,24 +41,24 @@ pub struct Segment {
     dir: Dir,
     path: PathBuf,
     map: Mutex<Weak<Map>>,
-    /// All of it was read by calls, or it is written in this life.
-    was_read: AtomicBool,
+    /// From here to its end it was read by calls, or it is written in this life.
+    read_from: AtomicU64,
 }
 
 impl Segment {
     pub fn new(dir: &Dir, header: SegmentHeader) -> Arc<Segment> {
-        Self::of(dir, header, true)
+        Self::of(dir, header, 0)
     }
 
     /// One that a former life has written.
     pub fn found(dir: &Dir, header: SegmentHeader) -> Arc<Segment> {
-        Self::of(dir, header, false)
+        Self::of(dir, header, header.size)
     }
 
-    fn of(dir: &Dir, header: SegmentHeader, was_read: bool) -> Arc<Segment> {
+    fn of(dir: &Dir, header: SegmentHeader, read_from: u64) -> Arc<Segment> {
         let path = dir.join(files::segment_name(header.number));
-        let was_read = AtomicBool::new(was_read);
-        Arc::new(Segment { header, dir: dir.clone(), path, map: Mutex::new(Weak::new()), was_read })
+        let read_from = AtomicU64::new(read_from);
+        Arc::new(Segment { header, dir: dir.clone(), path, map: Mutex::new(Weak::new()), read_from })
     }
 
     pub fn path(&self) -> &Path {
@@ -67,15 +67,17 @@ impl Segment {
 
     /// A sector that cannot be read is an error here, with its place; through the map it would end the process without a
     /// word, at each start. What was read is cached: nobody waits for the disk again.
-    pub fn read_once(&self, file: &dyn DiskFile) -> Result<()> {
-        if self.was_read.load(Ordering::Acquire) {
+    /// Nothing before `from` is looked at: nobody may need it.
+    pub fn read_once(&self, file: &dyn DiskFile, from: u64) -> Result<()> {
+        let (from, end) = (from / BLOCK * BLOCK, self.read_from.load(Ordering::Acquire));
+        if from >= end {
             return Ok(());
         }
         let mut bytes = vec![0; 1 << 20];
-        let mut at = 0;
+        let mut at = from;
         let mut step = bytes.len() as u64;
-        while at < self.header.size {
-            let length = step.min(self.header.size - at);
+        while at < end {
+            let length = step.min(end - at);
             match file.read_at(&mut bytes[..super::batch::to_usize(length)], at) {
                 Ok(()) => at += length,
                 // Again in blocks, for the very place.
@@ -86,18 +88,22 @@ impl Segment {
                 }
             }
         }
-        self.was_read.store(true, Ordering::Release);
+        self.read_from.fetch_min(from, Ordering::AcqRel);
         Ok(())
     }
 
-    /// The mapping, shared by all who read the segment at the same time.
-    pub fn map(&self, durable: &Arc<AtomicU64>) -> Result<Arc<Map>> {
+    /// The mapping, shared by all who read the segment at the same time; for one who reads from this offset on.
+    pub fn map(&self, durable: &Arc<AtomicU64>, from: u64) -> Result<Arc<Map>> {
         let mut shared = self.map.lock();
-        if let Some(map) = shared.upgrade().filter(|map| map.is_current()) {
+        let mapped = shared.upgrade().filter(|map| map.is_current());
+        if let Some(map) = mapped.filter(|_| from >= self.read_from.load(Ordering::Acquire)) {
             return Ok(map);
         }
         let file = self.open(Open::Read)?;
-        self.read_once(&*file)?;
+        self.read_once(&*file, from)?;
+        if let Some(map) = shared.upgrade().filter(|map| map.is_current()) {
+            return Ok(map);
+        }
         let map = Map::of(self.header.first_lsn(), Arc::clone(durable), || file.view());
         let map = Arc::new(map.at("map", &self.path)?);
         *shared = Arc::downgrade(&map);

@@ -214,8 +214,8 @@ impl Journal {
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
                 removed => removed?,
             }
-            sides.pieces.lock().get_mut(&junction).and_then(Vec::pop);
             dir.sync()?;
+            sides.pieces.lock().get_mut(&junction).and_then(Vec::pop);
         }
         let mut pieces = sides.pieces.lock();
         pieces.remove(&junction);

@@ -255,11 +255,12 @@ async fn put_times_but(
 
 /// The same on a primary: what it refuses it is asked for again at the next checkpoint. Clients see the kept time all the
 /// same, and the cursor must get on; past `UNTIMED_MAX` of them nothing is asked for again. An I/O error may pass, and so may
-/// that the filer is full or read-only: each is an error for `UNTIMED_TRIES`. Then the first is that object's (the sync that
-/// follows tells whether it is the filer's), and the others keep nobody from moving away from that filer.
+/// that the filer is full: each is an error for `UNTIMED_TRIES`, then it is that object's (the sync that follows tells whether
+/// it is the filer's). That the filer is read-only is an error always: so looks a file system that has just failed, whose sync
+/// tells nothing.
 pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSet<NodeId>) -> Result<()> {
     const fn may_pass(kind: ErrorKind) -> bool {
-        matches!(kind, ErrorKind::Io | ErrorKind::ReadOnly | ErrorKind::NoSpace | ErrorKind::Quota)
+        matches!(kind, ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::Quota)
     }
     let refused = put_times_but(location, live, live, nodes, |kind| is_final(kind) || may_pass(kind)).await?;
     match refused.iter().find(|(_, error)| may_pass(error.kind)) {
@@ -275,7 +276,11 @@ pub async fn put_primary_times(location: &Location, live: &Live, nodes: &BTreeSe
             "modification times could not be put on the filer: clients see them, programs on the filer do not"
         );
     }
-    for (node, _) in refused.into_iter().take(UNTIMED_MAX) {
+    // What there is no room for was asked for in this checkpoint: no more of them than before are asked for again.
+    let again = |(n, (_, error)): &(usize, (NodeId, Error))| {
+        *n < UNTIMED_MAX || matches!(error.kind, ErrorKind::NoSpace | ErrorKind::Quota)
+    };
+    for (_, (node, _)) in refused.into_iter().enumerate().filter(again) {
         location.touch(node);
     }
     Ok(())

@@ -154,6 +154,8 @@ impl Source {
         {
             to.set(object, Changes { size: Some(cut), ..Changes::default() }).await?;
         }
+        // The reading moves it.
+        let atime = self.location.filer.stat(&from).await?.atime;
         for (start, end) in &renew.ranges {
             let range = Range { node, offset: *start, len: end - start, last: false };
             self.copy_range(&range, to, object).await?;
@@ -165,7 +167,7 @@ impl Source {
                 gid: Some(stat.gid),
                 mode: (stat.kind != Kind::Symlink).then_some(stat.mode),
                 size: (stat.kind == Kind::File).then_some(stat.size),
-                atime: Some(stat.atime),
+                atime: Some(atime),
                 mtime: None,
             };
             to.set(object, changes).await?;

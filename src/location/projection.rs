@@ -87,7 +87,7 @@ impl Projection {
         Ok(())
     }
 
-    /// Whether it has folded what the journal does not hold (any more): see [`note_cut`].
+    /// Whether it has folded what the journal does not hold, or the journal was cut since it was begun: see [`note_cut`].
     pub fn is_ahead(&self, durable: Lsn) -> Result<bool> {
         Ok(self.store.lsn() > durable || self.store.get(KEY_CUT)?.is_some())
     }
@@ -504,17 +504,14 @@ pub fn pen_name(node: NodeId) -> Vec<u8> {
 }
 
 const KEY_PENDING: &[u8] = b"p";
-/// There when the journal was cut before what the store states.
+/// There when the journal was cut.
 const KEY_CUT: &[u8] = b"c";
 
-/// A repair has cut the journal, at `end`: a secondary's store that is further on lacks what comes there instead. Noted in
-/// the store before anything comes, for later that cannot be told any more.
-pub fn note_cut(store: &Store, end: Lsn) -> Result<()> {
-    if store.lsn() > end {
-        store.write(vec![(KEY_CUT.to_vec(), Some(Vec::new()))]);
-        store.commit(store.lsn())?;
-    }
-    Ok(())
+/// A repair has cut the journal of this secondary. Noted in its store before anything comes, for later that cannot be told
+/// any more.
+pub fn note_cut(store: &Store) -> Result<()> {
+    store.write(vec![(KEY_CUT.to_vec(), Some(Vec::new()))]);
+    store.commit(store.lsn())
 }
 
 fn key_name(dir: NodeId, name: &[u8]) -> Vec<u8> {

@@ -182,6 +182,10 @@ impl Redo<'_> {
                 Proof::Failed => {
                     tracing::error!(location = %self.location.id, %node, %error, "what a refused operation left stays in the pen");
                 }
+                // A repair has cut its rename from the journal, say: clients find it by what it is.
+                _ if error.kind == ErrorKind::IsDir => {
+                    tracing::error!(location = %self.location.id, %node, "a directory stands elsewhere than the journal says; it is left there");
+                }
                 _ if error.kind == ErrorKind::NotEmpty => {
                     tracing::error!(location = %self.location.id, %node,
                         "a removed directory holds objects that tain does not know; it is kept in the pen");

@@ -511,8 +511,10 @@ impl<T: Clone> Table<T> {
                 .range
                 .meets(&touched)
                 .then(|| {
-                    compared += file.held.len() + file.offers.len();
-                    self.grantable(node, file, lock)
+                    let first =
+                        file.held.iter().position(|held| conflicts(held, &lock.owner, &lock.range, lock.exclusive));
+                    compared += first.unwrap_or(file.held.len() + file.offers.len());
+                    first.is_none().then(|| self.grantable(node, file, lock)).flatten()
                 })
                 .flatten()
             else {

@@ -530,6 +530,10 @@ fn a_call_looks_at_so_many_locks_for_those_who_wait() {
     }
     assert_eq!(table.lock(ask(&one, range(last, last), true, false)).0, Outcome::Granted);
     let waits = |svid| owner(3, svid);
+    // The first lock that they meet forbids it: they cost one look each.
+    for svid in 10..20 {
+        assert_eq!(table.lock(ask(&waits(svid), range(0, end(last)), true, true)).0, Outcome::Blocked);
+    }
     for svid in 0..5 {
         assert_eq!(table.lock(ask(&waits(svid), range(last - 2, last), true, true)).0, Outcome::Blocked);
     }
@@ -538,4 +542,11 @@ fn a_call_looks_at_so_many_locks_for_those_who_wait() {
     assert_eq!(table.unlock(F, &owner(4, 1), range(0, end(last))), Some(Vec::new()));
     assert_eq!(table.unlock(F, &one, range(last, last)), Some(Vec::new()), "the five before it took all looks");
     assert_eq!(table.lock(ask(&waits(5), range(last, last), true, true)).0, Outcome::Granted);
+    for svid in 0..5 {
+        let (was, _) = table.cancel(F, &Held { owner: waits(svid), range: range(last - 2, last), exclusive: true });
+        assert!(was);
+    }
+    assert_eq!(table.lock(ask(&waits(6), range(last, last), true, true)).0, Outcome::Blocked);
+    let told = table.unlock(F, &waits(5), range(last, last)).unwrap();
+    assert_eq!(told.len(), 1, "those who are refused at once take no looks");
 }

@@ -132,7 +132,10 @@ impl Replayer {
                     straggler.await; // nothing is begun before it has come back
                 }
                 location.fence.open();
-                location.filer.root().await.map(drop)
+                location.filer.root().await?;
+                // It may have been mounted anew: what is open of it would answer nothing any more.
+                location.forget_all();
+                Ok(())
             })
         });
         let answer = asked.await;
@@ -187,8 +190,12 @@ impl Replayer {
             Ok(set.counts()?)
         })
         .await?;
-        // Only now: what lies before it is in the set, durably.
-        self.ledger.append(&Event::Cursor(Cursor { location: self.location.id, lsn: position })).await?;
+        // Only now: what lies before it is in the set, durably. (Of a part that said nothing, and frees nothing, another
+        // cursor would be the next part.)
+        let size = self.ledger.journal.segment_size();
+        if !quiet || begin.0 / size < position.0 / size {
+            self.ledger.append(&Event::Cursor(Cursor { location: self.location.id, lsn: position })).await?;
+        }
         let pending = self.projection.pending()?;
         self.status.send_modify(|s| {
             (s.position, s.committed, s.pending, s.dirty) = (position, position, pending, Some(counts));

@@ -12,7 +12,7 @@ use crate::journal::{Error as JournalError, Journal};
 use crate::location::projection;
 use crate::location::redo::{Ends, fold, location_of, note_end};
 use crate::state::{self, Role, State};
-use journal_format::event::Event;
+use journal_format::event::{Event, JobState};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId, Time};
 use journal_format::segment::BLOCK;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,17 +98,20 @@ pub fn recover(journal: &Journal, live: &Live, drc: &Drc) -> Result<Recovered> {
     Ok(Recovered { state, highest_node: highest, records, doubts })
 }
 
-/// Destinations that are ahead of a journal that was repaired are never gone on with. To be called before anything is
-/// appended. Blocking.
+/// Destinations of a journal that was repaired are never gone on with: the primary has something of the cut part that nobody
+/// would bring over, and one that is ahead lacks what comes instead. To be called before anything is appended. Blocking.
 pub fn note_cut(journal: &Journal, stores: &dyn Stores, state: &State) -> Result<()> {
     let cuts = journal.new_cuts()?;
     if cuts.is_empty() {
         return Ok(());
     }
-    let destinations = state.locations.iter().filter(|(_, at)| matches!(at.role, Role::Destination(_)));
-    for (id, _) in destinations {
+    for (id, at) in &state.locations {
+        let Role::Destination(job) = at.role else { continue };
+        let is_begun = state.jobs.get(&job).is_some_and(|job| job.state != JobState::Stopped);
         let store = stores.open(&store_name(*id), LOCATION_CACHE, true)?;
-        projection::note_cut(&store, journal.durable_lsn())?;
+        if is_begun || store.lsn() > journal.durable_lsn() {
+            projection::note_cut(&store)?;
+        }
     }
     Ok(journal.cuts_are_taken(&cuts)?)
 }
@@ -130,6 +133,12 @@ fn index_from(journal: &Journal, live: &Live) -> Result<Lsn> {
             "the journal was repaired: the node index still has what was cut; handles of what was made there lead to what \
              the filers have"
         );
+        for junction in live.aside()? {
+            // Moved away by the repair: all of it lay behind the cut.
+            if journal.side_start(junction).is_none() {
+                live.set_aside(junction, false);
+            }
+        }
         live.note_cut(end)?;
     }
     let stated = live.store.lsn();
@@ -216,6 +225,10 @@ fn calls_from(journal: &Journal, needed: Lsn) -> Result<Lsn> {
             looked => looked?,
         }
         segment += 1;
+    }
+    // The needed one's own segment, before it.
+    if from < needed && journal.look_at(Lsn(segment * size)).is_err() {
+        from = needed;
     }
     Ok(from)
 }

@@ -1,15 +1,16 @@
 //! Jobs that do not get on although they are tried again and again: a replayer that tells an error, a switch that is
-//! put off. Mostly the next try succeeds, so that it is a problem of the status only when it has lasted.
+//! put off. Mostly the next try succeeds, so that it is a problem of the status only when it has lasted. So is one that moves
+//! and gets nothing done: a call that hangs tells no error.
 //!
 //! Since when it lasts nobody else can say: a replayer's error has the time of its last try, and a job's reason is gone
 //! while its switch is tried once more. So it is looked at each second, and kept here.
 
 use crate::core::Core;
-use crate::state::State;
 use crate::state::jobs::HasEnded;
+use crate::state::{Progress, State};
 use crate::supervisor::Board;
 use journal_format::event::JobState;
-use journal_format::ids::{JobId, LocationId};
+use journal_format::ids::{JobId, LocationId, Lsn};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 
 /// What has lasted for so long is told.
 const LASTS: Duration = Duration::from_secs(30);
+/// Longer than the largest round takes on a slow link: nothing shows before its end.
+const DONE_WITHIN: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_secs(1);
 /// A job that goes back to moving between two tries, for no longer than this, has not got on.
 const BETWEEN_TRIES: Duration = Duration::from_secs(30);
@@ -33,7 +36,14 @@ pub struct Stuck {
 struct Troubles {
     replayer: Option<Trouble>,
     switch: Option<Trouble>,
+    /// What had got done while it moved, and since when nothing more has.
+    done: Option<(Done, Instant)>,
+    /// For so long.
+    still: Duration,
 }
+
+/// What it has copied, and how far it has followed the journal.
+type Done = (Progress, Option<Lsn>);
 
 struct Trouble {
     since: Instant,
@@ -53,8 +63,8 @@ impl Stuck {
     /// Until `stop` says so.
     pub async fn run(self: Arc<Self>, core: Core, board: Arc<Board>, mut stop: watch::Receiver<bool>) {
         loop {
-            let error = |id| board.replayer(id).and_then(|status| status.error).map(|error| error.text);
-            self.look(&core.ledger.state(), error, Instant::now());
+            let status = |id| board.replayer(id).map(|it| (it.committed, it.error.map(|error| error.text)));
+            self.look(&core.ledger.state(), status, Instant::now());
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
@@ -63,15 +73,21 @@ impl Stuck {
         }
     }
 
-    fn look(&self, state: &State, error: impl Fn(LocationId) -> Option<String>, now: Instant) {
+    /// `status`: what a destination has committed, and its replayer's error.
+    fn look(&self, state: &State, status: impl Fn(LocationId) -> Option<(Lsn, Option<String>)>, now: Instant) {
         let mut jobs = self.jobs.lock();
         jobs.retain(|id, _| state.jobs.get(id).is_some_and(|job| !job.state.has_ended()));
         for (id, job) in state.jobs.iter().filter(|(_, job)| !job.state.has_ended()) {
             let troubles = jobs.entry(*id).or_default();
-            match error(job.destination) {
+            let (committed, error) = status(job.destination).unzip();
+            match error.flatten() {
                 Some(why) => see(&mut troubles.replayer, why, now),
                 None => troubles.replayer = None,
             }
+            let done = (job.progress, committed);
+            let since = troubles.done.filter(|(before, _)| *before == done && job.state == JobState::Moving);
+            troubles.done = Some((done, since.map_or(now, |(_, since)| since)));
+            troubles.still = since.map_or(Duration::ZERO, |(_, since)| now - since);
             let switch = &mut troubles.switch;
             match job.state {
                 JobState::Synchronized if !job.reason.is_empty() => see(switch, job.reason.clone(), now),
@@ -95,6 +111,12 @@ impl Stuck {
             if let Some((lasts, why)) = troubles.replayer.as_ref().filter(|_| !paused).and_then(Trouble::told) {
                 let there = state.location_name(job.destination);
                 problems.push(format!("job {id}: its destination ({there}) has taken nothing for {lasts} s: {why}"));
+            }
+            if troubles.still >= DONE_WITHIN && troubles.replayer.is_none() {
+                let (there, lasts) = (state.location_name(job.destination), troubles.still.as_secs());
+                problems.push(format!(
+                    "job {id}: nothing has got done for {lasts} s: its destination ({there}), or the source, may hang"
+                ));
             }
             if let Some((lasts, why)) = troubles.switch.as_ref().and_then(Trouble::told) {
                 problems.push(format!("job {id}: {why} (again and again, for {lasts} s)"));
@@ -123,12 +145,13 @@ mod tests {
         stuck: Stuck,
         begin: Instant,
         second: u64,
+        committed: Lsn,
     }
 
     impl World {
         fn new() -> Self {
             let (state, stuck, begin) = (State::default(), Stuck::default(), Instant::now());
-            let mut w = Self { state, stuck, begin, second: 0 };
+            let mut w = Self { state, stuck, begin, second: 0, committed: Lsn(1) };
             for name in ["old", "new"] {
                 let (url, root, found) = (format!("posix:///{name}"), name.into(), FilerFound::default());
                 w.does(&Command::AddFiler { name: name.into(), url, root, found });
@@ -171,7 +194,7 @@ mod tests {
             for _ in 0..seconds {
                 self.second += 1;
                 let now = self.begin + Duration::from_secs(self.second);
-                self.stuck.look(&self.state, |_| error.map(str::to_owned), now);
+                self.stuck.look(&self.state, |_| Some((self.committed, error.map(str::to_owned))), now);
             }
             self.stuck.problems(&self.state)
         }
@@ -197,6 +220,18 @@ mod tests {
         w.does(&Command::JobAction { job: JobId(1), action: JobAction::Abort });
         assert_eq!(w.lasts(0, None), NOTHING, "at once");
         assert_eq!(w.lasts(60, Some("it is cold")), NOTHING);
+    }
+
+    #[test]
+    fn a_job_that_moves_and_gets_nothing_done_is_a_problem_though_nothing_tells_an_error() {
+        let mut w = World::new();
+        assert_eq!(w.lasts(300, None), NOTHING);
+        w.committed = Lsn(2);
+        assert_eq!(w.lasts(300, None), NOTHING, "it follows the journal");
+        let told = w.lasts(1, None);
+        assert_eq!(told, ["job 1: nothing has got done for 300 s: its destination (new:/), or the source, may hang"]);
+        w.to(JobState::Paused, "");
+        assert_eq!(w.lasts(1, None), NOTHING);
     }
 
     #[test]

@@ -178,8 +178,8 @@ impl Keeper {
         }
         if projection.is_ahead(self.core.ledger.journal.durable_lsn())? {
             return Err(Error::Other(format!(
-                "location {} holds what a repair has cut from the journal, and lacks what came there instead: abort the \
-                 job and create it again",
+                "the journal was repaired since location {} was begun: what was cut is missing there, or was never brought \
+                 over; abort the job and create it again",
                 self.id
             )));
         }

@@ -167,10 +167,20 @@ fn may_be_new(seen: &Statx, kind: Kind, since: Option<Timespec>) -> bool {
         Kind::Symlink => 0o7777,
         _ => 0o600,
     };
-    let born = Timespec { tv_sec: seen.stx_btime.tv_sec, tv_nsec: seen.stx_btime.tv_nsec.into() };
     seen.stx_uid == rustix::process::geteuid().as_raw()
         && u32::from(seen.stx_mode) & 0o7777 & !most == 0
-        && (born >= since || !StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::BTIME))
+        && !is_older(seen, since, files_now())
+}
+
+/// Whether it was born before `since`, as far as a clock can tell that may be set back, even by a nanosecond, at any moment:
+/// a clock that was is believed nothing, and one that may have been for a tick is believed no tick.
+fn is_older(seen: &Statx, since: Timespec, now: Timespec) -> bool {
+    const TICKS: i64 = 20_000_000;
+    let nanos = |sec: i64, nsec: i64| i128::from(sec) * 1_000_000_000 + i128::from(nsec);
+    let (since, now) = (nanos(since.tv_sec, since.tv_nsec), nanos(now.tv_sec, now.tv_nsec));
+    let born = nanos(seen.stx_btime.tv_sec, seen.stx_btime.tv_nsec.into());
+    let is_told = StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::BTIME);
+    is_told && now >= since && born + i128::from(TICKS) < since
 }
 
 /// The clock that file systems of this machine take their times from. It lags behind the exact one, by no more than a
@@ -404,7 +414,7 @@ mod tests {
         mode(0o700);
         if tree.at_once {
             // An older one of ours, which is empty and nobody else's.
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(std::time::Duration::from_millis(60));
             assert!(!is_taken(&tree, &What::Dir, &other));
         }
         // None of the clocks is asked where they are not one.

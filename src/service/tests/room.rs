@@ -138,6 +138,7 @@ fn a_sector_that_only_repeated_calls_would_need_refuses_no_start() {
     runtime().block_on(async {
         let bad = format!("segment-{:016x}", 0);
         let journal = open_journal_on(dir.path(), Arc::new(BadSector(bad.clone())));
+        journal.look_at(Lsn(16_384)).expect("whoever begins behind it does not meet it");
         let error = journal.look_at(journal.start_lsn()).unwrap_err().to_string();
         assert!(error.contains(&bad) && error.contains("8192"), "{error}");
         let live = Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap()));
@@ -147,6 +148,74 @@ fn a_sector_that_only_repeated_calls_would_need_refuses_no_start() {
         let refused = journal.reader(journal.start_lsn()).and_then(|mut reader| reader.next(Lsn(u64::MAX)).map(drop));
         assert!(refused.unwrap_err().to_string().contains(&bad));
     });
+}
+
+/// A snapshot that found no room pins the journal, and comes behind a cursor, for which there is no room any more then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_full_because_a_snapshot_found_no_room_comes_back_when_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Full::of("snapshot");
+    let journal = open_journal_on(dir.path(), disk.clone());
+    let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
+    let mut w = World::begin_with(dir.path(), &[Memory::default(), Memory::default()], journal.clone(), live).await;
+    let ledger = w.core.ledger.clone();
+    let (op, event) = w.make(WELL, "well").await;
+    let Event::Make(Make { node, .. }) = event else { panic!() };
+    w.done(op, &event);
+    let mut checkpoints = Checkpoints::default();
+    checkpoints.take(&w.core).await.unwrap();
+    disk.full.store(true, Ordering::SeqCst);
+    while journal.used_bytes() < 10 * SEGMENT {
+        w.write(WELL, node).await;
+    }
+    checkpoints.take(&w.core).await.unwrap_err();
+    let at = ledger.state().locations[&LocationId(WELL)].cursor;
+    let cursor = Event::Cursor(Cursor { location: LocationId(WELL), lsn: at });
+    while tokio::time::timeout(Duration::from_millis(500), ledger.append(&cursor)).await.is_ok() {}
+    disk.full.store(false, Ordering::SeqCst);
+    let taken = tokio::time::timeout(Duration::from_secs(60), async { Checkpoints::default().take(&w.core).await });
+    taken.await.expect("it does not wait for ever").unwrap();
+    w.write(WELL, node).await;
+}
+
+/// So looks a file system that has just failed: its sync tells nothing, and what was answered may be lost.
+#[tokio::test]
+async fn the_cursor_of_a_primary_that_is_read_only_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let filers = [Memory::default(), Memory::default()];
+    let mut w = World::begin(dir.path(), &filers).await;
+    let (op, event) = w.make(WELL, "well").await;
+    w.done(op, &event);
+    w.core.locations.get(LocationId(WELL)).unwrap().touch(root(WELL));
+    let mut checkpoints = Checkpoints::default();
+    let cursor = |w: &World| w.core.ledger.state().locations[&LocationId(WELL)].cursor;
+    let before = cursor(&w);
+    filers[1].set_fault(Some(Box::new(|op| (op == "set").then_some(Fault::Before(ErrorKind::ReadOnly)))));
+    for _ in 0..6 {
+        checkpoints.take(&w.core).await.unwrap();
+        assert_eq!(cursor(&w), before);
+    }
+    filers[1].set_fault(None);
+    checkpoints.take(&w.core).await.unwrap();
+    assert!(cursor(&w) > before);
+}
+
+/// A repair moves a side away that lies behind its cut.
+#[tokio::test]
+async fn an_index_that_tells_of_a_side_that_a_repair_moved_away_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    let (journal, live) = (w.core.ledger.journal.clone(), w.core.live.clone());
+    assert!(live.is_of(journal.id()).unwrap());
+    Checkpoints::default().take(&w.core).await.unwrap();
+    live.set_aside(JunctionId(HUNG), true);
+    live.store.commit(journal.durable_lsn()).unwrap();
+    assert!(recover(&journal, &live, &Drc::default()).is_err(), "nobody has repaired it");
+    let kept = dir.path().join("journal").join("repair-1");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("cut"), "4096\n").unwrap();
+    recover(&journal, &live, &Drc::default()).unwrap();
+    assert_eq!(live.aside().unwrap(), []);
 }
 
 /// A disk on which one block of one file cannot be read.

@@ -537,6 +537,28 @@ async fn a_location_whose_bulk_work_hangs_is_shown_as_down() {
     assert!(board.down().is_empty());
 }
 
+/// The primary has carried out what was cut, and no record of it is left that would bring it over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_destination_that_was_begun_before_a_repair_is_not_gone_on_with_wherever_it_stands() {
+    let mut w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    let job = w.create_move("a", "b", true).await;
+    w.stop().await;
+    w.command(Command::JobAction { job, action: JobAction::Start }).await;
+    let kept = w.dir.path().join("journal").join("repair-1");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("cut"), "4096\n").unwrap();
+    note_cut(&w.core.ledger.journal, w.core.stores.as_ref(), &w.core.ledger.state()).unwrap();
+    let destination = w.core.ledger.state().jobs[&job].destination;
+    let (_stop, stopped) = watch::channel(false);
+    let board = Arc::new(Board::default());
+    let supervisor = tokio::spawn(Supervisor::new(w.core.clone(), board.clone()).run(stopped));
+    w.until(|| board.down().contains_key(&destination), || format!("{:?}", w.job(job))).await;
+    assert!(format!("{:?}", board.down()[&destination]).contains("abort the job and create it again"));
+    supervisor.abort();
+}
+
 /// What its store has folded is not in the journal any more; gone on with, what comes there instead would be missing at the
 /// switch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
