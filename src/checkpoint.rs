@@ -90,7 +90,7 @@ impl Checkpoints {
     pub async fn take(&mut self, core: &Core) -> Result<()> {
         crash_point!("CHECKPOINT_BEGIN");
         // What was not to be had the last time: the archive may have come on since.
-        self.recycle(core, core.live.store.lsn()).await?;
+        self.recycle_if_it_can(core).await?;
         let (activity, begin) = (core.ledger.activity(), core.ledger.journal.durable_lsn());
         let cursors = self.sync(core).await?;
         // Of every junction, those that are down too; a sync that hung for a while tells of the time before.
@@ -197,12 +197,24 @@ impl Checkpoints {
         blocking(move || {
             // There may have been no room for one, and no room in the journal for the cursor that comes before the next.
             let size = journal.segment_size();
-            if journal.snapshot_lsn() > Lsn(0) && journal.snapshot_lsn().0 / size < floor.0 / size {
-                journal.write_snapshot(state.lsn, &state.to_json())?;
-            }
-            Ok(journal.recycle(floor)?)
+            let pins = journal.snapshot_lsn() > Lsn(0) && journal.snapshot_lsn().0 / size < floor.0 / size;
+            let wrote = if pins { journal.write_snapshot(state.lsn, &state.to_json()) } else { Ok(()) };
+            // As far as there is one.
+            journal.recycle(floor)?;
+            Ok(wrote?)
         })
         .await
+    }
+
+    /// By what the last checkpoint has stated. What keeps it from that is told at the end of one: nothing else waits for it.
+    async fn recycle_if_it_can(&self, core: &Core) -> Result<()> {
+        match self.recycle(core, core.live.store.lsn()).await {
+            Err(error) if !error.is_the_end() => {
+                tracing::debug!(%error, "nothing can be freed yet");
+                Ok(())
+            }
+            recycled => recycled,
+        }
     }
 
     /// At the hard limit this waits for room, which nobody but a checkpoint makes: so what can be freed meanwhile is.
@@ -212,7 +224,7 @@ impl Checkpoints {
         loop {
             match tokio::time::timeout(PRESSED, &mut append).await {
                 Ok(appended) => return Ok(appended?),
-                Err(_) => self.recycle(core, core.live.store.lsn()).await?,
+                Err(_) => self.recycle_if_it_can(core).await?,
             }
         }
     }

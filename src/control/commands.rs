@@ -375,6 +375,8 @@ impl Commands {
         let asked = async {
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
             let used = wait(open).await?;
+            // Something else may be mounted there, which would be another directory, of course.
+            wait(registry::check_marker(self.port.journal_id(), id, (&filer.url, &filer.root), used.as_ref())).await?;
             let root = wait(used.root()).await?;
             let mtime = wait(used.stat(&root)).await?.mtime;
             let one = wait(twice::is_one(used.as_ref(), opened.location.as_ref())).await;
@@ -400,9 +402,9 @@ impl Commands {
         let to = Place { filer: filer.name.clone(), subdir: location.subdir.clone() };
         let open = self.port.open(&filer.url, &filer.root, &to.subdir, Some(&location.root));
         let there = wait(open).await.map_err(|e| unusable(&to, &e))?;
-        registry::check_marker(self.port.journal_id(), job.destination, (&filer.url, &filer.root), there.as_ref())
-            .await
-            .map_err(|e| unusable(&to, &e))?;
+        let on = (filer.url.as_str(), filer.root.as_slice());
+        let marked = registry::check_marker(self.port.journal_id(), job.destination, on, there.as_ref());
+        wait(marked).await.map_err(|e| unusable(&to, &e))?;
         self.check_empty(&to, there.as_ref()).await
     }
 

@@ -192,8 +192,12 @@ impl Replayer {
         .await?;
         // Only now: what lies before it is in the set, durably. (Of a part that said nothing, and frees nothing, another
         // cursor would be the next part.)
-        let size = self.ledger.journal.segment_size();
-        if !quiet || begin.0 / size < position.0 / size {
+        let (journal, told) =
+            (&self.ledger.journal, self.ledger.state().locations.get(&self.location.id).map(|l| l.cursor));
+        let told = told.unwrap_or_default();
+        let frees = told.0 / journal.segment_size() < position.0 / journal.segment_size()
+            || journal.side_end(self.junction).is_some_and(|end| told < end && end <= position);
+        if !quiet || frees {
             self.ledger.append(&Event::Cursor(Cursor { location: self.location.id, lsn: position })).await?;
         }
         let pending = self.projection.pending()?;

@@ -6,6 +6,7 @@
 //! while its switch is tried once more. So it is looked at each second, and kept here.
 
 use crate::core::Core;
+use crate::location::dirty::Counts;
 use crate::state::jobs::HasEnded;
 use crate::state::{Progress, State};
 use crate::supervisor::Board;
@@ -42,8 +43,10 @@ struct Troubles {
     still: Duration,
 }
 
-/// What it has copied, and how far it has followed the journal.
-type Done = (Progress, Option<Lsn>);
+/// What it has copied, and how far its replayer has come.
+type Done = (Progress, Option<Reached>);
+/// How far it has followed the journal, and what is left of a dirty set.
+type Reached = (Lsn, Option<Counts>);
 
 struct Trouble {
     since: Instant,
@@ -63,7 +66,7 @@ impl Stuck {
     /// Until `stop` says so.
     pub async fn run(self: Arc<Self>, core: Core, board: Arc<Board>, mut stop: watch::Receiver<bool>) {
         loop {
-            let status = |id| board.replayer(id).map(|it| (it.committed, it.error.map(|error| error.text)));
+            let status = |id| board.replayer(id).map(|it| ((it.position, it.dirty), it.error.map(|error| error.text)));
             self.look(&core.ledger.state(), status, Instant::now());
             tokio::select! {
                 biased;
@@ -73,18 +76,18 @@ impl Stuck {
         }
     }
 
-    /// `status`: what a destination has committed, and its replayer's error.
-    fn look(&self, state: &State, status: impl Fn(LocationId) -> Option<(Lsn, Option<String>)>, now: Instant) {
+    /// `status`: how far a destination's replayer has come, and its error.
+    fn look(&self, state: &State, status: impl Fn(LocationId) -> Option<(Reached, Option<String>)>, now: Instant) {
         let mut jobs = self.jobs.lock();
         jobs.retain(|id, _| state.jobs.get(id).is_some_and(|job| !job.state.has_ended()));
         for (id, job) in state.jobs.iter().filter(|(_, job)| !job.state.has_ended()) {
             let troubles = jobs.entry(*id).or_default();
-            let (committed, error) = status(job.destination).unzip();
+            let (reached, error) = status(job.destination).unzip();
             match error.flatten() {
                 Some(why) => see(&mut troubles.replayer, why, now),
                 None => troubles.replayer = None,
             }
-            let done = (job.progress, committed);
+            let done = (job.progress, reached);
             let since = troubles.done.filter(|(before, _)| *before == done && job.state == JobState::Moving);
             troubles.done = Some((done, since.map_or(now, |(_, since)| since)));
             troubles.still = since.map_or(Duration::ZERO, |(_, since)| now - since);
@@ -145,13 +148,13 @@ mod tests {
         stuck: Stuck,
         begin: Instant,
         second: u64,
-        committed: Lsn,
+        reached: Reached,
     }
 
     impl World {
         fn new() -> Self {
             let (state, stuck, begin) = (State::default(), Stuck::default(), Instant::now());
-            let mut w = Self { state, stuck, begin, second: 0, committed: Lsn(1) };
+            let mut w = Self { state, stuck, begin, second: 0, reached: (Lsn(1), None) };
             for name in ["old", "new"] {
                 let (url, root, found) = (format!("posix:///{name}"), name.into(), FilerFound::default());
                 w.does(&Command::AddFiler { name: name.into(), url, root, found });
@@ -194,7 +197,7 @@ mod tests {
             for _ in 0..seconds {
                 self.second += 1;
                 let now = self.begin + Duration::from_secs(self.second);
-                self.stuck.look(&self.state, |_| Some((self.committed, error.map(str::to_owned))), now);
+                self.stuck.look(&self.state, |_| Some((self.reached, error.map(str::to_owned))), now);
             }
             self.stuck.problems(&self.state)
         }
@@ -226,8 +229,10 @@ mod tests {
     fn a_job_that_moves_and_gets_nothing_done_is_a_problem_though_nothing_tells_an_error() {
         let mut w = World::new();
         assert_eq!(w.lasts(300, None), NOTHING);
-        w.committed = Lsn(2);
+        w.reached = (Lsn(2), Some(Counts { bytes: 2, ..Counts::default() }));
         assert_eq!(w.lasts(300, None), NOTHING, "it follows the journal");
+        w.reached = (Lsn(2), Some(Counts { bytes: 1, ..Counts::default() }));
+        assert_eq!(w.lasts(300, None), NOTHING, "it works a dirty set off");
         let told = w.lasts(1, None);
         assert_eq!(told, ["job 1: nothing has got done for 300 s: its destination (new:/), or the source, may hang"]);
         w.to(JobState::Paused, "");

@@ -14,7 +14,7 @@ use crate::state::{self, Command, Job, wanted_replayer};
 use crate::switch::Switch;
 use crate::volume::Status as NfsStatus;
 use async_trait::async_trait;
-use journal_format::event::{Event, JobState, OutOfSync};
+use journal_format::event::{Cursor, Event, JobState, OutOfSync};
 use journal_format::ids::{JobId, JunctionId, LocationId, Lsn, NodeId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +177,7 @@ impl Keeper {
             return Err(Error::Other("the job has ended meanwhile".into()));
         }
         if projection.is_ahead(self.core.ledger.journal.durable_lsn())? {
+            self.let_all_go(wanted.junction).await?;
             return Err(Error::Other(format!(
                 "the journal was repaired since location {} was begun: what was cut is missing there, or was never brought \
                  over; abort the job and create it again",
@@ -250,6 +251,17 @@ impl Keeper {
         {
             running.press_after = Instant::now() + PRESS_AGAIN;
             running.handle.press();
+        }
+        Ok(())
+    }
+
+    /// One that is never gone on with, and out of sync, needs nothing of the journal.
+    async fn let_all_go(&self, junction: JunctionId) -> Result<()> {
+        let ledger = &self.core.ledger;
+        let lsn = ledger.settled_lsn(junction).min(ledger.journal.durable_lsn());
+        let cursor = ledger.state().locations.get(&self.id).map_or(lsn, |l| l.cursor);
+        if self.is_out_of_sync() && lsn.0.saturating_sub(cursor.0) >= ledger.journal.segment_size() {
+            ledger.record(&Event::Cursor(Cursor { location: self.id, lsn })).await?;
         }
         Ok(())
     }

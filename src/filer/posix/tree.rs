@@ -100,7 +100,10 @@ impl Tree {
             return Ok(known);
         }
         let mark = self.mark.lock().clone();
-        if mark.is_some() && !identity::is_unique(&self.place.expected_root) && owner_at(self, &fresh)? != mark {
+        let whose = |mark: &OwnerMarker| (mark.journal_id, mark.location);
+        if let Some(mark) = mark.filter(|_| !identity::is_unique(&self.place.expected_root))
+            && owner_at(self, &fresh)?.as_ref().map(whose) != Some(whose(&mark))
+        {
             return Err(down("another file system is mounted there: it does not bear the location's owner marker"));
         }
         tracing::warn!(path = %self.place.path.display(), "the file system was mounted anew");

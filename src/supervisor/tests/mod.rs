@@ -19,7 +19,7 @@ use crate::state::{Command, JobAction, State};
 use crate::volume::{Call, CreateHow, NodeIds, NodeRef, SetAttrs, Status as NfsStatus, Volume};
 use bytes::Bytes;
 use gate::{Gated, Rack};
-use journal_format::event::{Event, FilerFound, JobState, JunctionModified, What};
+use journal_format::event::{Event, FilerFound, JobState, JunctionModified, OutOfSync, What};
 use journal_format::ids::{Lsn, NodeId, Time};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -540,7 +540,7 @@ async fn a_location_whose_bulk_work_hangs_is_shown_as_down() {
 /// The primary has carried out what was cut, and no record of it is left that would bring it over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_destination_that_was_begun_before_a_repair_is_not_gone_on_with_wherever_it_stands() {
-    let mut w = World::new(&["a", "b"]).await;
+    let mut w = World::sized(&["a", "b"], 256 << 10, 16 << 20).await;
     let a = w.junction("a", 1, b"of a").await;
     w.is_open(a).await;
     let job = w.create_move("a", "b", true).await;
@@ -556,6 +556,16 @@ async fn a_destination_that_was_begun_before_a_repair_is_not_gone_on_with_wherev
     let supervisor = tokio::spawn(Supervisor::new(w.core.clone(), board.clone()).run(stopped));
     w.until(|| board.down().contains_key(&destination), || format!("{:?}", w.job(job))).await;
     assert!(format!("{:?}", board.down()[&destination]).contains("abort the job and create it again"));
+    // Out of sync it lets go of the journal, which nobody will ever read for it.
+    let ledger = &w.core.ledger;
+    let cursor = || ledger.state().locations[&destination].cursor;
+    let from = cursor();
+    ledger.record(&Event::OutOfSync(OutOfSync { location: destination, from })).await.unwrap();
+    let something = Event::JunctionModified(JunctionModified { junction: a.junction, access: None, suspended: false });
+    while ledger.journal.durable_lsn().0 < from.0 + (600 << 10) {
+        ledger.append(&something).await.unwrap();
+    }
+    w.until(|| cursor().0 > from.0 + (256 << 10), || format!("{}", cursor())).await;
     supervisor.abort();
 }
 
