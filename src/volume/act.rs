@@ -266,7 +266,7 @@ impl Act {
 async fn there(filer: &dyn CoreFiler, dir: &Object, name: &[u8]) -> Result<Option<Object>, Error> {
     match filer.lookup(dir, name).await {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind.is_no_entry() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -26,7 +26,8 @@ pub(super) fn kind(errno: Errno) -> ErrorKind {
         Errno::NOTEMPTY => ErrorKind::NotEmpty,
         Errno::MLINK => ErrorKind::TooManyLinks,
         Errno::NAMETOOLONG => ErrorKind::NameTooLong,
-        Errno::INVAL => ErrorKind::Invalid,
+        // Bytes that are no name there (UTF-8 alone, say): as lasting as a name that is too long.
+        Errno::INVAL | Errno::ILSEQ => ErrorKind::Invalid,
         Errno::FBIG | Errno::OVERFLOW => ErrorKind::FileTooBig,
         Errno::ACCESS => ErrorKind::Access,
         Errno::PERM => ErrorKind::NotPermitted,
@@ -44,5 +45,18 @@ pub(super) fn kind(errno: Errno) -> ErrorKind {
         Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::SHUTDOWN => ErrorKind::Down,
         Errno::TIMEDOUT => ErrorKind::Unknown,
         _ => ErrorKind::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_no_text_there_is_refused_for_good_and_names_nothing() {
+        for errno in [Errno::ILSEQ, Errno::INVAL, Errno::NAMETOOLONG, Errno::NOENT] {
+            assert!(kind(errno).is_no_entry() && !kind(errno).is_transient(), "{errno}");
+        }
+        assert_eq!(kind(Errno::IO), ErrorKind::Io);
     }
 }
