@@ -289,17 +289,38 @@ mod tests {
     const NODE: NodeId = NodeId(7);
     const ATTRS: MakeAttrs = MakeAttrs { mode: 0o644, uid: 0, gid: 0, inherits: false };
 
-    #[tokio::test]
-    async fn a_step_that_is_tried_again_leaves_no_stale_bytes_where_the_source_has_holes_now() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = |name: &str| Arc::new(Store::open(&dir.path().join(name), 1 << 20).unwrap());
-        let (from, to) = (Memory::default(), Memory::default());
-        let file = from.make(&from.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
-        let copy = to.make(&to.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+    /// A file on one filer, of which the other has a copy without bytes.
+    struct Pair {
+        from: Memory,
+        to: Memory,
+        file: Object,
+        copy: Object,
+        source: Source,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Pair {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (from, to) = (Memory::default(), Memory::default());
+            let file = from.make(&from.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+            let copy = to.make(&to.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
+            let source = source_of(dir.path(), Arc::new(from.clone()), &file);
+            Self { from, to, file, copy, source, _dir: dir }
+        }
+    }
+
+    fn source_of(dir: &std::path::Path, filer: Arc<dyn CoreFiler>, file: &Object) -> Source {
+        let store = |name: &str| Arc::new(Store::open(&dir.join(name), 1 << 20).unwrap());
         let objects = Objects::new(store("objects"));
         objects.store.write(objects.put(NODE, &file.id).unwrap());
-        let location = Location::new(LocationId(1), NodeId(1), Arc::new(from.clone()), objects);
-        let source = Source { location: Arc::new(location), live: Arc::new(Live::new(store("live"))) };
+        let location = Location::new(LocationId(1), NodeId(1), filer, objects);
+        Source { location: Arc::new(location), live: Arc::new(Live::new(store("live"))) }
+    }
+
+    #[tokio::test]
+    async fn a_step_that_is_tried_again_leaves_no_stale_bytes_where_the_source_has_holes_now() {
+        let Pair { from, to, file, copy, source, _dir } = Pair::new().await;
         let range = Range { node: NODE, offset: 0, len: 98_304, last: true };
 
         from.write(&file, 0, Bytes::from(vec![1; 98_304])).await.unwrap();
@@ -325,15 +346,7 @@ mod tests {
     /// A source may show zeros as a hole: nothing is written for them.
     #[tokio::test]
     async fn a_dirty_range_that_ends_in_a_hole_is_as_long_as_on_the_source() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = |name: &str| Arc::new(Store::open(&dir.path().join(name), 1 << 20).unwrap());
-        let (from, to) = (Memory::default(), Memory::default());
-        let file = from.make(&from.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
-        let copy = to.make(&to.root().await.unwrap(), b"f", &What::File, ATTRS).await.unwrap();
-        let objects = Objects::new(store("objects"));
-        objects.store.write(objects.put(NODE, &file.id).unwrap());
-        let location = Location::new(LocationId(1), NodeId(1), Arc::new(from.clone()), objects);
-        let source = Source { location: Arc::new(location), live: Arc::new(Live::new(store("live"))) };
+        let Pair { from, to, file, copy, source, _dir } = Pair::new().await;
         for filer in [(&from, &file), (&to, &copy)] {
             filer.0.write(filer.1, 0, Bytes::from(vec![1; 4096])).await.unwrap();
         }
@@ -367,11 +380,7 @@ mod tests {
         let mut capability = vec![1, 0, 0, 2, 0, 4, 0, 0];
         capability.resize(20, 0);
         from.set_xattr(&file, CAPABILITY, &capability).await.unwrap();
-        let objects = Objects::new(Arc::new(Store::open(&dir.path().join("objects"), 1 << 20).unwrap()));
-        objects.store.write(objects.put(NODE, &file.id).unwrap());
-        let location = Location::new(LocationId(1), NodeId(1), from, objects);
-        let live = Arc::new(Live::new(Arc::new(Store::open(&dir.path().join("live"), 1 << 20).unwrap())));
-        let source = Source { location: Arc::new(location), live };
+        let source = source_of(dir.path(), from, &file);
 
         let wanted = [(CAPABILITY.to_vec(), capability)];
         put_xattrs(to.as_ref(), &copy, &source.xattrs(NODE, Kind::File).await.unwrap()).await.unwrap();

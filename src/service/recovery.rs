@@ -215,20 +215,18 @@ fn calls_from(journal: &Journal, needed: Lsn) -> Result<Lsn> {
     let size = journal.segment_size();
     let at = journal.end_lsn().0.saturating_sub(CALLS_BYTES);
     let mut from = journal.start_lsn().max(Lsn(at / size * size));
-    let mut segment = from.0 / size;
-    while (segment + 1) * size <= needed.0 {
-        match journal.look_at(Lsn(segment * size)) {
+    let mut segment = from.0 / size * size;
+    while segment < needed.0 {
+        // The last of them holds what is needed, too: that is looked at by who reads it.
+        let end = needed.min(Lsn(segment + size));
+        match journal.look_at(Lsn(segment)) {
             Err(error @ JournalError::Unreadable { .. }) => {
-                tracing::error!(%error, "repeated calls of that time are not recognised; the segment is not needed otherwise");
-                from = Lsn((segment + 1) * size);
+                tracing::error!(%error, "repeated calls of that time are not recognised; nothing else needs them");
+                from = end;
             }
             looked => looked?,
         }
-        segment += 1;
-    }
-    // The needed one's own segment, before it.
-    if from < needed && journal.look_at(Lsn(segment * size)).is_err() {
-        from = needed;
+        segment += size;
     }
     Ok(from)
 }

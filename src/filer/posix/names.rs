@@ -436,6 +436,19 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_goes_back_makes_nothing_that_is_new_old() {
+        let mut seen = identity::stat_fd(tempfile::tempfile().unwrap()).unwrap();
+        seen.stx_mask |= StatxFlags::BTIME.bits();
+        (seen.stx_btime.tv_sec, seen.stx_btime.tv_nsec) = (100, 0);
+        let at = |nanos| Timespec { tv_sec: 100, tv_nsec: nanos };
+        assert!(!is_older(&seen, at(1), at(1)) && !is_older(&seen, at(20_000_000), at(20_000_000)), "by a tick");
+        assert!(is_older(&seen, at(20_000_001), at(20_000_001)));
+        assert!(!is_older(&seen, at(20_000_001), at(20_000_000)), "it was set back meanwhile");
+        seen.stx_mask &= !StatxFlags::BTIME.bits();
+        assert!(!is_older(&seen, at(999_999_999), at(999_999_999)), "nobody tells");
+    }
+
+    #[test]
     fn what_takes_the_place_of_a_new_fifo_or_symlink_is_not_taken_for_it() {
         let temp = tempfile::tempdir().unwrap();
         let mut tree = tree(temp.path());

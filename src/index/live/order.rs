@@ -9,7 +9,7 @@
 //!  order   ────────────────────►│ cut ─ ─ ─ ─ ►│ new ────────►
 //! ```
 //!
-//! Bound: one entry for each repair.
+//! Bound: one entry for each repair, [`CUTS_MAX`]; the index refuses one more, and so does the start.
 
 use super::{Live, codec};
 use crate::index::store::{Key, Result};
@@ -52,6 +52,9 @@ impl Live {
         let before = cuts.last().map_or(0, |(_, ahead)| *ahead);
         let ahead = (highest.0 + 1).saturating_sub(at.0).max(before);
         if ahead > before {
+            if cuts.len() >= CUTS_MAX {
+                return Err(self.store.corrupt(format!("the journal was repaired more than {CUTS_MAX} times")));
+            }
             changes.push((cut_key(at), Some(ahead.to_le_bytes().to_vec())));
             cuts.push((at, ahead));
         }
