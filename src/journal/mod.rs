@@ -51,6 +51,8 @@ mod map;
 mod queue;
 mod reader;
 mod recover;
+#[cfg(any(test, feature = "simulation"))]
+pub mod recycled;
 mod segments;
 mod side;
 #[cfg(test)]
@@ -454,7 +456,10 @@ impl Journal {
     pub fn recycle(&self, before: Lsn) -> Result<()> {
         let needed = self.snapshot_lsn();
         let archived = self.inner.archiver.lock().as_ref().map_or(Lsn(u64::MAX), |archiver| archiver.archived_lsn());
-        self.inner.shared.segments.recycle(before.min(needed).min(archived))
+        let before = before.min(needed).min(archived);
+        #[cfg(any(test, feature = "simulation"))]
+        recycled::tell(self, before);
+        self.inner.shared.segments.recycle(before)
     }
 
     /// Where the newest snapshot was taken; 0 without one.

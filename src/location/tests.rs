@@ -468,9 +468,15 @@ pub(crate) async fn picture(location: &Location) -> BTreeMap<Vec<u8>, String> {
                 let size = if object.kind == Kind::File { stat.size } else { 0 };
                 let xattrs = filer.xattrs(&object).await.unwrap();
                 let links = if object.kind == Kind::File { stat.nlink } else { 0 };
+                let data = filer.data_ranges(&object, 0, u64::MAX).await;
+                let data = if object.kind == Kind::File { data.unwrap() } else { Vec::new() };
+                let (mode, owner) = (stat.mode, (stat.uid, stat.gid));
                 seen.insert(
                     path.clone(),
-                    format!("{:?} {:o} {size} {links} {:?} {content} {xattrs:?}", object.kind, stat.mode, stat.mtime),
+                    format!(
+                        "{:?} {mode:o} {owner:?} {:?} {size} {links} {:?} {content} {data:?} {xattrs:?}",
+                        object.kind, stat.rdev, stat.mtime
+                    ),
                 );
                 if object.kind == Kind::Dir {
                     todo.push((path, object));

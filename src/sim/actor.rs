@@ -1,14 +1,17 @@
 //! A client: one call after the other, on whatever it and the others have met, in a small namespace, so that they meet.
 
+use super::asked::{Asked, Came, a_create, a_make, a_wish};
+use super::fate::{Fired, count};
 use super::rng::Rng;
 use super::scribe::{Answer, Scribe, Told};
 use crate::core::Core;
-use crate::volume::{Call, CreateHow, NewNode, NodeRef, Room, SetAttrs, SetTime, Status};
+use crate::volume::late::Known;
+use crate::volume::outcome::{Effect, Outcome};
+use crate::volume::{Call, NodeRef, Room, Status};
 use bytes::Bytes;
-use journal_format::event::What;
-use journal_format::ids::{JunctionId, Lsn, Time};
+use journal_format::ids::{JunctionId, Lsn};
 use parking_lot::Mutex;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,7 +21,7 @@ const NAMES: [&[u8]; 10] = [b"a", b"b", b"c", b"d", b"e", b"f0", b"f1", b"d0", b
 /// Handles that are remembered; beyond it one goes for each that comes.
 const KEPT_MAX: usize = 64;
 const OFFSET_MAX: u64 = 60_000;
-const WRITE_MAX: u64 = 12_000;
+pub const WRITE_MAX: u64 = 12_000;
 
 /// Handles that clients have, across lives: they stay valid (I6).
 #[derive(Default)]
@@ -44,9 +47,14 @@ pub struct Shared {
     pub xids: Arc<AtomicU32>,
     pub digest: Arc<Mutex<blake3::Hasher>>,
     pub wrong: Arc<Mutex<Vec<String>>>,
+    pub counts: Arc<Mutex<Fired>>,
 }
 
 impl Shared {
+    pub fn count(&self, what: &'static str) {
+        count(&mut self.counts.lock(), what);
+    }
+
     pub fn note(&self, text: &str) {
         let mut digest = self.digest.lock();
         digest.update(text.as_bytes());
@@ -65,10 +73,25 @@ pub struct Actor {
     pub shared: Shared,
     pub rng: Rng,
     pub think_ms_max: u64,
+    /// Bytes of its longest WRITE.
+    pub write_max: u64,
+    /// Its own: what a client is owed is kept by address.
+    pub addr: IpAddr,
 }
 
-/// What came of a call: bytes written, and a handle that was given.
-type Came = Result<(u32, Option<NodeRef>), Status>;
+/// What an answer is of.
+struct Of {
+    xid: u32,
+    from: Lsn,
+    what: &'static str,
+    must: bool,
+    asked: Option<Asked>,
+    earlier: Vec<u32>,
+    about: Option<NodeRef>,
+}
+
+/// How often a client that is sent away comes again.
+const REPEATS: u32 = 4;
 
 impl Actor {
     pub async fn run(mut self) {
@@ -83,7 +106,7 @@ impl Actor {
         let uid = if self.rng.percent(15) { 1000 } else { 0 };
         // 0 is the volume's own.
         let xid = self.shared.xids.fetch_add(1, Ordering::Relaxed) + 1;
-        Call { uid, gid: uid, gids: Vec::new(), addr: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 700, xid, sum: xid }
+        Call { uid, gid: uid, gids: Vec::new(), addr: self.addr, port: 700, xid, sum: xid }
     }
 
     fn dir(&mut self) -> NodeRef {
@@ -125,24 +148,67 @@ impl Actor {
     }
 
     async fn one(&mut self) {
-        let from = self.core.ledger.journal.end_lsn();
         let call = self.call();
-        let dice = self.rng.below(100);
-        let (what, must, about, came): (&'static str, bool, Option<NodeRef>, Came) = match dice {
-            0..14 => self.create(&call).await,
-            14..22 => self.make(&call).await,
-            22..50 => self.write(&call).await,
-            50..58 => self.set(&call).await,
-            58..70 => self.rename(&call).await,
-            70..76 => self.link(&call).await,
-            76..86 => self.remove(&call).await,
+        let asked = match self.rng.below(100) {
+            0..14 => self.create(),
+            14..22 => self.make(),
+            22..50 => self.write(),
+            50..58 => self.set(),
+            58..70 => self.rename(),
+            70..76 => self.link(),
+            76..86 => self.remove(),
             86..93 => return self.read(&call).await,
             _ => return self.look(&call).await,
         };
-        self.answered(call.xid, from, what, must, about, came);
+        self.ask(call, asked).await;
     }
 
-    fn answered(&self, xid: u32, from: Lsn, what: &'static str, must: bool, about: Option<NodeRef>, came: Came) {
+    /// Half of the operations on names that are sent away come again, as a kernel's: under a new xid, otherwise the same.
+    async fn ask(&mut self, mut call: Call, asked: Asked) {
+        let mut comes_again = if asked.is_of_names() && self.rng.percent(50) { REPEATS } else { 0 };
+        let mut ran = (call.xid, self.core.ledger.journal.end_lsn());
+        let mut earlier = Vec::new();
+        loop {
+            let from = self.core.ledger.journal.end_lsn();
+            let known = if earlier.is_empty() { Ok(None) } else { self.core.volume.late(&call) };
+            let came = match known {
+                Ok(Some(Known::Done(outcome))) => {
+                    self.shared.count("told late");
+                    return self.answered(&asked, ran, Vec::new(), Ok((0, made(&outcome))));
+                }
+                Ok(Some(Known::Running)) => Err(Status::Jukebox),
+                Ok(None) => {
+                    ran = (call.xid, from);
+                    asked.ask(&self.core.volume, &call).await
+                }
+                Err(status) => Err(status),
+            };
+            let sent_away = came == Err(Status::Jukebox);
+            self.answered(&asked, ran, earlier.clone(), came);
+            if !sent_away || comes_again == 0 {
+                return;
+            }
+            comes_again -= 1;
+            if earlier.last() != Some(&ran.0) {
+                earlier.push(ran.0);
+            }
+            tokio::time::sleep(Duration::from_millis(self.rng.between(50, 3000))).await;
+            call.xid = self.shared.xids.fetch_add(1, Ordering::Relaxed) + 1;
+            self.shared.count("came again");
+        }
+    }
+
+    fn answered(&mut self, asked: &Asked, (xid, from): (u32, Lsn), earlier: Vec<u32>, came: Came) {
+        if let Ok((_, Some(node))) = came {
+            self.keep(node, asked.makes_dir());
+        }
+        let (what, must) = (asked.what(), asked.must_be_recorded());
+        let of = Of { xid, from, what, must, asked: Some(asked.clone()), earlier, about: asked.about() };
+        self.note(of, came);
+    }
+
+    fn note(&self, of: Of, came: Came) {
+        let Of { xid, from, what, must, asked, earlier, about } = of;
         let told = match &came {
             Ok((n, _)) => Told::Done(*n),
             Err(Status::Jukebox) => Told::Unknown,
@@ -156,93 +222,48 @@ impl Actor {
         }
         let node = came.as_ref().ok().and_then(|(_, node)| *node).or(about).map(|at| at.node);
         let window = (from, self.core.ledger.journal.durable_lsn());
-        let answer = Answer { xid, what, must, window, told, node };
+        let answer = Answer { xid, what, must, window, told, node, asked, earlier };
         self.shared.note(&format!("{answer:?} {:?}", crate::env::wall_nanos()));
         self.shared.scribe.lock().answers.push(answer);
     }
 
-    async fn create(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
+    fn create(&mut self) -> Asked {
         let (dir, name) = (self.dir(), self.name());
-        let size = self.rng.percent(20).then(|| self.rng.below(20_000));
-        let attrs = SetAttrs { mode: Some(0o644), size, ..SetAttrs::default() };
-        let how = match self.rng.below(3) {
-            0 => CreateHow::Unchecked(attrs),
-            1 => CreateHow::Guarded(attrs),
-            _ => CreateHow::Exclusive(self.rng.draw().to_le_bytes()),
-        };
-        let made = self.core.volume.create(call, dir, &name, how).await;
-        let came = made.map(|found| (0, Some(found.node))).map_err(|r| r.status);
-        if let Ok((_, Some(node))) = came {
-            self.keep(node, false);
-        }
-        // What was there already may be answered without an event.
-        ("create", matches!(how, CreateHow::Guarded(_)), Some(dir), came)
+        a_create(&mut self.rng, dir, name)
     }
 
-    async fn make(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
+    fn make(&mut self) -> Asked {
         let (dir, name) = (self.dir(), self.name());
-        let what = match self.rng.below(10) {
-            0..6 => What::Dir,
-            6..9 => What::Symlink { target: format!("../{}", self.rng.below(1000)).into_bytes() },
-            _ => What::Fifo,
-        };
-        let is_dir = what == What::Dir;
-        let new = NewNode { what, attrs: SetAttrs { mode: Some(0o755), ..SetAttrs::default() } };
-        let made = self.core.volume.make(call, dir, &name, new).await;
-        let came = made.map(|found| (0, Some(found.node))).map_err(|r| r.status);
-        if let Ok((_, Some(node))) = came {
-            self.keep(node, is_dir);
-        }
-        ("make", true, Some(dir), came)
+        a_make(&mut self.rng, dir, name)
     }
 
-    async fn write(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
-        let Some(at) = self.other() else { return self.create(call).await };
-        let (offset, len) = (self.rng.below(OFFSET_MAX), self.rng.between(1, WRITE_MAX));
-        let data = block(call.xid, offset, len);
-        let written = self.core.volume.write(call, at, offset, data).await;
-        ("write", true, Some(at), written.map(|(n, _)| (n, None)).map_err(|r| r.status))
+    fn write(&mut self) -> Asked {
+        let Some(at) = self.other() else { return self.create() };
+        Asked::Write { at, offset: self.rng.below(OFFSET_MAX), len: self.rng.between(1, self.write_max) }
     }
 
-    async fn set(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
+    fn set(&mut self) -> Asked {
         let at = match self.other() {
             Some(at) if self.rng.percent(80) => at,
             _ => self.dir(),
         };
-        let rng = &mut self.rng;
-        let mut wish = SetAttrs::default();
-        match rng.below(5) {
-            0 => wish.mode = Some(if rng.percent(50) { 0o640 } else { 0o755 }),
-            1 | 2 => wish.size = Some(rng.below(OFFSET_MAX + WRITE_MAX)),
-            3 => wish.mtime = SetTime::Client(Time(i64::try_from(rng.below(1 << 50)).unwrap_or(0))),
-            _ => wish.uid = Some(u32::try_from(rng.below(3)).unwrap_or(0)),
-        }
-        let set = self.core.volume.setattr(call, at, wish, None).await;
-        ("setattr", false, Some(at), set.map(|_| (0, None)).map_err(|r| r.status))
+        Asked::Set { at, wish: a_wish(&mut self.rng, OFFSET_MAX + WRITE_MAX) }
     }
 
-    async fn rename(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
+    fn rename(&mut self) -> Asked {
         let (from, name, to, new) = (self.dir(), self.name(), self.dir(), self.name());
         let to = if self.rng.percent(40) { from } else { to };
-        let done = self.core.volume.rename(call, from, &name, to, &new).await;
-        ("rename", false, None, done.map(|_| (0, None)).map_err(|r| r.status))
+        Asked::Rename { from, name, to, new }
     }
 
-    async fn link(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
-        let Some(at) = self.other() else { return self.create(call).await };
-        let (dir, name) = (self.dir(), self.name());
-        let done = self.core.volume.link(call, at, dir, &name).await;
-        ("link", true, None, done.map(|_| (0, None)).map_err(|r| r.status))
+    fn link(&mut self) -> Asked {
+        let Some(at) = self.other() else { return self.create() };
+        Asked::Link { at, dir: self.dir(), name: self.name() }
     }
 
-    async fn remove(&mut self, call: &Call) -> (&'static str, bool, Option<NodeRef>, Came) {
+    fn remove(&mut self) -> Asked {
         let (dir, name) = (self.dir(), self.name());
-        if self.rng.percent(35) {
-            let done = self.core.volume.rmdir(call, dir, &name).await;
-            return ("rmdir", true, Some(dir), done.map(|_| (0, None)).map_err(|r| r.status));
-        }
-        let done = self.core.volume.remove(call, dir, &name).await;
-        ("remove", true, Some(dir), done.map(|_| (0, None)).map_err(|r| r.status))
+        if self.rng.percent(35) { Asked::Rmdir { dir, name } } else { Asked::Remove { dir, name } }
     }
 
     async fn read(&mut self, call: &Call) {
@@ -281,17 +302,15 @@ impl Actor {
     /// A call that changes nothing was refused.
     fn told_of(&self, xid: u32, at: NodeRef, status: Status) {
         let from = self.core.ledger.journal.end_lsn();
-        self.answered(xid, from, "read", false, Some(at), Err(status));
+        let of = Of { xid, from, what: "read", must: false, asked: None, earlier: Vec::new(), about: Some(at) };
+        self.note(of, Err(status));
     }
 }
 
-/// Bytes that say which call wrote them, and where.
-fn block(xid: u32, offset: u64, len: u64) -> Bytes {
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-    for at in offset..offset + len {
-        let word = (u64::from(xid) << 32) | (at & !7);
-        let byte = word.to_le_bytes()[usize::try_from(at & 7).unwrap_or(0)];
-        bytes.push(if byte == 0 { 0xa5 } else { byte });
+/// The node that an operation made.
+fn made(outcome: &Outcome) -> Option<NodeRef> {
+    match outcome.effect {
+        Effect::Made { node, .. } => Some(NodeRef { junction: outcome.junction, node }),
+        _ => None,
     }
-    bytes.into()
 }

@@ -9,6 +9,7 @@ use super::sky::Sky;
 use super::stage::Stage;
 use crate::env;
 use crate::filer::memory::Turn;
+use crate::journal::recycled;
 use crate::location::steplog;
 use crate::state::jobs::HasEnded;
 use journal_format::event::JobState;
@@ -42,6 +43,7 @@ pub fn run(nanos: i64, seed: u64) -> Outcome {
         outcome.wrong = Some(wrong);
     }
     steplog::watch(None);
+    recycled::watch(None);
     outcome
 }
 

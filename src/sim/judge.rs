@@ -74,6 +74,12 @@ pub fn apart(one: &[Found], other: &[Found]) -> Option<String> {
         if attrs(it) != attrs(other) {
             return Some(format!("{}: {:?}, not {:?}", text(&it.path), attrs(it), attrs(other)));
         }
+        if it.xattrs != other.xattrs {
+            return Some(format!("{}: extended attributes {:?}, not {:?}", text(&it.path), it.xattrs, other.xattrs));
+        }
+        if it.data != other.data {
+            return Some(format!("{}: data at {:?}, not {:?}", text(&it.path), it.data, other.data));
+        }
         (it.bytes != other.bytes).then(|| format!("{}: {}", text(&it.path), bytes(&it.bytes, &other.bytes)))
     })
 }

@@ -1,6 +1,6 @@
 //! One life of the service: from its start to its stop, its kill or the power cut.
 
-use super::actor::{Actor, Seen, Shared};
+use super::actor::{Actor, Seen, Shared, WRITE_MAX};
 use super::fate::{Fate, WEATHERS, Weather};
 use super::rng::Rng;
 use super::stores::SimStores;
@@ -12,7 +12,7 @@ use crate::filer::registry::{self, Registry};
 use crate::gateway::Drc;
 use crate::index::live::Live;
 use crate::index::stores::Stores;
-use crate::journal::{AppendMode, Journal, Options};
+use crate::journal::{AppendMode, Journal, Options, recycled};
 use crate::ledger::Ledger;
 use crate::location::Locations;
 use crate::service::recovery;
@@ -25,6 +25,7 @@ use journal_format::event::{Event, JobState};
 use journal_format::ids::{FilerId, JunctionId, LocationId, Lsn};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,7 +34,18 @@ use tokio::time::sleep;
 
 /// Small, so that lives go over many of them.
 const SEGMENT: u64 = 256 << 10;
-const HARD_LIMIT: u64 = 64 << 20;
+
+/// Soft and hard limit of the journal, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// Nobody meets them.
+pub const WIDE: Limits = Limits { soft: 32 << 20, hard: 64 << 20 };
+/// Whoever lags has to let go of the journal, and clients wait for room.
+pub const TIGHT: Limits = Limits { soft: 1 << 20, hard: 3 << 20 };
 /// Longest that anything may take in fair weather, in virtual time (C20).
 pub const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -61,6 +73,7 @@ pub struct Switch {
 pub struct Ground {
     /// How the world's filers are made, but for the numbers of their objects.
     pub filers: FilerOptions,
+    pub limits: Limits,
     pub disk: SimDisk,
     pub stores: SimStores,
     pub places: Arc<Mutex<Vec<Place>>>,
@@ -81,6 +94,7 @@ impl Ground {
     pub fn new(filers: FilerOptions, disk: SimDisk, shared: Shared) -> Self {
         Self {
             filers,
+            limits: WIDE,
             disk,
             stores: SimStores::default(),
             places: Arc::default(),
@@ -180,13 +194,26 @@ impl Life {
         let options = Options {
             dir: "/journal".into(),
             segment_size: SEGMENT,
-            hard_limit: HARD_LIMIT,
+            hard_limit: ground.limits.hard,
             append: AppendMode::Direct,
             any_file_system: true,
             disk: Arc::new(ground.disk.clone()),
         };
         let journal = Journal::open(options).map_err(|e| format!("the journal does not open: {e}"))?;
+        journal.set_soft_limit(ground.limits.soft);
         ground.shared.scribe.lock().check_kept(&journal)?;
+        // Whatever is freed was written down before.
+        let (scribe, shared) = (ground.shared.scribe.clone(), ground.shared.clone());
+        recycled::watch(Some(Box::new(move |journal, before| {
+            if before.0 / SEGMENT > journal.start_lsn().0 / SEGMENT {
+                shared.count("segments freed");
+            }
+            if let Err(error) = scribe.lock().read(journal)
+                && before > scribe.lock().upto()
+            {
+                shared.accuse(format!("what is freed before {before} is not written down: {error}"));
+            }
+        })));
         let stores: Arc<dyn Stores> = Arc::new(ground.stores.clone());
         let store = stores.open(LIVE_STORE, LIVE_CACHE, false).map_err(|e| e.to_string())?;
         let live = Arc::new(Live::new(Arc::new(store)));
@@ -281,12 +308,16 @@ impl Life {
                 pool.dirs.push(root);
             }
         }
-        for _ in 0..count {
+        for nth in 0..count {
+            // Where the journal is to become full they are in a hurry.
+            let tight = self.ground.limits == TIGHT;
             let actor = Actor {
+                write_max: if tight { 4 * WRITE_MAX } else { WRITE_MAX },
+                addr: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(nth).unwrap_or(0))),
                 core: self.core.clone(),
                 junction: JUNCTION,
                 shared: self.ground.shared.clone(),
-                think_ms_max: [1, 10, 100][rng.index(3)],
+                think_ms_max: if tight { 1 } else { [1, 10, 100][rng.index(3)] },
                 rng: rng.fork(),
             };
             self.clients.push(tokio::spawn(actor.run()));
@@ -409,6 +440,19 @@ impl Life {
             }
         };
         tokio::time::timeout(PATIENCE, rest).await.map_err(|_| "C20: an operation does not end".to_owned())
+    }
+
+    /// What the journal's limits did in this life.
+    pub fn count_limits(&self) {
+        let journal = &self.core.ledger.journal;
+        let shared = &self.ground.shared;
+        *shared.counts.lock().entry("told that the journal is full").or_default() += journal.stats().refusals;
+        if !journal.sides().is_empty() {
+            shared.count("set aside");
+        }
+        if self.core.ledger.state().jobs.values().any(|job| job.state == JobState::Transitioning) {
+            shared.count("cut short in a switch");
+        }
     }
 
     /// End in order.

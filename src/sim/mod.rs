@@ -29,6 +29,7 @@
 //! That is why watched values are `env::watch`, and `select!` in the core's loops is biased.
 
 pub mod actor;
+pub mod asked;
 pub mod clocks;
 pub mod fate;
 pub mod found;

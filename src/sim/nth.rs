@@ -13,6 +13,7 @@ use super::stage::Stage;
 use crate::env;
 use crate::filer::ErrorKind;
 use crate::filer::memory::{Fault, Turn};
+use crate::journal::recycled;
 use crate::location::steplog;
 use crate::state::jobs::HasEnded;
 use crate::volume::{Call, NewNode, SetAttrs};
@@ -27,7 +28,7 @@ use tokio::time::{Instant, sleep};
 ///
 /// Not here: `punch`, which is called only where a copy is tried again over what was a file's and is a hole now; its errors
 /// are told in `location/copy.rs`.
-pub const OPS: [&str; 25] = [
+pub const OPS: [&str; 26] = [
     "root",
     "by_identity",
     "lookup",
@@ -48,6 +49,7 @@ pub const OPS: [&str; 25] = [
     "statfs",
     "xattrs",
     "set_xattr",
+    "acl",
     "owner",
     "claim",
     "unclaim",
@@ -128,6 +130,7 @@ pub fn run(row: Row) -> Outcome {
         Err(error) => Err(error.to_string()),
     };
     steplog::watch(None);
+    recycled::watch(None);
     outcome.fired = count.lock().fired;
     outcome.wrong = acted.err();
     outcome

@@ -1,5 +1,6 @@
 //! Keeps what the journal has said, across crashes, and checks what clients were told against it.
 
+use super::asked::Asked;
 use super::model::{Ends, Model, note_end};
 use crate::journal::Journal;
 use crate::volume::Status;
@@ -38,6 +39,10 @@ pub struct Answer {
     pub told: Told,
     /// The node that the answer named or the call was about.
     pub node: Option<NodeId>,
+    /// What was asked for, where that is compared with the record.
+    pub asked: Option<Asked>,
+    /// The same call as it ran before, and was sent away.
+    pub earlier: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -94,6 +99,11 @@ impl Scribe {
         Ok(())
     }
 
+    #[must_use]
+    pub fn is_recorded(&self, xid: u32) -> bool {
+        self.by_xid.contains_key(&xid)
+    }
+
     /// After a restart: what was durable is still there, bit by bit (C10).
     ///
     /// # Errors
@@ -145,7 +155,21 @@ impl Scribe {
         wrong
     }
 
+    /// A call that comes again meets its own work, whoever it was that did it: it is told of that, and does not run.
+    fn check_earlier(&self, answer: &Answer) -> Result<(), String> {
+        let done = |xid: &&u32| {
+            let rec = self.by_xid.get(xid).map(|at| &self.recs[*at]);
+            rec.is_some_and(|rec| !self.ends.contains_key(&rec.lsn))
+        };
+        let ran = self.by_xid.contains_key(&answer.xid) || matches!(answer.told, Told::Refused(_));
+        match answer.earlier.iter().find(done).filter(|_| ran && answer.told != Told::Unknown) {
+            Some(xid) => Err(format!("C5: ran again, and its call {xid} was done")),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, answer: &Answer) -> Result<(), String> {
+        self.check_earlier(answer)?;
         let rec = self.by_xid.get(&answer.xid).map(|at| &self.recs[*at]);
         let end = rec.and_then(|rec| self.ends.get(&rec.lsn));
         match (answer.told, rec, end) {
@@ -159,6 +183,11 @@ impl Scribe {
             (Told::Refused(_), Some(_), Some(_)) => {}
         }
         let Some(rec) = rec else { return Ok(()) };
+        if let Some(asked) = &answer.asked
+            && !asked.is_recorded_by(answer.xid, &rec.event, &rec.bulk)
+        {
+            return Err(format!("C2: the record at {} is of another call: {:?}", rec.lsn, rec.event));
+        }
         if rec.lsn < answer.window.0 || rec.end > answer.window.1 {
             return Err(format!("C2, C4: answered for the record {}..{}", rec.lsn, rec.end));
         }

@@ -302,7 +302,9 @@ async fn until_the_power_goes(
             // With the power off, too: who answers has it durable.
             progress.answered.set(nth + 1);
             let (told, window) = (Told::Done(op.bytes()), (from, journal.durable_lsn()));
-            let answer = Answer { xid, what: "workload", must: op.is_journaled(), window, told, node: None };
+            let must = op.is_journaled();
+            let (node, asked, earlier) = (None, None, Vec::new());
+            let answer = Answer { xid, what: "workload", must, window, told, node, asked, earlier };
             world.ground.shared.scribe.lock().answers.push(answer);
         }
         progress.counts.set(Some([before, counts()]));

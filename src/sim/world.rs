@@ -1,17 +1,19 @@
 //! One seed: its filers, its lives, its judgement.
 
 use super::actor::{Seen, Shared};
+use super::asked::Asked;
 use super::fate::{Fired, Weather, count};
 use super::judge::{apart, differences};
-use super::life::{Ground, Life, PATIENCE, Unknown, Versions};
+use super::life::{Ground, Life, PATIENCE, TIGHT, Unknown, Versions, WIDE};
 use super::model::{Model, Node, Nr, ROOT};
 use super::rng::Rng;
-use super::scribe::Scribe;
+use super::scribe::{Scribe, Told};
 use super::sky::Sky;
 use crate::env;
 use crate::env::simulated::{Faults, Nth, SimDisk};
 use crate::filer::memory::{Found, Memory, Options, named};
 use crate::filer::{Changes, CoreFiler, MakeAttrs, Object};
+use crate::journal::recycled;
 use crate::location::steplog;
 use crate::volume::{Call, NodeRef, Room, Status};
 use bytes::Bytes;
@@ -64,7 +66,10 @@ pub fn run(seed: u64) -> Outcome {
     // Not drawn: so a seed goes on to mean the world that it meant before.
     filers.capabilities.open_by_identity = seed % 4 != 3;
     filers.capabilities.nameless = seed % 3 != 2;
-    let ground = Ground::new(filers, SimDisk::new(rng.draw()), shared.clone());
+    let mut ground = Ground::new(filers, SimDisk::new(rng.draw()), shared.clone());
+    if seed % 7 == 6 {
+        ground.limits = TIGHT;
+    }
     let mut world = World::new(ground, Model::new(Vec::new()), rng);
     let lives = world.rng.between(1, 5);
     for life in 0..=lives {
@@ -94,6 +99,7 @@ pub fn run(seed: u64) -> Outcome {
         }
     }
     steplog::watch(None);
+    recycled::watch(None);
     world.outcome(seed)
 }
 
@@ -127,7 +133,9 @@ impl World {
             self.ground.weather(Weather::Fair);
             return self.last(life).await;
         }
-        let until = Duration::from_millis(self.rng.between(20, 6000));
+        // A few are long enough for clients to be sent away and to come again.
+        let longest = if self.rng.percent(15) && self.ground.limits == WIDE { 40_000 } else { 6000 };
+        let until = Duration::from_millis(self.rng.between(20, longest));
         let rngs = (self.rng.fork(), self.rng.fork(), self.rng.fork());
         let journal = life.core.ledger.journal.clone();
         let failed = tokio::select! {
@@ -186,6 +194,7 @@ impl World {
     }
 
     async fn end(&mut self, life: Life, end: End, failed: bool) -> Result<(), String> {
+        life.count_limits();
         let journal = life.core.ledger.journal.clone();
         if end == End::Stopped {
             let stopped = self.stop(life).await;
@@ -330,6 +339,7 @@ impl World {
         let journal = life.core.ledger.journal.clone();
         journal.wait_durable(journal.end_lsn()).await.map_err(|e| e.to_string())?;
         self.take_down(&life)?;
+        life.count_limits();
         let state = life.core.ledger.state();
         life.stop().await?;
         self.judge(&state)
@@ -382,15 +392,44 @@ impl World {
                 return Err(format!("I2: the two sides of the switch at {}: {said}", switch.lsn));
             }
         }
+        self.judge_nothings(&scribe)?;
         self.judge_handles(&scribe)?;
         self.judge_reads(&scribe)
+    }
+
+    /// A RENAME that changed nothing was of one object's names.
+    fn judge_nothings(&self, scribe: &Scribe) -> Result<(), String> {
+        for answer in &scribe.answers {
+            let Some(Asked::Rename { from, name, to, new }) = &answer.asked else { continue };
+            if !matches!(answer.told, Told::Done(_)) || scribe.is_recorded(answer.xid) {
+                continue;
+            }
+            let leads = |model: &Model, dir: NodeId, name: &[u8]| {
+                let at = model.by_id(dir)?.entries.get(name)?;
+                Some(*at)
+            };
+            let same = |model: &Model| {
+                let at = leads(model, from.node, name);
+                at.is_some() && at == leads(model, to.node, new)
+            };
+            let mut ends =
+                scribe.recs.iter().map(|rec| rec.end).filter(|end| (answer.window.0..=answer.window.1).contains(end));
+            let mut was = same(&scribe.fold(&self.base, answer.window.0)?);
+            while let Some(end) = ends.next().filter(|_| !was) {
+                was = same(&scribe.fold(&self.base, end)?);
+            }
+            if !was {
+                return Err(format!("C1: done, and not in the journal: {answer:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// I6: a handle is stale only when its object was removed.
     fn judge_handles(&self, scribe: &Scribe) -> Result<(), String> {
         let gone = scribe.removals();
         for answer in scribe.answers.iter().filter(|_| !self.lies) {
-            if answer.told == super::scribe::Told::Refused(Status::Stale)
+            if answer.told == Told::Refused(Status::Stale)
                 && let Some(node) = answer.node
                 && gone.get(&node).is_none_or(|lsn| *lsn > answer.window.1)
             {
@@ -524,7 +563,18 @@ impl World {
             }
         }
         *fired.entry("switch").or_default() += ground.switches.lock().len() as u64;
+        for (what, n) in &*ground.shared.counts.lock() {
+            *fired.entry(what).or_default() += n;
+        }
         let scribe = ground.shared.scribe.lock();
+        for rec in &scribe.recs {
+            match rec.event {
+                Event::OutOfSync(_) => count(&mut fired, "out of sync"),
+                Event::InSync(_) => count(&mut fired, "in sync again"),
+                Event::Cursor(_) => count(&mut fired, "cursor"),
+                _ => {}
+            }
+        }
         if let Ok(words) = std::env::var("TAIN_TELL") {
             scribe.tell(&words.split(',').collect::<Vec<_>>());
         }
@@ -570,6 +620,9 @@ pub(super) async fn people(memory: &Memory, rng: &mut Rng) -> crate::filer::Resu
             let fill = rng.draw().to_le_bytes()[0] | 1;
             let data = vec![fill; usize::try_from(len).unwrap_or(0)];
             memory.write(&file, at, Bytes::from(data)).await?;
+        }
+        if rng.percent(30) {
+            memory.set_xattr(&file, b"user.people", &rng.draw().to_le_bytes()).await?;
         }
         if rng.percent(30) {
             let to = dirs[rng.index(dirs.len())].clone();

@@ -14,7 +14,9 @@ fn whichever_call_of_a_filer_fails_with_whichever_error_nothing_answered_is_lost
     let outcomes: Vec<_> =
         side_by_side(&rows, |part| part.iter().map(|row| (*row, nth::run(*row))).collect::<Vec<_>>());
     let (mut fired, mut paused, mut answers, mut bad) = (BTreeMap::<_, u64>::new(), 0, 0, Vec::new());
+    let mut rows_fired = 0;
     for (row, outcome) in outcomes.into_iter().flatten() {
+        rows_fired += usize::from(outcome.fired > 0);
         *fired.entry((row.op, row.side)).or_default() += outcome.fired;
         paused += u64::from(outcome.paused);
         answers += outcome.answers;
@@ -22,7 +24,10 @@ fn whichever_call_of_a_filer_fails_with_whichever_error_nothing_answered_is_lost
             bad.push(format!("{row:?} ({} failed): {wrong}", outcome.fired));
         }
     }
-    println!("{} rows, {answers} answers, {paused} jobs paused; calls that failed: {fired:?}", rows.len());
+    let all = rows.len();
+    println!(
+        "{all} rows, {rows_fired} of which fired, {answers} answers, {paused} jobs paused; calls that failed: {fired:?}"
+    );
     assert!(bad.is_empty(), "{} rows: {bad:#?}", bad.len());
     if only.is_none() {
         for op in nth::OPS {

@@ -3,8 +3,8 @@
 use super::Memory;
 use super::image::{Image, Ino};
 use crate::filer::Stat;
-use crate::filer::hidden::is_hidden;
-use std::collections::BTreeSet;
+use crate::filer::hidden::{OWNER_XATTR, is_hidden};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One name's object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Found {
     pub target: Vec<u8>,
     /// Offset and length of what is no hole.
     pub data: Vec<(u64, u64)>,
+    /// Extended attributes, ACLs among them; not tain's own mark.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Memory {
@@ -54,6 +56,8 @@ fn walk(image: &Image, root: Ino) -> Vec<Found> {
             }
         }
         let content = &inode.content;
+        let mut xattrs = inode.xattrs.clone();
+        xattrs.remove(OWNER_XATTR);
         found.push(Found {
             path,
             number: ino,
@@ -61,6 +65,7 @@ fn walk(image: &Image, root: Ino) -> Vec<Found> {
             bytes: content.read(0, content.size),
             target: inode.target.clone(),
             data: content.data_ranges(0, u64::MAX),
+            xattrs,
         });
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));

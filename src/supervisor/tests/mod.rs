@@ -1,6 +1,7 @@
 //! The supervisor over filers in memory that hang, fail and come back.
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
+mod carries;
 mod gate;
 mod traps;
 
