@@ -119,7 +119,7 @@ impl Volume {
         if self.rec(at)?.complete {
             return Ok(());
         }
-        let permit = self.holds.enter(junction).await?;
+        let permit = self.admit_adoption(junction).await?;
         self.complete_inside(permit, at).await
     }
 

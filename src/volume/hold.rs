@@ -1,8 +1,9 @@
 //! The pause of a switch: new mutations of a junction wait, those under way end, reads go on.
 //!
-//! Every mutation passes [`Holds::enter`] and keeps its [`Permit`] until it has ended (done, `Failed` or `Partial`), an
-//! operation whose outcome is not known as long as that lasts. The junction's location is looked up only behind
-//! `enter`, so between [`Holds::drained`] and the drop of the [`HoldGuard`] nothing can reach the old primary (I5).
+//! Every mutation passes [`Holds::enter`], by `Volume::admit`, so that nobody waits here for a primary that is down, and
+//! keeps its [`Permit`] until it has ended (done, `Failed` or `Partial`), an operation whose outcome is not known as long as
+//! that lasts. The junction's location is looked up (again) behind `enter`, so between [`Holds::drained`] and the drop of the
+//! [`HoldGuard`] nothing can reach the old primary (I5).
 //!
 //! **Bounds**: at most [`WAITERS_MAX`] mutations wait at one junction, each for [`WAIT_MAX`]; beyond either the client
 //! gets JUKEBOX and comes again. A junction is in the table only while somebody is inside or holds it.

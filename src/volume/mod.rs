@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! gateway      Volume::write(call, node, offset, data)
-//! hold.rs      enter(junction)            waits while a switch holds the junction; the permit lasts to the operation's end
-//! resolve.rs   primary(junction)          looked up only behind the permit: what it says stays true to the end (I5)
+//! resolve.rs   admit(junction)            JUKEBOX at once while its primary is down
+//! hold.rs        enter(junction)          waits while a switch holds the junction; the permit lasts to the operation's end
+//! resolve.rs     primary(junction)        again, behind the permit: what it says stays true to the end (I5)
 //! locks.rs     Node(node) shared, Bytes(node) offset..end exclusive
 //! resolve.rs   see(node)                  index record, object on the primary, its attributes; else ESTALE
 //! semantics    may it write? do set-id bits go?

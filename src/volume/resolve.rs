@@ -151,8 +151,27 @@ pub(super) struct LockedNames {
 const NAME_TRIES: usize = 16;
 
 impl Volume {
+    /// A mutation comes in: its permit, and the primary, which stays that as long as it has the permit.
+    ///
+    /// Asked for twice. Behind the permit, for before it a switch may come in between. And before it, because to wait for a
+    /// switch is a pause of milliseconds, and to wait for a primary that is down is none: whoever stood before a held junction
+    /// for that would have a place on a connection that calls to other junctions need, too. So of one that is down, or
+    /// suspended, the answer is JUKEBOX at once, held or not.
+    pub(super) async fn admit(&self, junction: JunctionId) -> Result<(Permit, Arc<Location>), Status> {
+        self.primary(junction)?;
+        let permit = self.holds.enter(junction).await?;
+        let location = self.primary(junction)?;
+        Ok((permit, location))
+    }
+
+    /// The same for who takes down what the filer has, a job among them; he looks the primary up when he asks it.
+    pub(super) async fn admit_adoption(&self, junction: JunctionId) -> Result<Permit, Status> {
+        self.location_of(junction)?;
+        self.holds.enter(junction).await
+    }
+
     /// The location that the junction points to now, for a client; of one that is suspended clients wait. A mutation asks
-    /// behind its permit only.
+    /// by [`admit`](Self::admit).
     pub(super) fn primary(&self, junction: JunctionId) -> Result<Arc<Location>, Status> {
         let suspended = self.ledger.state().junctions.get(&junction).is_some_and(|found| found.suspended);
         if suspended { Err(Status::Jukebox) } else { self.location_of(junction) }
@@ -281,7 +300,7 @@ impl Volume {
         }
         let permit = match permit {
             Some(permit) => permit.clone(),
-            None => self.holds.enter(dir.junction).await?,
+            None => self.admit_adoption(dir.junction).await?,
         };
         self.adopt_one(permit, dir, name).await
     }

@@ -27,8 +27,7 @@ impl Volume {
         changeable(dir)?;
         check_name(name, Use::Make)?;
         let (attrs, how) = split(how);
-        let permit = self.holds.enter(dir.junction).await?;
-        let location = self.primary(dir.junction)?;
+        let (permit, location) = self.admit(dir.junction).await?;
         let seen = self.see_dir(&location, call, dir).await?;
         self.free(call, &permit, dir, name).await?;
         let LockedNames { guard, entries } = self.lock_names(&permit, &[(dir, name)], existing).await?;

@@ -40,8 +40,7 @@ impl Volume {
         if node.junction != dir.junction {
             return Err(Status::XDev);
         }
-        let permit = self.holds.enter(dir.junction).await?;
-        let location = self.primary(dir.junction)?;
+        let (permit, location) = self.admit(dir.junction).await?;
         let parent = self.see_dir(&location, call, dir).await?;
         self.free(call, &permit, dir, name).await?;
         let with_node = |_: &[_]| vec![(Key::Node(node.node), Mode::Exclusive)];

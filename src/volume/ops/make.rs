@@ -38,8 +38,7 @@ impl Volume {
     async fn make_inner(&self, call: &Call, dir: NodeRef, name: &[u8], new: NewNode) -> Result<Found, Status> {
         changeable(dir)?;
         check_name(name, Use::Make)?;
-        let permit = self.holds.enter(dir.junction).await?;
-        let location = self.primary(dir.junction)?;
+        let (permit, location) = self.admit(dir.junction).await?;
         let seen = self.see_dir(&location, call, dir).await?;
         self.free(call, &permit, dir, name).await?;
         let locked = self.lock_names(&permit, &[(dir, name)], |_| Vec::new()).await?;

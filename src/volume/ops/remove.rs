@@ -34,8 +34,7 @@ impl Volume {
         if used == Use::Remove {
             self.know_another_name(call, dir, name).await?;
         }
-        let permit = self.holds.enter(dir.junction).await?;
-        let location = self.primary(dir.junction)?;
+        let (permit, location) = self.admit(dir.junction).await?;
         let parent = self.see_dir(&location, call, dir).await?;
         if used == Use::Rmdir {
             self.complete_below(&permit, dir, name).await?;

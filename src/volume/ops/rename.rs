@@ -58,8 +58,7 @@ impl Volume {
             return Err(Status::XDev);
         }
         self.know_another_name(call, to, new).await?;
-        let permit = self.holds.enter(from.junction).await?;
-        let location = self.primary(from.junction)?;
+        let (permit, location) = self.admit(from.junction).await?;
         let ends =
             Ends { from: self.see_dir(&location, call, from).await?, to: self.see_dir(&location, call, to).await? };
         self.complete_below(&permit, to, new).await?;

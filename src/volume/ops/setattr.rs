@@ -35,8 +35,7 @@ impl Volume {
         expected: Option<Time>,
     ) -> Result<Wcc, Status> {
         changeable(node)?;
-        let permit = self.holds.enter(node.junction).await?;
-        let location = self.primary(node.junction)?;
+        let (permit, location) = self.admit(node.junction).await?;
         let guard = self.acquire(node.junction, vec![(Key::Node(node.node), Mode::Exclusive)]).await?;
         let seen = self.see(&location, node).await?;
         check_guard(expected, seen.rec.ctime)?;

@@ -31,8 +31,7 @@ impl Volume {
         changeable(node)?;
         let len = u32::try_from(data.len()).map_err(|_| Status::Inval)?;
         let to = offset.checked_add(u64::from(len)).filter(|to| *to <= FILE_SIZE_MAX).ok_or(Status::FBig)?;
-        let permit = self.holds.enter(node.junction).await?;
-        let location = self.primary(node.junction)?;
+        let (permit, location) = self.admit(node.junction).await?;
         let range = Mode::Range { from: offset, to };
         let wanted = vec![(Key::Node(node.node), Mode::Shared), (Key::Bytes(node.node), range)];
         let guard = self.acquire(node.junction, wanted).await?;

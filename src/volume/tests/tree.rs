@@ -4,8 +4,10 @@ use super::virtuals::TREE;
 use super::*;
 use journal_format::event::Adopt;
 use journal_format::ids::Kind;
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// Limit for what would hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -29,6 +31,13 @@ impl World {
         let listing = tokio::spawn(async move { volume.complete(J, dir.node).await });
         tokio::task::spawn_blocking(move || reached.recv_timeout(HANG).unwrap()).await.unwrap();
         (listing, go)
+    }
+
+    /// Before the held junction.
+    async fn so_many_wait_outside(&self, count: usize) {
+        while self.volume.holds.counts(J).1 < count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// For locks.
@@ -239,6 +248,79 @@ async fn while_a_junction_is_held_reads_go_on_and_changes_wait() {
     drop(hold);
     assert_eq!(writing.await.unwrap().unwrap(), 3);
     assert_eq!(w.read(file).await, b"new");
+}
+
+/// All kinds of changes at once, each by a task of its own.
+fn change_all(w: &World, file: NodeRef) -> JoinSet<Result<(), Status>> {
+    let mut calls = JoinSet::new();
+    let mut one = |call: Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>| drop(calls.spawn(call));
+    let status = |refused: Refused<Wcc>| refused.status;
+    let v = w.volume.clone();
+    one(Box::pin(async move { v.write(&root(), file, 0, Bytes::from_static(b"x")).await.map(drop).map_err(status) }));
+    let v = w.volume.clone();
+    one(Box::pin(async move { v.setattr(&root(), file, mode(0o600), None).await.map(drop).map_err(status) }));
+    let v = w.volume.clone();
+    let how = CreateHow::Guarded(mode(0o600));
+    one(Box::pin(async move { v.create(&root(), ROOT_REF, b"new", how).await.map(drop).map_err(status) }));
+    let v = w.volume.clone();
+    let dir = NewNode { what: What::Dir, attrs: mode(0o700) };
+    one(Box::pin(async move { v.make(&root(), ROOT_REF, b"dir", dir).await.map(drop).map_err(status) }));
+    let v = w.volume.clone();
+    one(Box::pin(async move { v.remove(&root(), ROOT_REF, b"gone").await.map(drop).map_err(status) }));
+    let v = w.volume.clone();
+    let rename = async move { v.rename(&root(), ROOT_REF, b"from", ROOT_REF, b"to").await };
+    one(Box::pin(async move { rename.await.map(drop).map_err(|refused| refused.status) }));
+    let v = w.volume.clone();
+    let link = async move { v.link(&root(), file, ROOT_REF, b"link").await };
+    one(Box::pin(async move { link.await.map(drop).map_err(|refused| refused.status) }));
+    calls
+}
+
+#[tokio::test]
+async fn a_switch_is_waited_for_and_a_primary_that_is_down_is_not_whoever_holds_the_junction() {
+    let w = world().await;
+    let file = w.create(&root(), "f").await;
+    w.create(&root(), "gone").await;
+    w.create(&root(), "from").await;
+    let hold = w.volume.hold(J);
+    w.volume.locations.fall(PRIMARY);
+    let mut calls = change_all(&w, file);
+    let begun = std::time::Instant::now();
+    while let Some(told) = calls.join_next().await {
+        assert_eq!(told.unwrap(), Err(Status::Jukebox));
+    }
+    assert!(begun.elapsed() < hold::WAIT_MAX / 2, "held for {:?}", begun.elapsed());
+    assert_eq!(w.volume.holds.counts(J), (0, 0));
+
+    w.volume.locations.insert(w.location.clone());
+    let mut calls = change_all(&w, file);
+    w.so_many_wait_outside(calls.len()).await;
+    assert!(calls.try_join_next().is_none(), "clients see a pause, not an error");
+    drop(hold);
+    while let Some(told) = calls.join_next().await {
+        assert_eq!(told.unwrap(), Ok(()));
+    }
+    w.assert_at_rest().await;
+}
+
+/// Who was let wait for the switch finds the primary down behind it.
+#[tokio::test]
+async fn a_primary_that_falls_while_a_switch_is_waited_for_is_found_down_behind_it() {
+    let w = world().await;
+    let file = w.create(&root(), "f").await;
+    w.create(&root(), "gone").await;
+    w.create(&root(), "from").await;
+    let hold = w.volume.hold(J);
+    let mut calls = change_all(&w, file);
+    w.so_many_wait_outside(calls.len()).await;
+    w.volume.locations.fall(PRIMARY);
+    let operations = w.operations();
+    drop(hold);
+    while let Some(told) = calls.join_next().await {
+        assert_eq!(told.unwrap(), Err(Status::Jukebox));
+    }
+    assert_eq!(w.operations(), operations, "nothing was begun");
+    w.assert_at_rest().await;
 }
 
 #[tokio::test]
