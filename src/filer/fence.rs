@@ -159,6 +159,9 @@ macro_rules! forward {
             fn stat_named_at_once(&self, dir: &Object, name: &[u8], id: &Identity) -> Option<Stat> {
                 self.pass_at_once()?.stat_named_at_once(dir, name, id)
             }
+            fn was_mounted_anew(&self) -> bool {
+                self.inner.read().as_ref().is_some_and(|inner| inner.was_mounted_anew())
+            }
             fn nameless_max(&self) -> usize {
                 self.inner.read().as_ref().map_or(0, |inner| inner.nameless_max())
             }

@@ -251,6 +251,12 @@ pub trait CoreFiler: Send + Sync + 'static {
     /// An error is final for what was written since the last success: it must be written again.
     async fn sync(&self) -> Result<()>;
 
+    /// Whether it was found, since the last sync, to have been mounted anew: objects of before may answer nothing any more,
+    /// and what was written may be lost, as the next sync will say.
+    fn was_mounted_anew(&self) -> bool {
+        false
+    }
+
     async fn statfs(&self) -> Result<FsStat>;
 
     /// Extended attributes that a copy carries over (`user.*`, POSIX ACLs, what the service may read), by name.

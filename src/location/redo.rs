@@ -26,6 +26,10 @@
 //! | a refusal that time cannot change, of an operation in doubt        | `Failed`, and once more without it           |
 //! | the same, of one that provably had ended (it was answered)         | an error: the junction is held, and says so  |
 //!
+//! In a running service it is known which ones have not ended: those that were under way when the primary fell ([`Redo::taken`]).
+//! They, too, are a tail over the live index, into which whoever waits for them folds them, under their locks; and they alone
+//! may be refused, whatever else is proven.
+//!
 //! An operation had ended, provably, when its `Made` is in the journal, or when a later one shares a name, or a node,
 //! with it: that one held the same locks.
 
@@ -39,7 +43,7 @@ use crate::index::live::Live;
 use crate::journal::{self, Journal, Record};
 use journal_format::event::{Event, PartDone, codec};
 use journal_format::ids::{JunctionId, LocationId, Lsn, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Operations, and bytes of their records, that are folded into the live index at once: other junctions' clients wait
@@ -115,6 +119,9 @@ pub struct Redo<'a> {
     pub cursor: Lsn,
     /// The live index holds everything before; operations from here on may be in doubt.
     pub doubt_from: Lsn,
+    /// Operations before that which have not ended, by their LSNs: their tasks have left them to this redo, and fold them into
+    /// the live index when they are told.
+    pub taken: BTreeSet<Lsn>,
     /// A `Made` behind it comes from this redo, and proves nothing about what clients were told.
     pub proven_to: Lsn,
     pub recorder: &'a dyn Recorder,
@@ -158,8 +165,8 @@ impl Redo<'_> {
     async fn collect(&self) -> Result<Collected, Error> {
         let (journal, live, id) = (self.journal.clone(), self.live.clone(), self.location.id);
         let (objects, cursor, doubt_from) = (self.location.objects.clone(), self.cursor, self.doubt_from);
-        let of = (self.junction, id);
-        aside(move || collect(&journal, live, &objects, of, cursor, doubt_from)).await
+        let (of, taken) = ((self.junction, id), self.taken.clone());
+        aside(move || collect(&journal, live, &objects, of, cursor, (doubt_from, &taken))).await
     }
 
     async fn fold_tail(&self, ends: Ends, end: Lsn) -> Result<(), Error> {
@@ -174,13 +181,14 @@ impl Redo<'_> {
         for Refusal { op, node, part, error } in refusals {
             let (journal, junction, made_to) = (self.journal.clone(), self.junction, self.proven_to);
             let proof = aside(move || proof(&journal, junction, op, made_to, end)).await?;
+            let in_doubt = self.taken.contains(&op) || (op >= self.doubt_from && matches!(proof, Proof::None));
             match proof {
-                Proof::None if op >= self.doubt_from => {
-                    let (kind, error) = (error.kind, error.to_string());
-                    refused.entry(op).or_insert(Refused { op, node, kind, part, error });
-                }
                 Proof::Failed => {
                     tracing::error!(location = %self.location.id, %node, %error, "what a refused operation left stays in the pen");
+                }
+                _ if in_doubt => {
+                    let (kind, error) = (error.kind, error.to_string());
+                    refused.entry(op).or_insert(Refused { op, node, kind, part, error });
                 }
                 // A repair has cut its rename from the journal, say: clients find it by what it is.
                 _ if error.kind == ErrorKind::IsDir => {
@@ -216,7 +224,7 @@ fn collect(
     objects: &crate::index::objects::Objects,
     (junction, location): (JunctionId, LocationId),
     cursor: Lsn,
-    doubt_from: Lsn,
+    (doubt_from, taken): (Lsn, &BTreeSet<Lsn>),
 ) -> Result<Collected, Error> {
     let end = journal.durable_lsn();
     let from = cursor.min(doubt_from);
@@ -234,7 +242,8 @@ fn collect(
             Some(End::Partial(part)) => Some(part),
             None => None,
         };
-        if record.lsn >= doubt_from && location_of(&record.event) == Some(location) {
+        let is_folded = record.lsn < doubt_from && !taken.contains(&record.lsn);
+        if !is_folded && location_of(&record.event) == Some(location) {
             collected.tail.fold(&record.event);
         }
         known(objects, location, &record.event)?;

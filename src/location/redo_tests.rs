@@ -13,7 +13,7 @@ use crate::journal::{AppendMode, Journal, Options};
 use bytes::Bytes;
 use journal_format::event::*;
 use journal_format::ids::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -113,6 +113,7 @@ impl World {
             location: &self.location,
             cursor: self.cursor,
             doubt_from: self.cursor,
+            taken: BTreeSet::new(),
             proven_to: self.journal.durable_lsn(),
             recorder: &recorder,
         };

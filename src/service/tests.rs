@@ -25,6 +25,7 @@ use journal_format::event::*;
 use journal_format::ids::*;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -238,6 +239,7 @@ fn one_hung_junction_does_not_pin_the_journal_and_a_crash_loses_nothing_of_it() 
             location: &at,
             cursor,
             doubt_from: doubts[&JunctionId(HUNG)],
+            taken: BTreeSet::new(),
             proven_to: journal.durable_lsn(),
             recorder: &ledger,
         };

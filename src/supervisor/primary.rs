@@ -63,16 +63,18 @@ pub(super) async fn look_after(
     }
 }
 
-/// A primary that is gone while nobody changes anything is found out here: what clients are refused then is nothing that a
-/// checkpoint would look at. One that does not answer is found out by those who ask it.
+/// A primary that is gone while nobody changes anything is found out here, and one that has come back since, mounted anew:
+/// what clients are refused then is nothing that a checkpoint would look at. One that does not answer is found out by those who
+/// ask it.
 async fn is_there(core: &Core, board: &Board, location: &Location) {
-    let asked = tokio::time::timeout(ASK_EVERY, location.filer.root()).await;
-    if let Ok(Err(error)) = asked
-        && error.kind == ErrorKind::Down
-        && core.locations.fall(location.id)
-    {
-        tracing::error!(location = %location.id, %error, "the primary is gone: its clients wait until it is back");
-        board.is_down(location.id, &error.to_string());
+    let why = match tokio::time::timeout(ASK_EVERY, location.filer.root()).await {
+        Ok(Err(error)) if error.kind == ErrorKind::Down => error.to_string(),
+        Ok(Ok(_)) if location.filer.was_mounted_anew() => "its file system was mounted anew".to_owned(),
+        _ => return,
+    };
+    if core.locations.fall(location.id) {
+        tracing::error!(location = %location.id, why, "the primary is gone, or was: its clients wait until it is back, and redone");
+        board.is_down(location.id, &why);
     }
 }
 

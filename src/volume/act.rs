@@ -6,6 +6,8 @@
 //! by identity: who is there under the name decides, and the call is repeated only if its effect is absent. An I/O error
 //! of a call on names is judged the same way, and so is what a RENAME or LINK is told where a kernel may have repeated it; one
 //! of a change of attributes by what they are then: it may come after the effect, and what is recorded must be what is there.
+//! All this is asked of the objects that the operation began with; when its primary falls, and there may be no getting at these
+//! any more, it is left to the redo ([`take_over`](super::take_over)).
 //!
 //! | operation | its effect is there when                                                              |
 //! | --------- | ------------------------------------------------------------------------------------- |
@@ -18,6 +20,7 @@
 
 use super::run::Waiting;
 use super::status::{is_unknown, of_kind};
+use super::take_over::Effort;
 use super::types::Status;
 use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, in_order};
 use crate::index::objects::Objects;
@@ -111,9 +114,9 @@ impl Act {
         matches!(self, Act::Remove { .. } | Act::Rename { .. })
     }
 
-    pub async fn carry_out(&self, location: &Location) -> Outcome {
+    pub async fn carry_out(&self, location: &Location, effort: &Effort) -> Outcome {
         let filer = location.filer.as_ref();
-        let mut waiting = Waiting::new(self.name(), location.id);
+        let mut waiting = Waiting::new(self.name(), location.id, effort);
         match self {
             Act::Write { event, obj, data } => write(filer, &mut waiting, event, obj, data).await,
             Act::Set { event, obj } => set(filer, &mut waiting, event, obj).await,
@@ -127,7 +130,7 @@ impl Act {
     }
 
     /// Call, and when the outcome is in doubt judge, until there is one.
-    async fn on_names(&self, location: &Location, waiting: &mut Waiting) -> Outcome {
+    async fn on_names(&self, location: &Location, waiting: &mut Waiting<'_>) -> Outcome {
         let mut doubt = false;
         loop {
             let error = match self.call(location.filer.as_ref()).await {
@@ -163,7 +166,7 @@ impl Act {
         }
     }
 
-    async fn judge_until_known(&self, location: &Location, waiting: &mut Waiting) -> Option<Option<Object>> {
+    async fn judge_until_known(&self, location: &Location, waiting: &mut Waiting<'_>) -> Option<Option<Object>> {
         loop {
             match self.judge(location.filer.as_ref(), &location.objects).await {
                 Ok(known) => return known,
@@ -227,7 +230,7 @@ impl Act {
     async fn finish_make(
         &self,
         filer: &dyn CoreFiler,
-        waiting: &mut Waiting,
+        waiting: &mut Waiting<'_>,
         event: &event::Make,
         made: Object,
     ) -> Outcome {
@@ -252,7 +255,7 @@ impl Act {
         }
     }
 
-    async fn undo_make(&self, filer: &dyn CoreFiler, waiting: &mut Waiting) {
+    async fn undo_make(&self, filer: &dyn CoreFiler, waiting: &mut Waiting<'_>) {
         let Act::Make { event, dir } = self else { return };
         loop {
             match take_away(filer, dir, &event.name, event.what.kind()).await {
@@ -286,7 +289,7 @@ async fn take_away(filer: &dyn CoreFiler, dir: &Object, name: &[u8], kind: Kind)
 
 async fn write(
     filer: &dyn CoreFiler,
-    waiting: &mut Waiting,
+    waiting: &mut Waiting<'_>,
     event: &event::Write,
     obj: &Object,
     data: &Bytes,
@@ -323,7 +326,7 @@ async fn write(
 
 /// Group by group, in the order in which they must be set, so that a failure between them is known for what it is. (A
 /// mode that drops the set-id bits comes before a new owner: else they would be his for a moment.)
-async fn set(filer: &dyn CoreFiler, waiting: &mut Waiting, event: &event::SetAttr, obj: &Object) -> Outcome {
+async fn set(filer: &dyn CoreFiler, waiting: &mut Waiting<'_>, event: &event::SetAttr, obj: &Object) -> Outcome {
     let none = Changes::default();
     let owner = Changes { uid: event.uid, gid: event.gid, ..none };
     let mode = Changes { mode: event.mode, ..none };
@@ -353,7 +356,7 @@ async fn set(filer: &dyn CoreFiler, waiting: &mut Waiting, event: &event::SetAtt
 
 async fn set_until_known(
     filer: &dyn CoreFiler,
-    waiting: &mut Waiting,
+    waiting: &mut Waiting<'_>,
     obj: &Object,
     changes: Changes,
 ) -> Result<(), Error> {

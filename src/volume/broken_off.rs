@@ -76,7 +76,8 @@ impl Volume {
             }
         };
         let lsn = op.at.lsn;
-        let end = match again.carry_out(location).await {
+        let (outcome, recorded) = self.carry_out(broken.junction, lsn, &again, location, &mut None).await;
+        let end = match outcome {
             Outcome::Done(_) => {
                 self.settle(location, op.at, &again, &event, None).await?;
                 self.ledger.done(op);
@@ -85,6 +86,6 @@ impl Volume {
             Outcome::Refused(status) => Event::Failed(Failed { op: lsn, status: status as u32 }),
             Outcome::Part(done, status) => Event::Partial(Partial { op: lsn, done, status: status as u32 }),
         };
-        Ok(self.ledger.ended(op, end).await?)
+        self.ended(op, end, recorded).await
     }
 }

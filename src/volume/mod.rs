@@ -13,7 +13,8 @@
 //! run.rs       ── from here on in a task of its own that owns permit, locks, object and data: a client that hangs up, or
 //!              a connection that is closed, cannot stop half way what has a record in the journal ──
 //!              ledger.begin(Write, data)  durable, and unsettled: no replayer passes it yet
-//! act.rs       filer.write, filer.set     done | refused (provably unchanged) | part | not known: wait, judge, try again
+//! act.rs       filer.write, filer.set     done | refused (provably unchanged) | part | not known: wait, judge, try again,
+//!                                         or, when the primary falls, leave it to the redo (take_over.rs)
 //! run.rs       live.apply, touch          kept mtime and ctime: the record's time
 //!              ledger.done | ended(Failed | Partial), which is durable before any error is answered
 //! write.rs     attributes for the reply, then the locks are let go
@@ -36,8 +37,9 @@
 //! # How it fails
 //!
 //! A filer that cannot be reached, or that does not answer: before the record is written the client gets JUKEBOX;
-//! after it the operation stays unsettled and locked and its task tries on ([`run`]), and the client gets JUKEBOX after
-//! [`run::PATIENCE`]; when it comes again it is answered what came of it ([`late`]). Of such operations a junction has at
+//! after it the operation stays unsettled and locked and its task tries on ([`run`]), until the primary is found to have
+//! fallen, whose redo takes it over ([`take_over`]); the client gets JUKEBOX after
+//! [`run::PATIENCE`], and when it comes again it is answered what came of it ([`late`]). Of such operations a junction has at
 //! most [`run::STUCK_MAX`], plus those in flight when that is reached; then its mutations get JUKEBOX before they are
 //! appended, and other junctions go on. Calls that change nothing, and what a mutation looks at before its record, wait
 //! as long ([`patience`]). Whoever waits for a lock longer than [`LOCK_PATIENCE`] gets JUKEBOX too. An index that fails
@@ -57,6 +59,7 @@ mod resolve;
 pub mod run;
 mod search;
 pub mod status;
+mod take_over;
 pub mod types;
 pub mod virtuals;
 pub use types::*;
@@ -109,6 +112,7 @@ pub struct Volume {
     stuck: run::StuckCounts,
     /// Listings and searches that nobody waits for: a large directory takes its time, which is no hang.
     reading: run::StuckCounts,
+    under_way: take_over::UnderWay,
     late: late::Late,
     silent: Arc<Silent>,
     searches: search::Searches,
@@ -127,6 +131,7 @@ impl Volume {
             locks: Locks::default(),
             stuck: run::StuckCounts::default(),
             reading: run::StuckCounts::of_readings(),
+            under_way: take_over::UnderWay::default(),
             late: late::Late::default(),
             silent: Arc::default(),
             searches: search::Searches::default(),

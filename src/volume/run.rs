@@ -11,7 +11,7 @@
 //! begin ── durable ──► carry out ─┬─ done ────► index, objects, Made ──► ledger.done
 //!   │                    ▲        ├─ refused ─► ledger.ended(Failed)
 //!   │ journal failed     │wait    └─ part ────► index ─────────────────► ledger.ended(Partial)
-//!   ▼                    └── not known
+//!   ▼                    └── not known ── its primary fell ──► taken over by the redo (take_over.rs)
 //! JUKEBOX
 //! ```
 //!
@@ -25,6 +25,7 @@ use super::broken_off::is_broken_off;
 use super::hold::Permit;
 use super::late::Owed;
 use super::locks::Guard;
+use super::take_over::Effort;
 use super::types::Status;
 use crate::filer::{self, Object};
 use crate::index::store;
@@ -73,16 +74,18 @@ pub(super) struct Ended {
 }
 
 /// The pauses of an operation that waits for a filer.
-pub(super) struct Waiting {
+pub(super) struct Waiting<'a> {
     name: &'static str,
     location: LocationId,
+    effort: &'a Effort,
     pauses: u32,
+    in_pause: bool,
     in_doubt: bool,
 }
 
-impl Waiting {
-    pub const fn new(name: &'static str, location: LocationId) -> Self {
-        Self { name, location, pauses: 0, in_doubt: false }
+impl<'a> Waiting<'a> {
+    pub const fn new(name: &'static str, location: LocationId, effort: &'a Effort) -> Self {
+        Self { name, location, effort, pauses: 0, in_pause: false, in_doubt: false }
     }
 
     /// An earlier call's outcome was not known: a definite error proves nothing any more.
@@ -99,18 +102,25 @@ impl Waiting {
         self.in_doubt
     }
 
+    /// To be called only while nothing else of the operation is under way: it may not return (`take_over.rs`).
     pub async fn pause(&mut self, error: &filer::Error) {
         if self.pauses == 0 {
             tracing::warn!(op = self.name, location = %self.location, %error, "outcome not known: held, and tried again");
         }
         self.pauses = self.pauses.saturating_add(1);
+        self.in_pause = true;
+        self.effort.rests();
         tokio::time::sleep(pause_after(self.pauses)).await;
+        self.effort.goes_on().await;
+        self.in_pause = false;
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.pauses > 0 {
+        if self.in_pause {
+            tracing::info!(op = self.name, location = %self.location, pauses = self.pauses, "left to the redo of its primary");
+        } else if self.pauses > 0 {
             tracing::info!(op = self.name, location = %self.location, pauses = self.pauses, "outcome known");
         }
     }
@@ -357,9 +367,11 @@ impl Volume {
 
     async fn end(&self, mutation: Mutation, event: Event, op: Op) -> Result<Ended, Status> {
         let Mutation { permit, guard, location, act } = mutation;
+        let junction = permit.junction();
         let mut ended = Ended { guard, written: 0, _permit: permit };
-        let moving = if act.takes_names() { Some(location.names_move().await) } else { None };
-        match act.carry_out(&location).await {
+        let mut moving = if act.takes_names() { Some(location.names_move().await) } else { None };
+        let (outcome, recorded) = self.carry_out(junction, op.at.lsn, &act, &location, &mut moving).await;
+        match outcome {
             Outcome::Done(made) => {
                 crash_point!(crate::crash::kind(&event), "AFTER_CARRY_OUT");
                 self.settle(&location, op.at, &act, &event, made.as_ref()).await?;
@@ -374,7 +386,7 @@ impl Volume {
             }
             Outcome::Refused(status) => {
                 let failed = Failed { op: op.at.lsn, status: status as u32 };
-                self.ledger.ended(op, Event::Failed(failed)).await?;
+                self.ended(op, Event::Failed(failed), recorded).await?;
                 Err(status)
             }
             Outcome::Part(done, status) => {
@@ -386,18 +398,27 @@ impl Volume {
                 if let Some(part) = part_of(event, &done) {
                     self.settle(&location, op.at, &act, &part, None).await?;
                 }
-                let broken_off = is_broken_off(&act.event(), &done, status);
+                let broken_off = !recorded && is_broken_off(&act.event(), &done, status);
                 let partial = Event::Partial(Partial { op: op.at.lsn, done, status: status as u32 });
                 if broken_off {
                     self.end_broken_off(&location, &act, op, partial, written).await?;
                 } else {
-                    self.ledger.ended(op, partial).await?;
+                    self.ended(op, partial, recorded).await?;
                 }
                 // A short WRITE is a success; the client asks for the rest and hears then what is wrong with it.
                 ended.written = written;
                 if written > 0 { Ok(ended) } else { Err(status) }
             }
         }
+    }
+
+    /// It has this end, which may be in the journal already.
+    pub(super) async fn ended(&self, op: Op, end: Event, recorded: bool) -> Result<(), Status> {
+        if recorded {
+            self.ledger.done(op);
+            return Ok(());
+        }
+        Ok(self.ledger.ended(op, end).await?)
     }
 
     /// Put what was done into index and objects, and say what was made. `event` is what was done of `act`.

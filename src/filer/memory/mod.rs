@@ -35,6 +35,7 @@ use journal_format::ids::{Identity, Kind, Time};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use options::Options;
@@ -55,6 +56,8 @@ struct Shared {
     script: RwLock<Option<Script>>,
     /// Directories that another file system is mounted on.
     mounts: RwLock<BTreeSet<Ino>>,
+    /// How often it was mounted anew: what was opened before is not connected any more.
+    mounted: AtomicU64,
 }
 
 struct World {
@@ -77,6 +80,8 @@ struct World {
     /// Where names of removed files stay while those are held, if they do.
     silly: Option<BTreeMap<Ino, Ino>>,
     syncs: u64,
+    /// It was mounted anew since the last sync.
+    remounted: bool,
 }
 
 impl World {
@@ -96,6 +101,7 @@ struct Held {
     shared: Arc<Shared>,
     ino: Ino,
     life: u64,
+    mounted: u64,
 }
 
 impl Drop for Held {
@@ -143,6 +149,7 @@ impl Memory {
             damaged: BTreeSet::new(),
             silly: None,
             syncs: 0,
+            remounted: false,
         };
         Self {
             shared: Arc::new(Shared {
@@ -150,6 +157,7 @@ impl Memory {
                 world: Mutex::new(world),
                 script: RwLock::default(),
                 mounts: RwLock::default(),
+                mounted: AtomicU64::default(),
             }),
             expected: root,
         }
@@ -173,6 +181,7 @@ impl Memory {
             world: Mutex::new(world),
             script: RwLock::default(),
             mounts: RwLock::new(self.shared.mounts.read().clone()),
+            mounted: AtomicU64::default(),
         };
         Self { shared: Arc::new(shared), expected: self.expected }
     }
@@ -231,7 +240,8 @@ impl Memory {
                 let ino = act(world)?;
                 let kind = world.live.get(ino)?.stat.kind;
                 *world.held.entry(ino).or_default() += 1;
-                Ok((Held { shared: self.shared.clone(), ino, life: world.life }, kind))
+                let mounted = self.shared.mounted.load(Ordering::SeqCst);
+                Ok((Held { shared: self.shared.clone(), ino, life: world.life, mounted }, kind))
             })
             .await?;
         Ok(Object { id: Identity(inner.ino.to_le_bytes().to_vec()), kind, inner: Arc::new(inner) })
@@ -256,7 +266,8 @@ async fn wait(time: Duration) {
 
 fn ino(object: &Object) -> Result<Ino> {
     match object.inner.downcast_ref::<Held>() {
-        Some(held) => Ok(held.ino),
+        Some(held) if held.mounted == held.shared.mounted.load(Ordering::SeqCst) => Ok(held.ino),
+        Some(_) => refuse(ErrorKind::Down, "use an object of a mount that is gone"),
         None => refuse(ErrorKind::Invalid, "use an object of another filer"),
     }
 }
@@ -495,12 +506,19 @@ impl CoreFiler for Memory {
 
     async fn sync(&self) -> Result<()> {
         let synced = self.call("sync", |world| {
+            if std::mem::take(&mut world.remounted) {
+                return refuse(ErrorKind::Io, "sync what may have been written before it was mounted anew");
+            }
             world.log.carry_over(&mut world.durable, || true);
             world.durable_root = world.root;
             world.syncs += 1;
             Ok(())
         });
         synced.await
+    }
+
+    fn was_mounted_anew(&self) -> bool {
+        self.shared.world.lock().remounted
     }
 
     async fn statfs(&self) -> Result<FsStat> {

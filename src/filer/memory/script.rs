@@ -5,6 +5,7 @@ use super::{Memory, World, ino};
 use crate::filer::{ErrorKind, MakeAttrs, Object, Result};
 use journal_format::event::What;
 use journal_format::ids::{Kind, Time};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What a script does to a call.
@@ -54,6 +55,13 @@ impl Memory {
             mounts.remove(&ino)
         };
         Ok(())
+    }
+
+    /// It is mounted anew, as FUSE when its process has died: what was opened before answers nothing any more, and the next
+    /// sync says so.
+    pub fn mount_anew(&self) {
+        self.shared.world.lock().remounted = true;
+        self.shared.mounted.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Bytes that it holds from now on.

@@ -297,6 +297,10 @@ impl CoreFiler for Posix {
         self.run(Tree::sync).await
     }
 
+    fn was_mounted_anew(&self) -> bool {
+        self.tree.was_mounted_anew()
+    }
+
     async fn statfs(&self) -> Result<FsStat> {
         self.run(|tree| {
             let seen = rustix::fs::fstatvfs(&tree.root().dir).map_err(fail("statfs"))?;

@@ -114,6 +114,10 @@ impl Tree {
         Ok(fresh)
     }
 
+    pub fn was_mounted_anew(&self) -> bool {
+        self.remounted.load(Ordering::SeqCst)
+    }
+
     pub fn sync(&self) -> Result<()> {
         let root = self.root();
         let lost = self.remounted.swap(false, Ordering::SeqCst);

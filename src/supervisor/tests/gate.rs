@@ -117,6 +117,9 @@ impl CoreFiler for Gated {
     async fn sync(&self) -> Result<()> {
         self.pass().await.sync().await
     }
+    fn was_mounted_anew(&self) -> bool {
+        self.filer.was_mounted_anew()
+    }
     async fn statfs(&self) -> Result<FsStat> {
         self.pass().await.statfs().await
     }

@@ -292,6 +292,21 @@ async fn an_idle_primary_that_is_gone_is_shown_as_down_and_comes_up_when_it_is_b
     assert!(w.board.down().is_empty());
 }
 
+/// Quicker than anybody asks for it, and there is nothing to be synced, which would tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_idle_primary_that_was_mounted_anew_comes_up_by_itself() {
+    let w = World::new(&["a"]).await;
+    let a = w.junction("a", 1, b"").await;
+    w.is_open(a).await;
+    w.create(a, "x").await.unwrap();
+    w.filer("a").filer.mount_anew();
+    let begun = Instant::now();
+    while let Err(status) = w.create(a, "y").await {
+        assert!(status == NfsStatus::Jukebox && begun.elapsed() < HANG, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_old_side_keeps_neither_owner_marker_nor_pen_nor_another_time() {
     let w = World::new(&["a", "b"]).await;
