@@ -1,6 +1,6 @@
 //! The flow of each command: look, check, claim, command; and back when it is refused.
 
-use super::{Port, Problem, Result, twice};
+use super::{Port, Problem, Result, folding, twice};
 use crate::filer::hidden::PEN;
 use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe, registry};
 use crate::state::{Command, Filer, JobAction, Role, State, decide, filers, junctions, text};
@@ -330,19 +330,30 @@ impl Commands {
             let mtime = wait(opened.location.stat(&root)).await?.mtime;
             let pen = wait(opened.location.pen()).await?;
             let left = wait(opened.location.list(&pen, 0, 1)).await?.names.len();
+            let folded = wait(folding::takes_for_one(opened.location.as_ref(), &pen)).await?;
             wait(opened.location.remove_pen()).await?;
             // Its time is the tree's. Somebody else's directory keeps ours: an ordinary user cannot set it.
             let changes = Changes { mtime: Some(mtime), ..Changes::default() };
             let _ = wait(opened.location.set(&root, changes)).await;
-            Ok::<_, filer::Error>(left)
+            Ok::<_, filer::Error>((left, folded))
         };
-        let left = left.await.map_err(|e| {
+        let (left, folded) = left.await.map_err(|e| {
             Problem::refused(format!("{here} is not writable: {e}"), "let the service's user write there")
         })?;
         if left > 0 {
             let pen = String::from_utf8_lossy(PEN);
             let reason = format!("{here} has a directory '{pen}' with what an earlier move left there");
             return Err(Problem::refused(reason, "look at it and remove it, or choose another directory"));
+        }
+        if let Some(how) = folded {
+            let reason = format!(
+                "{here} takes names for one that differ {how}: an object could have two names, and a copy both"
+            );
+            return Err(Problem::refused(
+                reason,
+                "choose a directory that tells names apart by their bytes (of ext4 or F2FS: one that was made without \
+                 casefold; of a mount: by its options, or its server's)",
+            ));
         }
         Ok(())
     }

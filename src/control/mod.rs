@@ -17,6 +17,7 @@
 //!   two minutes is closed, 30 seconds for each answer of a filer.
 
 mod commands;
+mod folding;
 mod http;
 mod listen;
 mod port;

@@ -338,6 +338,28 @@ async fn a_junction_whose_place_cannot_be_used_is_refused() {
 }
 
 #[tokio::test]
+async fn a_place_that_takes_names_for_one_is_refused() {
+    use crate::filer::memory::{Memory, Options, named};
+    let s = Served::new().await;
+    s.furnish().await;
+    for (name, folds_names, first) in [("exact", false, 1), ("folds", true, 1001)] {
+        named::put(name, Memory::new(Options { folds_names, first, ..Options::default() }));
+        s.created("/filers", json!({"name": name, "url": format!("memory:///{name}")})).await;
+    }
+    let words = "folds:/ takes names for one that differ in case";
+    s.says("/junctions", json!({"path": "/b", "location": "folds:/"}), 409, words).await;
+    s.says("/jobs", move_to("folds:/"), 409, words).await;
+    assert_eq!(s.owner("folds", "/").await, None);
+    s.created("/junctions", json!({"path": "/b", "location": "exact:/"})).await;
+    for name in ["exact", "folds"] {
+        let filer = s.location(name, "/").await;
+        let pen = filer.pen().await.unwrap();
+        assert!(filer.list(&pen, 0, 9).await.unwrap().names.is_empty(), "nothing of the trial is left");
+    }
+    named::clear();
+}
+
+#[tokio::test]
 async fn a_marker_of_our_own_that_nobody_uses_is_replaced() {
     let s = Served::new().await;
     s.furnish().await;

@@ -33,7 +33,7 @@ async fn is_there(other: &dyn CoreFiler, name: &[u8]) -> Result<bool> {
     }
 }
 
-async fn make(filer: &dyn CoreFiler, pen: &Object, name: &[u8]) -> Result<()> {
+pub(super) async fn make(filer: &dyn CoreFiler, pen: &Object, name: &[u8]) -> Result<()> {
     let stat = filer.stat(pen).await?;
     let attrs = MakeAttrs { mode: 0o700, uid: stat.uid, gid: stat.gid, inherits: false };
     filer.make(pen, name, &What::Dir, attrs).await.map(drop)

@@ -178,6 +178,7 @@ forward! {
     root() -> Object;
     by_identity(id: &Identity) -> Option<Object>;
     lookup(dir: &Object, name: &[u8]) -> Object;
+    folds_names(dir: &Object) -> bool;
     stat(obj: &Object) -> Stat;
     list(dir: &Object, from: u64, max: usize) -> Page;
     readlink(obj: &Object) -> Vec<u8>;

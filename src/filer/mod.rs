@@ -11,6 +11,7 @@ pub mod aside;
 #[cfg(test)]
 pub mod contract;
 pub mod error;
+pub mod exact;
 pub mod fence;
 pub mod hidden;
 pub mod memory;
@@ -174,6 +175,13 @@ pub trait CoreFiler: Send + Sync + 'static {
 
     /// The object `name` in `dir`; [`ErrorKind::NotFound`] when there is none.
     async fn lookup(&self, dir: &Object, name: &[u8]) -> Result<Object>;
+
+    /// Whether this directory takes names for one that are not the same bytes (without case, in another form of Unicode), as
+    /// far as the filer tells: what is found there by a name need not be listed by it, see [`exact`]. Asked of every object
+    /// that is met by its name alone: an implementation makes it cheap.
+    async fn folds_names(&self, _dir: &Object) -> Result<bool> {
+        Ok(false)
+    }
 
     async fn stat(&self, obj: &Object) -> Result<Stat>;
 

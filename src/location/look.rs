@@ -5,7 +5,7 @@ use super::projection::{PEN, pen_name};
 use super::reconcile::Site;
 use super::round::{Key, Touched};
 use crate::filer::aside::side_by_side;
-use crate::filer::{ErrorKind, Object, Result};
+use crate::filer::{ErrorKind, Object, Result, exact};
 use journal_format::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +105,7 @@ impl Site<'_> {
     async fn look_up(&self, batch: Vec<(Object, Key)>) -> Result<()> {
         let filer = &self.location.filer;
         let asked = batch.into_iter().map(|(dir, key)| async move {
-            match filer.lookup(&dir, &key.1).await {
+            match exact::lookup(filer.as_ref(), &dir, &key.1).await {
                 Ok(object) => Ok(Some((key, object))),
                 Err(error) if error.kind.is_no_entry() => Ok(None),
                 Err(error) => Err(error),

@@ -22,7 +22,7 @@ use super::run::Waiting;
 use super::status::{is_unknown, of_kind};
 use super::take_over::Effort;
 use super::types::Status;
-use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, in_order};
+use crate::filer::{Changes, CoreFiler, Error, ErrorKind, MakeAttrs, Object, exact, in_order};
 use crate::index::objects::Objects;
 use crate::location::Location;
 use bytes::Bytes;
@@ -267,7 +267,7 @@ impl Act {
 }
 
 async fn there(filer: &dyn CoreFiler, dir: &Object, name: &[u8]) -> Result<Option<Object>, Error> {
-    match filer.lookup(dir, name).await {
+    match exact::lookup(filer, dir, name).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind.is_no_entry() => Ok(None),
         Err(error) => Err(error),

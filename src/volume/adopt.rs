@@ -34,7 +34,7 @@ use super::run::Mutation;
 use super::status::of_object;
 use super::types::{NodeRef, Status};
 use crate::filer::aside::side_by_side;
-use crate::filer::{self, ErrorKind, Object, Stat};
+use crate::filer::{self, ErrorKind, Object, Stat, exact};
 use crate::index::live::Entry;
 use crate::location::Location;
 use journal_format::event::{Adopt, Adopted};
@@ -327,10 +327,14 @@ fn unreadable(location: &Location, Unread { name, error }: &Unread) -> Status {
     status
 }
 
+/// By its very bytes: a filer may find it by others, too.
 async fn meet_one(location: &Location, dir: &Object, name: &[u8]) -> Result<Option<Met>, Status> {
     for left in (0..DENIED_TRIES).rev() {
         match look(location, dir, name).await.map_err(|unread| of_object(&unread.error))? {
-            Look::Met(met) => return Ok(Some(met)),
+            Look::Met(met) => {
+                let has = exact::has(location.filer.as_ref(), dir, &met.name).await;
+                return Ok(has.map_err(|error| of_object(&error))?.then_some(met));
+            }
             Look::Nothing(..) => return Ok(None),
             Look::Mounted(_) => return Err(Status::Access),
             Look::Denied(name, error) if left == 0 => return Err(contradicted(location, &name, &error)),

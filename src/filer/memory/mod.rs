@@ -130,7 +130,7 @@ impl Memory {
     /// An empty filer whose root is durable.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let mut live = Image::default();
+        let mut live = Image::new(options.folds_names);
         let root = options.first;
         let attrs = MakeAttrs { mode: 0o755, uid: options.uid, gid: options.gid, inherits: false };
         live.insert(root, Inode::new(&What::Dir, attrs, Time(0), root));
@@ -321,6 +321,10 @@ impl CoreFiler for Memory {
             Ok(found)
         });
         found.await
+    }
+
+    async fn folds_names(&self, _: &Object) -> Result<bool> {
+        Ok(self.shared.options.folds_names)
     }
 
     async fn stat(&self, obj: &Object) -> Result<Stat> {

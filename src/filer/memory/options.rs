@@ -17,6 +17,8 @@ pub struct Options {
     pub xattr_max: usize,
     /// Files without a name that may be held at a time.
     pub nameless_max: usize,
+    /// Names without case, and in another form of Unicode, are one ([`fold`](super::image::fold)).
+    pub folds_names: bool,
     /// Number of its root, from which the others go up: filers of one world must not have an identity in common.
     pub first: u64,
 }
@@ -42,6 +44,7 @@ impl Default for Options {
             name_max: usize::MAX,
             xattr_max: usize::MAX,
             nameless_max: 64,
+            folds_names: false,
             first: 1,
         }
     }

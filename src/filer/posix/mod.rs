@@ -27,6 +27,7 @@ mod attrs;
 mod calls;
 mod data;
 mod errno;
+mod folding;
 mod identity;
 mod marks;
 mod names;
@@ -83,6 +84,10 @@ pub async fn open(
     };
     let (tree, capabilities) = crate::filer::aside::call(move || {
         let tree = Tree::open(place, Limits::from_rlimit())?;
+        if tree.folding == folding::Folding::Everywhere {
+            let path = tree.place.path.display();
+            tracing::warn!(%path, "names that differ in case are one in this directory, or below it: clients reach what is listed, by just these names");
+        }
         let root = probe::is_root();
         let capabilities = Capabilities {
             hard_links: true,
@@ -170,6 +175,14 @@ impl CoreFiler for Posix {
         }
         let name = name.to_vec();
         self.run(move |tree| names::lookup(tree, &dir, &name).map(object)).await
+    }
+
+    async fn folds_names(&self, dir: &Object) -> Result<bool> {
+        let dir = node(dir)?;
+        match folding::known(&self.tree, &dir) {
+            Some(known) => Ok(known),
+            None => self.run(move |tree| folding::ask(tree, &dir)).await,
+        }
     }
 
     async fn stat(&self, obj: &Object) -> Result<Stat> {

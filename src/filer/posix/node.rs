@@ -13,7 +13,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Resource, getrlimit};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// An object of this filer, behind [`Object::inner`](crate::filer::Object).
 pub(super) struct Node {
@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub file: Mutex<Option<File>>,
     /// The object's ACLs ([`AclKind`](crate::filer::AclKind)), as they were at a change time.
     pub acls: [Mutex<Option<KnownAcl>>; 2],
+    /// Of a directory that was asked (`folding.rs`).
+    pub folds_names: OnceLock<bool>,
     used: AtomicBool,
 }
 
@@ -47,7 +49,7 @@ pub(super) struct File {
 impl Node {
     pub fn new(id: Identity, kind: Kind, ino: u64, path: OwnedFd, file: Option<File>) -> Arc<Self> {
         let (file, acls, used) = (Mutex::new(file), Default::default(), AtomicBool::new(true));
-        Arc::new(Self { id, kind, ino, path, file, acls, used })
+        Arc::new(Self { id, kind, ino, path, file, acls, folds_names: OnceLock::new(), used })
     }
 
     /// The data descriptor, if one that serves is open.

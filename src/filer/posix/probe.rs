@@ -2,6 +2,7 @@
 
 use super::attrs::chown;
 use super::errno::fail;
+use super::folding::{self, Folding};
 use super::identity::{self, Form};
 use super::tree::{Tree, beneath, create, create_nameless, proc_path};
 use crate::filer::{AclKind, Error, ErrorKind, Probe, Result};
@@ -68,13 +69,23 @@ fn look(path: &PathBuf) -> Result<Probe> {
         remarks
             .push("objects cannot be opened by identity (that takes CAP_DAC_READ_SEARCH): they are walked to".into());
     }
+    let mut folds = Folding::of(&dir) == Folding::Everywhere;
     let found = match Trial::start(&dir) {
-        Ok(trial) => trial.run(&mut remarks),
+        Ok(trial) => {
+            folds |= folding::found_in_another_case(&dir, trial.name.as_bytes()) == Some(true);
+            trial.run(&mut remarks)
+        }
         Err(e) => {
             remarks.push(format!("nothing can be made in this directory: {e}"));
             FilerFound { time_granularity_ns: 1, has_xattrs: answers_xattrs(&dir), ..FilerFound::default() }
         }
     };
+    if folds {
+        remarks.push(
+            "names that differ in case are one name in this directory: it, and what is made in it, can be no location"
+                .into(),
+        );
+    }
     let root_is_unique = identity::is_unique(&root);
     Ok(Probe { root, root_is_unique, found, remarks })
 }

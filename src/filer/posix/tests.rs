@@ -310,6 +310,44 @@ async fn a_file_system_mounted_anew_fails_the_next_sync_and_an_unmounted_one_is_
 
 #[cfg(feature = "privileged-tests")]
 #[tokio::test]
+async fn a_directory_with_casefold_says_that_it_takes_names_for_one_and_so_does_what_is_made_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let (disk, export) = (temp.path().join("disk"), temp.path().join("export"));
+    std::fs::create_dir_all(&export).unwrap();
+    std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+    let done = |command: &mut std::process::Command| command.status().unwrap().success();
+    assert!(done(std::process::Command::new("mkfs.ext4").args(["-q", "-F", "-O", "casefold"]).arg(&disk)));
+    if !done(std::process::Command::new("mount").args(["-o", "loop"]).args([&disk, &export])) {
+        eprintln!("SKIPPED: this kernel has no ext4 with casefold (CONFIG_UNICODE)");
+        return;
+    }
+    let _mounted = Mounted(export.clone());
+    for dir in ["plain", "folds"] {
+        std::fs::create_dir(export.join(dir)).unwrap();
+    }
+    assert!(done(std::process::Command::new("chattr").arg("+F").arg(export.join("folds"))));
+    std::fs::create_dir(export.join("folds/below")).unwrap();
+    let probe = registry::probe(&url(&export)).await.unwrap();
+    assert!(!probe.remarks.iter().any(|remark| remark.contains("differ in case")));
+    let filer = registry::open(&url(&export), &probe.root, &[], None).await.unwrap();
+    let root = filer.root().await.unwrap();
+    let dir = async |dir, name: &[u8]| filer.lookup(dir, name).await.unwrap();
+    let (plain, folds) = (dir(&root, b"plain").await, dir(&root, b"folds").await);
+    let below = dir(&folds, b"BELOW").await;
+    let mut said = Vec::new();
+    for dir in [&root, &plain, &folds, &below, &folds] {
+        said.push(filer.folds_names(dir).await.unwrap());
+    }
+    assert_eq!(said, [false, false, true, true, true]);
+    assert_eq!(kind(exact::lookup(filer.as_ref(), &folds, b"BELOW").await), ErrorKind::NotFound);
+    exact::lookup(filer.as_ref(), &folds, b"below").await.unwrap();
+    let location = registry::open(&url(&export), &probe.root, &[b"folds".to_vec()], None).await.unwrap();
+    assert!(location.folds_names(&location.root().await.unwrap()).await.unwrap());
+    assert!(location.folds_names(&location.pen().await.unwrap()).await.unwrap());
+}
+
+#[cfg(feature = "privileged-tests")]
+#[tokio::test]
 async fn a_bind_mount_overlaps_what_it_shows() {
     let temp = tempfile::tempdir().unwrap();
     for dir in ["a/b/c", "elsewhere", "other"] {

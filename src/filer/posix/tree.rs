@@ -4,6 +4,7 @@
 //! (`openat2`): no symlink is followed, no mount point crossed, nothing is ever put together as a path.
 
 use super::errno::{fail, kind};
+use super::folding::Folding;
 use super::identity::{self, Form};
 use super::marks::owner_at;
 use super::node::{File, Limits, Node, Nodes};
@@ -55,6 +56,8 @@ pub(super) struct Tree {
     pub by_handle: bool,
     /// Short calls on what is in memory need no thread of their own.
     pub at_once: bool,
+    /// Whether names are taken for one.
+    pub folding: Folding,
     root: RwLock<Arc<Root>>,
     /// The file system was mounted anew since the last sync: what was written before may be lost.
     remounted: AtomicBool,
@@ -72,8 +75,10 @@ impl Tree {
             None => false,
         };
         let at_once = identity::answers_at_once(&root.dir)?;
+        let folding = Folding::of(&root.dir);
         Ok(Self {
             at_once,
+            folding,
             place,
             nodes: Nodes::new(limits),
             by_handle,

@@ -71,3 +71,16 @@ async fn a_file_that_is_gone_and_lies_in_the_pen_already_keeps_no_name_in_the_tr
     assert_eq!(world.tree().await, tree(&[]));
     assert!(world.filer.list(&pen, 0, 9).await.unwrap().names.is_empty());
 }
+
+/// In a directory without case, beside a file that nobody has met: what had its name refused is still in doubt.
+#[tokio::test]
+async fn an_object_that_the_filer_finds_by_the_name_of_one_that_was_not_made_is_not_taken_for_it() {
+    let options = memory::Options { folds_names: true, ..memory::Options::default() };
+    let world = World::on(Memory::new(options)).await;
+    let old = world.filer.make(&world.top().await, b"old", &What::File, ATTRS).await.unwrap();
+    world.filer.write(&old, 0, Bytes::from_static(b"bytes")).await.unwrap();
+    world.make(ROOT, "OLD", 1, What::File).await;
+    assert_eq!(world.redo_all().await, 1, "its name cannot be had");
+    assert_eq!(world.tree().await, tree(&[("old", "bytes")]));
+    assert_ne!(world.location.objects.identity(NodeId(1)).unwrap(), Some(old.id));
+}

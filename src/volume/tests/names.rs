@@ -1,6 +1,7 @@
 //! Names: create, make, remove, rename, link, lookup, adoption.
 
 use super::*;
+use crate::filer::ErrorKind;
 use journal_format::ids::Kind;
 
 #[tokio::test]
@@ -538,4 +539,33 @@ async fn a_device_whose_number_no_kernel_has_is_refused() {
             assert!(got == Some(status) || (status == Status::Exist && matches!(got, None | Some(Status::Exist))));
         }
     }
+}
+
+/// A directory without case: what the filer finds by another name than it lists has that one alone.
+#[tokio::test]
+async fn what_a_filer_finds_by_another_name_than_it_lists_is_not_there_by_it() {
+    let w = world_of(Memory::new(MemoryOptions { folds_names: true, ..MemoryOptions::default() })).await;
+    let top = w.top().await;
+    w.put(&top, "file", What::File).await;
+    w.put(&top, "caf\u{e9}", What::Dir).await;
+    assert!(w.filer.lookup(&top, b"FILE").await.is_ok(), "the filer has it");
+    for other in ["FILE", "File", "cafe\u{301}", "CAF\u{c9}"] {
+        assert_eq!(w.lookup(ROOT_REF, other).await, Err(Status::NoEnt), "{other}");
+    }
+    let (file, dir) = (w.lookup(ROOT_REF, "file").await.unwrap(), w.lookup(ROOT_REF, "caf\u{e9}").await.unwrap());
+    // Neither does it go by that name, nor is it taken for what was to be made.
+    assert_eq!(w.volume.remove(&root(), ROOT_REF, b"FILE").await.unwrap_err().status, Status::NoEnt);
+    let create = async |name: &[u8]| {
+        let created = w.volume.create(&root(), ROOT_REF, name, CreateHow::Guarded(mode(0o600))).await;
+        created.map(|found| found.node).map_err(|refused| refused.status)
+    };
+    assert_eq!(create(b"FILE").await, Err(Status::Exist));
+    w.put(&top, "unseen", What::File).await;
+    w.fault("make", Fault::Before(ErrorKind::Io), 1);
+    assert_eq!(create(b"UNSEEN").await, Err(Status::Io));
+    assert_eq!(w.volume.rename(&root(), ROOT_REF, b"file", ROOT_REF, b"FILE").await.unwrap_err().status, Status::Exist);
+    assert_eq!(w.names(ROOT_REF).await, ["file", "caf\u{e9}", "unseen"]);
+    assert_eq!((w.lookup(ROOT_REF, "file").await, w.lookup(ROOT_REF, "caf\u{e9}").await), (Ok(file), Ok(dir)));
+    assert_eq!(w.lookup(ROOT_REF, "FILE").await, Err(Status::NoEnt), "all is known by now");
+    w.assert_at_rest().await;
 }

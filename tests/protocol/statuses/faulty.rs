@@ -1,23 +1,32 @@
 //! A file system that says no: a FUSE mount with a few things in it, on which nothing can be changed, and whose calls
-//! answer the error that is set.
+//! answer the error that is set. It can take names without case, everywhere or in one directory, as casefold does.
 
 use crate::support::Dir;
 use fuser::{
-    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, OpenFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request,
+    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Nothing is remembered by the kernel: each look comes here.
 const TTL: Duration = Duration::ZERO;
 const ROOT: u64 = 1;
-const OWN: u64 = 9;
+/// Directories that the service makes for itself have numbers behind this one.
+const OWN: u64 = 100;
+
+/// Of [`Faulty::folds`]: no directory tells names apart, and none says so.
+pub const EVERYWHERE: u64 = u64::MAX;
+/// Of the same: this one alone, which says so.
+pub const DIR: u64 = 3;
+
+const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+const FS_CASEFOLD_FL: u32 = 0x4000_0000;
 
 /// Inode, directory, name, kind.
 const TREE: [(u64, u64, &str, FileType); 8] = [
@@ -44,6 +53,8 @@ pub struct Errors {
 
 pub struct Faulty {
     pub errors: Arc<Errors>,
+    /// The directory that takes names without case, by its number.
+    pub folds: Arc<AtomicU64>,
     session: Option<BackgroundSession>,
     at: PathBuf,
 }
@@ -55,9 +66,10 @@ impl Faulty {
         let errors = Arc::new(Errors::default());
         let mut config = fuser::Config::default();
         config.mount_options = vec![fuser::MountOption::FSName("tain-faulty".into())];
-        let fs = Fs { errors: errors.clone(), xattrs: Mutex::default(), own: Mutex::default() };
+        let folds = Arc::new(AtomicU64::new(0));
+        let fs = Fs { errors: errors.clone(), folds: folds.clone(), xattrs: Mutex::default(), own: Mutex::default() };
         let session = Some(fuser::spawn_mount(fs, &at, &config).unwrap());
-        Self { errors, session, at }
+        Self { errors, folds, session, at }
     }
 
     pub fn path(&self) -> &Path {
@@ -74,10 +86,11 @@ impl Drop for Faulty {
 
 struct Fs {
     errors: Arc<Errors>,
+    folds: Arc<AtomicU64>,
     /// The owner's marker.
     xattrs: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
-    /// A directory that the service makes for itself: the one change that is taken while no error is set.
-    own: Mutex<Option<OsString>>,
+    /// Directories that the service makes for itself, by where they are: the one change that is taken while no error is set.
+    own: Mutex<BTreeMap<(u64, OsString), u64>>,
 }
 
 impl Fs {
@@ -90,6 +103,17 @@ impl Fs {
 
     fn takes_changes(&self) -> bool {
         self.errors.change.load(Ordering::SeqCst) == 0
+    }
+
+    fn is_one(&self, dir: u64, a: &OsStr, b: &OsStr) -> bool {
+        let folds = [EVERYWHERE, dir].contains(&self.folds.load(Ordering::SeqCst));
+        a == b || folds && a.eq_ignore_ascii_case(b)
+    }
+
+    fn find(&self, dir: u64, name: &OsStr) -> Option<u64> {
+        let known = TREE.iter().find(|e| e.1 == dir && self.is_one(dir, OsStr::new(e.2), name)).map(|e| e.0);
+        let own = self.own.lock().unwrap();
+        known.or_else(|| own.iter().find(|((at, n), _)| *at == dir && self.is_one(dir, n, name)).map(|(_, ino)| *ino))
     }
 
     fn look(&self) -> Option<Errno> {
@@ -122,12 +146,9 @@ fn attr(ino: u64) -> FileAttr {
 
 impl Filesystem for Fs {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match (self.look(), TREE.iter().find(|e| e.1 == parent.0 && e.2 == name)) {
+        match (self.look(), self.find(parent.0, name)) {
             (Some(errno), _) => reply.error(errno),
-            (None, Some(entry)) => reply.entry(&TTL, &attr(entry.0), Generation(0)),
-            (None, None) if self.own.lock().unwrap().as_deref() == Some(name) => {
-                reply.entry(&TTL, &attr(OWN), Generation(0));
-            }
+            (None, Some(ino)) => reply.entry(&TTL, &attr(ino), Generation(0)),
             (None, None) => reply.error(Errno::ENOENT),
         }
     }
@@ -174,10 +195,12 @@ impl Filesystem for Fs {
         reply.error(self.change());
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(&self, _: &Request, dir: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
         if self.takes_changes() {
-            *self.own.lock().unwrap() = Some(name.to_owned());
-            return reply.entry(&TTL, &attr(OWN), Generation(0));
+            let mut own = self.own.lock().unwrap();
+            let ino = own.values().max().unwrap_or(&OWN) + 1;
+            own.insert((dir.0, name.to_owned()), ino);
+            return reply.entry(&TTL, &attr(ino), Generation(0));
         }
         reply.error(self.change());
     }
@@ -186,9 +209,9 @@ impl Filesystem for Fs {
         reply.error(self.change());
     }
 
-    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, _: &Request, dir: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if self.takes_changes() {
-            *self.own.lock().unwrap() = None;
+            self.own.lock().unwrap().remove(&(dir.0, name.to_owned()));
             return reply.ok();
         }
         reply.error(self.change());
@@ -266,6 +289,26 @@ impl Filesystem for Fs {
             }
         }
         reply.ok();
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        cmd: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        match self.folds.load(Ordering::SeqCst) {
+            folds if cmd == FS_IOC_GETFLAGS && folds != EVERYWHERE => {
+                let flags = if folds == ino.0 { FS_CASEFOLD_FL } else { 0 };
+                reply.ioctl(0, &flags.to_ne_bytes());
+            }
+            _ => reply.error(Errno::ENOTTY),
+        }
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

@@ -1,6 +1,6 @@
 //! The rows of [`BY_FILER`]: what is the filer's to refuse, with a filer that does.
 
-use super::faulty::Faulty;
+use super::faulty::{DIR, EVERYWHERE, Faulty};
 use super::rows::all;
 use super::*;
 use crate::support::{Served, expect, name};
@@ -85,6 +85,38 @@ async fn what_the_filer_refuses_is_told_by_its_own_name_with_attributes_and_chan
         w.s.ok(Call::Lookup { dir: w.root.clone(), name: name(n) }).await;
     }
     expect(&w.s.client, Call::Lookup { dir: w.dir.clone(), name: name("new") }, NOENT).await;
+}
+
+/// A file system without case can be no location. Of a directory that is so by itself clients see what it lists, and by no
+/// other name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_has_no_second_name_where_the_filer_takes_two_for_one() {
+    let s = Served::new().await;
+    let faulty = Faulty::mount(&s.dir);
+    faulty.folds.store(EVERYWHERE, Ordering::SeqCst);
+    let url = format!("posix://{}", faulty.path().display());
+    s.service.tain(&["filer", "add", "three", &url]).await.unwrap();
+    let check = s.service.tain(&["filer", "check", "three"]).await.unwrap();
+    assert!(check.contains("names that differ in case are one name in this directory"), "{check}");
+    let junction = ["junction", "add", "/faulty", "three:/export"];
+    let refused = s.service.tain(&junction).await.unwrap_err().to_string();
+    assert!(refused.contains("three:/export takes names for one that differ in case"), "{refused}");
+
+    faulty.folds.store(DIR, Ordering::SeqCst);
+    let check = s.service.tain(&["filer", "check", "three"]).await.unwrap();
+    assert!(!check.contains("differ in case"), "{check}");
+    s.service.tain(&junction).await.unwrap();
+    let root = s.client.mount(b"/faulty").await.unwrap().unwrap();
+    s.status(Call::Lookup { dir: root.clone(), name: name("DIR") }, NOENT).await;
+    let dir = s.ok(Call::Lookup { dir: root, name: name("dir") }).await.fh.unwrap();
+    assert!(faulty.path().join("export/dir/IN").exists(), "the filer has it");
+    for other in ["IN", "In"] {
+        s.status(Call::Lookup { dir: dir.clone(), name: name(other) }, NOENT).await;
+    }
+    s.ok(Call::Lookup { dir: dir.clone(), name: name("in") }).await;
+    let listing = s.ok(Call::ReadDir { dir, cookie: 0, verf: [0; 8], count: 4096 }).await;
+    let names: Vec<_> = listing.entries.iter().map(|entry| entry.name.clone()).collect();
+    assert_eq!(names, [name("."), name(".."), name("in")]);
 }
 
 /// Unmounts at the end.
