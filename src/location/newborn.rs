@@ -22,6 +22,21 @@
 //! A node that has an identity is never looked for under a name of the tree: when its object is gone (a power cut took
 //! it), it is made again, apart: the next crash may come before its new `Made`. All bytes of a new file
 //! come again from the round, so one that is recognised starts at size 0.
+//!
+//! What somebody has put in the place of a new object is not told from it here, though the first try goes by owner, mode,
+//! links and time of birth as well (`filer/posix/names.rs: may_be_new`). By now none of these proves anything, and to call tain's own
+//! object a foreign one is worse: its operation, which may have been answered, becomes `Failed`, or, where the index
+//! had committed it, the junction is held until somebody takes away by hand what stands there.
+//!
+//! * *Born before its event?* The record's time is no reading of the clock that file systems use. It never goes back: while the clock
+//!   is behind the last record (it was set back; a machine with an empty battery starts in another year) each record is stamped
+//!   just after the one before, and what is made then is older than its record by as much as the clock is behind. The clock may
+//!   also be set between the record and the making, which waits for a filer that hangs, and nobody takes down that it was. That
+//!   it is past the record's time when a redo looks says nothing of the moment of the making. The first try has the moment before
+//!   its own call to compare with, and sees a clock that is behind it; and redo comes after power cuts, which is when clocks are wrong.
+//! * *Of another owner, or with more links, than it was made with?* That may be what later operations did. Of a journal that was
+//!   repaired these are cut off, and the filer has them all the same; and a replay to a point in time (`tain-journal replay`)
+//!   begins with a copy of the tree, which may hold more than the journal up to there.
 
 use super::copy::{self, is_acl};
 use super::projection::{PEN, pen_name};

@@ -152,7 +152,8 @@ fn reach(
 /// Whether it looks as [`place`] leaves it. Of all but files there is no descriptor that proves it, and who owns the
 /// parent may put another object in its place, of anybody, which would then be given to the caller. `since` is for
 /// local file systems that are known ([`Tree::at_once`]): elsewhere owners are squashed, modes invented, and the clock
-/// is another machine's, so that its links alone can be compared.
+/// is another machine's, so that its links alone can be compared. Later, at the next try of an operation in doubt or in a
+/// redo, none of it proves anything any more (`location/newborn.rs` says why).
 fn may_be_new(seen: &Statx, kind: Kind, since: Option<Timespec>) -> bool {
     // Of a directory some file systems count none but its name.
     let links = if kind == Kind::Dir { 2 } else { 1 };
