@@ -242,7 +242,8 @@ impl ServicePort {
     }
 }
 
-/// A primary that is down must lack nothing that clients were told is done: no operation since its cursor.
+/// A primary that is down must lack nothing that clients were told is done: no operation since its cursor. What others
+/// have filled the journal with may have been recycled since: the junction's own records are in its side then.
 async fn nothing_since_cursor(core: &Core, junction: JunctionId) -> Result<(), String> {
     let state = core.ledger.state();
     let Some(primary) = state.junctions.get(&junction).map(|j| j.primary) else { return Ok(()) };
@@ -250,7 +251,7 @@ async fn nothing_since_cursor(core: &Core, junction: JunctionId) -> Result<(), S
     let journal = core.ledger.journal.clone();
     let lacks = blocking(move || {
         let end = journal.durable_lsn();
-        let mut reader = journal.reader(cursor)?;
+        let mut reader = journal.reader_of(junction, cursor)?;
         while let Some(record) = reader.next(end)? {
             if changes(&record.event, primary) {
                 return Ok(true);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod room;
+mod status;
 
 use super::recovery::{Recovered, note_cut, recover};
 use crate::checkpoint::Checkpoints;
