@@ -67,13 +67,23 @@ pub struct Status {
     pub position: Lsn,
     /// How often it went back to its last commit: it says so before the projection goes back.
     pub went_back: u64,
-    /// Everything before it is durable on the location.
+    /// Everything before it is durable on the location, and its projection's commit says so.
     pub committed: Lsn,
+    /// Everything before it is durable on the location (or in its dirty set). Ahead of `committed` while nothing comes that
+    /// is to be carried out there: that is committed only now and then.
+    pub durable: Lsn,
     pub pending: Pending,
     /// How much is dirty, while the location is out of sync.
     pub dirty: Option<Counts>,
     /// Why it does not get on, while it does not.
     pub error: Option<Trouble>,
+}
+
+impl Status {
+    /// As of a commit.
+    pub fn at(committed: Lsn) -> Self {
+        Self { position: committed, committed, durable: committed, ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -165,7 +175,7 @@ impl Replayer {
     ) -> Self {
         let committed = projection.store.lsn().max(start);
         let pending = projection.pending().unwrap_or_default();
-        let status = watch::Sender::new(Status { position: committed, committed, pending, ..Status::default() });
+        let status = watch::Sender::new(Status { pending, ..Status::at(committed) });
         let (want_tx, want) = watch::channel(Lsn(0));
         let (press, pressed) = watch::channel(0);
         let moved = Arc::new(Notify::new());
@@ -297,6 +307,9 @@ impl Replayer {
                 let pending = self.projection.pending()?;
                 self.status.send_modify(|s| {
                     s.position = position;
+                    if batch.is_empty() {
+                        s.durable = s.durable.max(position);
+                    }
                     s.pending = pending;
                 });
                 self.moved.notify_waiters();
@@ -353,6 +366,7 @@ impl Replayer {
         let pending = self.projection.pending()?;
         self.status.send_modify(|s| {
             s.committed = committed;
+            s.durable = s.durable.max(committed);
             s.pending = pending;
             s.error = None;
         });

@@ -203,6 +203,7 @@ impl Replayer {
         let pending = self.projection.pending()?;
         self.status.send_modify(|s| {
             (s.position, s.committed, s.pending, s.dirty) = (position, position, pending, Some(counts));
+            s.durable = s.durable.max(position);
         });
         self.moved.notify_waiters();
         Ok((feed, position, quiet))

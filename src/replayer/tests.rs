@@ -252,6 +252,15 @@ impl World {
         .await;
     }
 
+    /// A client of another junction.
+    async fn others_write(&self, len: u32) {
+        let (junction, location, node) = (JunctionId(9), LocationId(9), NodeId(9));
+        let (offset, mode, caller) = (0, None, Caller::default());
+        let write = Event::Write(Write { junction, location, node, offset, len, mode, caller });
+        let op = self.ledger.begin(junction, &write, &Bytes::from(vec![1; len as usize])).await.unwrap();
+        self.ledger.done(op);
+    }
+
     fn to_let_go(&self) -> Vec<limits::Pin> {
         let journal = &self.ledger.journal;
         limits::to_let_go(&self.ledger.state(), |junction| self.ledger.settled_lsn(junction), journal.soft_limit())
@@ -423,16 +432,30 @@ async fn a_secondary_of_a_quiet_junction_lets_go_of_what_others_fill_the_journal
     let mut w = World::new().await;
     w.make(ROOT, "f", What::File).await;
     w.assert_equal().await;
-    let (junction, location) = (JunctionId(9), LocationId(9));
     for _ in 0..SOFT / 20_000 {
-        let (len, mode, caller) = (20_000, None, Caller::default());
-        let write = Event::Write(Write { junction, location, node: NodeId(9), offset: 0, len, mode, caller });
-        let op = w.ledger.begin(junction, &write, &Bytes::from(vec![1; 20_000])).await.unwrap();
-        w.ledger.done(op);
+        w.others_write(20_000).await;
     }
     let end = w.ledger.journal.durable_lsn();
     w.until("its cursor follows", |w| w.ledger.state().locations[&TO].cursor.0 + SOFT / 4 >= end.0).await;
     assert!(!w.is_out_of_sync());
+}
+
+#[tokio::test]
+async fn a_secondary_of_a_quiet_junction_lags_by_what_it_lacks_and_not_by_what_others_write() {
+    let mut w = World::new().await;
+    w.make(ROOT, "f", What::File).await;
+    w.assert_equal().await;
+    w.others_write(20_000).await;
+    let lacks_nothing = |w: &World| w.handle.status.borrow().durable >= w.ledger.journal.durable_lsn();
+    w.until("it lacks nothing", lacks_nothing).await;
+    let before = w.handle.status.borrow().clone();
+    assert!(before.committed < before.durable, "{before:?}");
+    w.to.set_fault(Some(Box::new(|op| (op == "sync").then_some(Fault::Before(ErrorKind::Io)))));
+    w.make(ROOT, "g", What::File).await;
+    w.until("it cannot be synced", |w| w.handle.status.borrow().went_back > before.went_back).await;
+    assert!(!lacks_nothing(&w), "{:?}", w.handle.status.borrow());
+    w.to.set_fault(None);
+    w.until("it has that, too", lacks_nothing).await;
 }
 
 /// Its names are on the filer already: one that goes meanwhile is taken away there.

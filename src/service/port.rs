@@ -126,7 +126,7 @@ impl Port for ServicePort {
 
     fn replayer(&self, location: LocationId) -> Option<ReplayerStatus> {
         let status = self.board.replayer(location)?;
-        let lag_bytes = self.core.ledger.journal.durable_lsn().0.saturating_sub(status.committed.0);
+        let lag_bytes = self.core.ledger.journal.durable_lsn().0.saturating_sub(status.durable.0);
         let dirty = status.dirty.map(|dirty| (dirty.nodes, dirty.names, dirty.bytes));
         Some(ReplayerStatus { lag_bytes, dirty, waits_for: status.error.map(|trouble| trouble.text) })
     }

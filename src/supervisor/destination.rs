@@ -97,8 +97,7 @@ impl Keeper {
             // The primary first.
             if let Some(source) = self.core.locations.get(wanted.source) {
                 let cursor = self.core.ledger.state().locations.get(&self.id).map_or(Lsn(0), |l| l.cursor);
-                let begin = Status { position: cursor, committed: cursor, ..Status::default() };
-                self.board.statuses.lock().insert(self.id, begin);
+                self.board.statuses.lock().insert(self.id, Status::at(cursor));
                 match self.start(&wanted, source).await {
                     Ok(running) => {
                         self.board.is_up(self.id);
