@@ -9,6 +9,8 @@
 
 mod aside;
 
+pub use aside::needed;
+
 use crate::core::{Core, Error, Result, blocking};
 use crate::filer::ErrorKind;
 use crate::journal::Appended;

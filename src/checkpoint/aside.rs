@@ -150,8 +150,8 @@ pub async fn drop_passed(core: &Core, settled: Lsn) -> Result<()> {
     Ok(())
 }
 
-/// The earliest LSN that a location in use needs of the journal itself.
-pub fn floor(core: &Core, state: &State) -> Option<Lsn> {
+/// From where on each location in use needs the journal itself.
+pub fn needed(core: &Core, state: &State) -> Vec<(LocationId, Lsn)> {
     let journal = &core.ledger.journal;
     let pins = crate::limits::pins(state, journal.durable_lsn());
     pins.iter()
@@ -160,7 +160,12 @@ pub fn floor(core: &Core, state: &State) -> Option<Lsn> {
                 crate::limits::Who::Primary(junction) => junction,
                 crate::limits::Who::Secondary(job) => state.jobs.get(&job)?.junction,
             };
-            Some(pin.cursor.max(journal.side_end(junction).unwrap_or(Lsn(0))))
+            Some((pin.location, pin.cursor.max(journal.side_end(junction).unwrap_or(Lsn(0)))))
         })
-        .min()
+        .collect()
+}
+
+/// The earliest of these.
+pub fn floor(core: &Core, state: &State) -> Option<Lsn> {
+    needed(core, state).into_iter().map(|(_, from)| from).min()
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! How it fails: an archive that cannot be written is logged (once, until the reason changes), shown in the status, and
-//! tried again; meanwhile segments are kept. When that brings the journal to its hard limit client operations wait as for
+//! tried again; so is a directory that does not answer ([`ArchiveStatus::silent`]), whose call comes back when it does;
+//! meanwhile segments are kept. When that brings the journal to its hard limit client operations wait as for
 //! any other reason, and are answered JUKEBOX: nothing is recycled unarchived, and nothing is lost.
 
 use super::append::Shared;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// End of the name of what is not whole yet.
 const TMP: &str = ".tmp";
@@ -43,6 +45,9 @@ pub struct ArchiveStatus {
     pub archived_lsn: Lsn,
     /// Why the last try failed.
     pub error: Option<String>,
+    /// For how long the directory has not answered what it was asked last. A call on a dead mount returns no error: it
+    /// does not return.
+    pub silent: Option<Duration>,
 }
 
 pub struct Archiver {
@@ -59,6 +64,8 @@ pub struct Archiver {
 struct State {
     stop: bool,
     error: Option<String>,
+    /// When the step that is under way began.
+    step: Option<Instant>,
 }
 
 impl Archiver {
@@ -108,8 +115,9 @@ impl Archiver {
     }
 
     pub fn status(&self) -> ArchiveStatus {
-        let error = self.state.lock().error.clone();
-        ArchiveStatus { dir: self.dir.clone(), archived_lsn: self.archived_lsn(), error }
+        let state = self.state.lock();
+        let (error, silent) = (state.error.clone(), state.step.map(|begun| begun.elapsed()));
+        ArchiveStatus { dir: self.dir.clone(), archived_lsn: self.archived_lsn(), error, silent }
     }
 
     /// End the thread; [`Archiver::run`] returns soon after.
@@ -121,8 +129,10 @@ impl Archiver {
     /// The thread.
     pub fn run(&self) {
         loop {
+            self.step();
             let did = self.next();
             let mut state = self.state.lock();
+            state.step = None;
             if state.stop {
                 return;
             }
@@ -145,6 +155,13 @@ impl Archiver {
             }
             self.wake.wait_for(&mut state, LOOK_AGAIN);
         }
+    }
+
+    /// The directory is about to be asked for something; `false` when it was told to stop.
+    fn step(&self) -> bool {
+        let mut state = self.state.lock();
+        state.step = Some(Instant::now());
+        !state.stop
     }
 
     /// Archive the oldest segment that is closed and not archived; `false` when there is none.
@@ -253,7 +270,7 @@ impl Archiver {
         let mut packer = Packer::new(segment, closed);
         let content = bytes.get(..usize::try_from(closed.content).unwrap_or(usize::MAX)).unwrap_or_default();
         for part in content.chunks(BLOCK_CONTENT) {
-            if self.state.lock().stop {
+            if !self.step() {
                 return Ok(false);
             }
             file.write_all(&packer.block(part)).at("write", &tmp)?;
@@ -264,7 +281,9 @@ impl Archiver {
             lsn: segment.first_lsn(),
             what: "the segment is shorter than it was".into(),
         })?;
+        self.step();
         file.write_all_at(&header.to_bytes(), 0).and_then(|()| file.sync_all()).at("write", &tmp)?;
+        self.step();
         let path = self.path(segment.number);
         if instead_of_stale {
             self.keep_aside(segment.number)?;
@@ -317,7 +336,6 @@ mod tests {
     use super::*;
     use journal_format::event::{Caller, Event, Write as Written};
     use journal_format::ids::{JunctionId, LocationId, NodeId};
-    use tokio::time::Instant;
 
     const SEGMENT: u64 = 64 << 10;
 

@@ -24,6 +24,8 @@ use tokio::time::Instant;
 const REST_MAX: Duration = Duration::from_secs(15);
 /// How long a location may take to fall out of use.
 const QUIESCE_MAX: Duration = Duration::from_secs(20);
+/// An archive that has not answered for so long hangs: a slow one takes a while for the sync of a large segment.
+const ARCHIVE_SILENT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 
 pub struct ServicePort {
     pub core: Core,
@@ -174,6 +176,22 @@ impl ServicePort {
             .collect()
     }
 
+    /// Who keeps the most of a full journal.
+    fn keeper(&self, state: &State) -> String {
+        let journal = &self.core.ledger.journal;
+        let first = checkpoint::needed(&self.core, state).into_iter().min_by_key(|(_, from)| *from);
+        // Segments are archived whole: in the one that the archive is at it keeps nothing that the location does not.
+        let segment = |lsn: Lsn| lsn.0 / journal.segment_size();
+        let later = |archived: Lsn| first.is_none_or(|(_, from)| segment(archived) < segment(from));
+        let archive = journal.archive_status().filter(|archive| later(archive.archived_lsn));
+        let (who, from) = match (archive, first) {
+            (Some(archive), _) => (format!("the archive in {}", archive.dir.display()), archive.archived_lsn),
+            (None, Some((location, from))) => (state.location_name(location), from),
+            (None, None) => return String::new(),
+        };
+        format!("; {who} keeps {} bytes of it", journal.end_lsn().0.saturating_sub(from.0))
+    }
+
     fn problems(&self) -> Vec<String> {
         let state = self.core.ledger.state();
         let mut problems = self.unregistered.clone();
@@ -220,21 +238,20 @@ impl ServicePort {
         if let Some(why) = self.board.checkpoint_failed() {
             problems.push(format!("no checkpoint can be taken, and the journal keeps everything until then: {why}"));
         }
-        if let Some(archive) = self.core.ledger.journal.archive_status()
-            && let Some(why) = archive.error
-        {
-            let (dir, lsn) = (archive.dir.display(), archive.archived_lsn);
-            problems.push(format!("the journal cannot be archived in {dir}, and is kept from LSN {lsn} on: {why}"));
+        if let Some(archive) = self.core.ledger.journal.archive_status() {
+            let hangs = archive.silent.filter(|silent| *silent >= ARCHIVE_SILENT);
+            let hangs = hangs.map(|silent| format!("it has not answered for {} s", silent.as_secs()));
+            if let Some(why) = archive.error.or(hangs) {
+                let (dir, lsn) = (archive.dir.display(), archive.archived_lsn);
+                problems.push(format!("the journal cannot be archived in {dir}, and is kept from LSN {lsn} on: {why}"));
+            }
         }
         for (id, silent) in self.core.volume.silent() {
             let name = state.location_name(id);
             problems.push(format!("{name} has not answered for {} s: its clients wait", silent.as_secs()));
         }
         if self.core.ledger.journal.is_full() {
-            let most = self.pins(self.core.ledger.journal.end_lsn());
-            let by = most.first().map_or_else(String::new, |pin| {
-                format!("; {} keeps {} bytes of it", state.location_name(pin.location), pin.bytes)
-            });
+            let by = self.keeper(&state);
             problems
                 .push(format!("the journal is full: client changes are told to come again until there is room{by}"));
         }

@@ -41,3 +41,48 @@ async fn a_junction_whose_filer_is_gone_for_good_can_be_removed_while_it_lacks_n
     let why = port.rest(gone).await.err().unwrap();
     assert!(why.contains("lacks operations"), "{why}");
 }
+
+/// A pipe that nobody reads: who opens it to write waits, as on a mount whose server is dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_hangs_is_told_at_once_and_named_when_it_has_filled_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut w = World::begin(dir.path(), &[Memory::default(), Memory::default()]).await;
+    let (port, journal, mut checkpoints) = (port(&w), w.core.ledger.journal.clone(), Checkpoints::default());
+    let archives = dir.path().join("archives");
+    std::fs::create_dir(&archives).unwrap();
+    journal.archive_to(&archives).unwrap();
+    let pipe = archives.join(format!("{}.tmp", journal_format::archive::file_name(SegmentNo(0))));
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let (op, event) = w.make(WELL, "well").await;
+    let Event::Make(Make { node, .. }) = event else { panic!() };
+    w.done(op, &event);
+    while journal.end_lsn().0 < 2 * SEGMENT {
+        w.write(WELL, node).await;
+    }
+    let (said, silent) = (archives.display().to_string(), "has not answered for");
+    let is_told = |words: &str| port.status().problems.iter().any(|it| it.contains(&said) && it.contains(words));
+    until("it is told", || is_told(silent)).await;
+    assert!(!journal.is_full());
+    while journal.used_bytes() < 10 * SEGMENT {
+        w.write(WELL, node).await;
+        checkpoints.take(&w.core).await.unwrap();
+    }
+    while !journal.is_full() {
+        let _ = tokio::time::timeout(Duration::from_millis(200), w.write(WELL, node)).await;
+    }
+    assert!(is_told("the journal is full"), "{:?}", port.status().problems);
+    // The server is back.
+    let reader = std::fs::File::open(&pipe).unwrap();
+    std::fs::remove_file(&pipe).unwrap();
+    drop(reader);
+    until("it goes on", || journal.archive_status().unwrap().archived_lsn.0 > 8 * SEGMENT).await;
+    until("it is over", || !is_told("")).await;
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = tokio::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
