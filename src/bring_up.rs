@@ -220,7 +220,7 @@ mod tests {
         let objects = Objects::new(Arc::new(stores.open("location-1", 1 << 20, false).unwrap()));
         objects.store.write(objects.put(ROOT, &root.id).unwrap());
         locations.insert(Arc::new(Location::new(L, ROOT, Arc::new(filer.clone()), objects)));
-        let filers = Arc::new(crate::filer::registry::Registry);
+        let filers = Arc::new(crate::filer::registry::Registry::default());
         Core { ledger, live, locations, volume, stores, filers }
     }
 

@@ -180,7 +180,47 @@ pub trait Filers: Send + Sync + 'static {
 }
 
 /// The kinds of filer that there are.
-pub struct Registry;
+#[derive(Default)]
+pub struct Registry {
+    /// Places that no location may share a directory with, and their URLs.
+    own: Vec<(String, posix::Site)>,
+}
+
+impl Registry {
+    /// One that opens no location which shares a directory with these (`posix:` URLs): the service's own, where clients may
+    /// reach nothing. That a command has looked once is not enough: what is whose may be configured otherwise since.
+    ///
+    /// They are looked at now and not again: where one of them hangs later (an archive) no location waits for it.
+    pub async fn apart_from(own: &[String]) -> Result<Self> {
+        let mut sites = Vec::with_capacity(own.len());
+        for url in own {
+            sites.extend(site(url, &[]).await?.map(|site| (url.clone(), site)));
+        }
+        Ok(Self { own: sites })
+    }
+
+    async fn check_apart(&self, url: &str, subdir: &[Vec<u8>]) -> Result<()> {
+        if self.own.is_empty() {
+            return Ok(());
+        }
+        let Some(here) = site(url, subdir).await? else { return Ok(()) };
+        let Some((own, _)) = self.own.iter().find(|(_, own)| own.overlaps(&here)) else { return Ok(()) };
+        let text = format!(
+            "its directory overlaps {own}, where this service keeps its own data, and clients would reach that: move it, \
+             and say where it is in the configuration"
+        );
+        Err(Error::new(ErrorKind::Down, "reach the location", text))
+    }
+}
+
+/// Where it lies among this machine's directories, if it does.
+async fn site(url: &str, subdir: &[Vec<u8>]) -> Result<Option<posix::Site>> {
+    match Where::parse(url)? {
+        Where::Posix(path) => posix::site(path_buf(path), subdir.to_vec()).await.map(Some),
+        #[cfg(any(test, feature = "simulation"))]
+        Where::Memory(_) => Ok(None),
+    }
+}
 
 #[async_trait]
 impl Filers for Registry {
@@ -191,7 +231,9 @@ impl Filers for Registry {
         subdir: &[Vec<u8>],
         expected_dir: Option<&Identity>,
     ) -> Result<Arc<dyn CoreFiler>> {
-        open(url, expected_root, subdir, expected_dir).await
+        let reached = open(url, expected_root, subdir, expected_dir).await?;
+        self.check_apart(url, subdir).await?;
+        Ok(reached)
     }
 }
 
@@ -235,6 +277,33 @@ mod tests {
     fn urls_that_lead_astray_are_refused() {
         for url in ["/srv", "posix://srv/a", "posix:///a/../b", "posix:///a%00b", "posix:///a%2", "ftp://x/y", ""] {
             assert_eq!(canonical(url).unwrap_err().kind, ErrorKind::Invalid, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_location_that_shares_a_directory_with_the_services_own_is_down() {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["data/archive", "data/beside", "other", "own/journal"] {
+            std::fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        let own = ["data/archive", "own"].map(|sub| url_of(&dir.path().join(sub)));
+        let filers = Registry::apart_from(&own).await.unwrap();
+        let url = url_of(dir.path());
+        let root = probe(&url).await.unwrap().root;
+        for (subdir, shared) in [
+            (vec!["data"], Some(&own[0])),
+            (vec!["data", "archive"], Some(&own[0])),
+            (vec!["own", "journal"], Some(&own[1])),
+            (vec!["data", "beside"], None),
+            (vec!["other"], None),
+        ] {
+            let names: Vec<Vec<u8>> = subdir.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let reached = filers.open(&url, &root, &names, None).await;
+            let why = reached.err().map(|error| (error.kind, error.to_string()));
+            assert_eq!(why.is_some(), shared.is_some(), "{subdir:?}: {why:?}");
+            if let (Some((kind, text)), Some(shared)) = (why, shared) {
+                assert!(kind == ErrorKind::Down && text.contains(shared), "{text}");
+            }
         }
     }
 

@@ -83,7 +83,10 @@ pub async fn run(config: Config) -> Result<()> {
     let locations = Arc::new(Locations::default());
     let ids = Arc::new(NodeIds::after(recovered.highest_node));
     let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
-    let core = Core { ledger, live, locations, volume: volume.clone(), stores, filers: Arc::new(Registry) };
+    let own_dirs = own_dirs(&config);
+    let filers =
+        Registry::apart_from(&own_dirs).await.context("where the service keeps its own data cannot be told")?;
+    let core = Core { ledger, live, locations, volume: volume.clone(), stores, filers: Arc::new(filers) };
 
     // Whoever has been answered may ask for a stop in order.
     let asked = asked_to_stop()?;
@@ -127,7 +130,7 @@ pub async fn run(config: Config) -> Result<()> {
         locks,
         unregistered: registration.as_ref().map_or_else(Vec::new, |it| it.problems.clone()),
         hard_limit: config.journal.hard_limit,
-        own_dirs: own_dirs(&config),
+        own_dirs,
     });
     let mut until = stopped.clone();
     let mut api = tokio::spawn(api.serve(port, async move {
@@ -272,7 +275,9 @@ fn index_stop(why: &str) -> ! {
 /// URLs of what no client may reach: who may write the journal may do anything.
 fn own_dirs(config: &Config) -> Vec<String> {
     let dirs = [Some(&config.journal.dir), Some(&config.state.dir), config.journal.archive.as_ref()];
-    dirs.into_iter().flatten().map(|dir| crate::filer::registry::url_of(dir)).collect()
+    // A URL has no `..`; a configuration may.
+    let real = |dir: &std::path::PathBuf| std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+    dirs.into_iter().flatten().map(|dir| crate::filer::registry::url_of(&real(dir))).collect()
 }
 
 fn make_dirs(dirs: &[&Path]) -> Result<()> {

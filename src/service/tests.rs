@@ -115,7 +115,7 @@ impl World {
         let ids = Arc::new(NodeIds::after(NodeId(1000)));
         let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids));
         let stores = Arc::new(Directory(dir.to_owned()));
-        let core = Core { ledger, live, locations, volume, stores, filers: Arc::new(Registry) };
+        let core = Core { ledger, live, locations, volume, stores, filers: Arc::new(Registry::default()) };
         Self { core, fences, next: 1001 }
     }
 

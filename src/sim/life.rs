@@ -235,7 +235,7 @@ impl Life {
         let locations = Arc::new(Locations::default());
         let ids = Arc::new(NodeIds::after(recovered.highest_node));
         let volume = Arc::new(Volume::new(ledger.clone(), live.clone(), locations.clone(), ids.clone()));
-        let core = Core { ledger, live, locations, volume, stores, filers: Arc::new(Registry) };
+        let core = Core { ledger, live, locations, volume, stores, filers: Arc::new(Registry::default()) };
         let (stop, stopped) = watch::channel(false);
         let supervisor = tokio::spawn(Supervisor::new(core.clone(), Arc::new(Board::default())).run(stopped));
         let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone(), |_| ()));

@@ -1,7 +1,8 @@
 //! What scripts rely on: exit statuses, one JSON document with `--json`, a reason and what to do on stderr.
 
-use crate::support::{Served, exe};
+use crate::support::{Served, client, exe};
 use std::process::{Output, Stdio};
+use tain::demo::nfs::{Call, status};
 
 async fn tain(s: &Served, args: &[&str]) -> Output {
     let command = tokio::process::Command::new(exe())
@@ -103,4 +104,24 @@ async fn a_request_of_which_half_has_come_does_not_keep_the_service_from_stoppin
     let log = std::fs::read_to_string(s.service.log()).unwrap();
     assert!(begun.elapsed().as_secs() < 25 && !log.contains("stopping without it"), "{:?}: {log}", begun.elapsed());
     drop(half);
+}
+
+/// Whoever may read the journal has all bytes, and the key of all handles; whoever may write it may do anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_junction_in_which_the_service_is_told_to_keep_its_own_data_is_down_until_that_is_elsewhere() {
+    let mut s = Served::new().await;
+    let (config, archive) = (s.service.config(), s.export().join("archive"));
+    let before = std::fs::read_to_string(&config).unwrap();
+    let inside = format!("[journal]\narchive = \"{}/../archive\"", archive.display());
+    for (text, is_down) in [(before.replace("[journal]", &inside), true), (before, false)] {
+        s.service.stop().await.unwrap();
+        std::fs::write(&config, text).unwrap();
+        s.service.start().await.unwrap();
+        let out = tain(&s, &["status"]).await;
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(said.contains("keeps its own data"), is_down, "{said}");
+        assert_eq!(out.status.code(), Some(i32::from(is_down)), "{said}");
+        let reply = client(&s.service, 2).once(&Call::GetAttr { node: s.root.clone() }).await.unwrap();
+        assert_eq!(reply.status, if is_down { status::JUKEBOX } else { status::OK });
+    }
 }

@@ -38,7 +38,7 @@ mod probe;
 mod tests;
 mod tree;
 
-pub use overlap::overlaps;
+pub use overlap::{Site, overlaps, site};
 pub use probe::probe;
 
 use super::{

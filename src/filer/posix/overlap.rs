@@ -21,28 +21,36 @@ const DEPTH_MAX: usize = 4096;
 /// Whether `subdir_a` of `a` and `subdir_b` of `b` share any directory. Directories that do not exist yet are judged by
 /// the last one above them that does.
 pub async fn overlaps(a: PathBuf, subdir_a: Vec<Vec<u8>>, b: PathBuf, subdir_b: Vec<Vec<u8>>) -> Result<bool> {
-    crate::filer::aside::call(move || {
-        let a = Side::look(&a, &subdir_a)?;
-        let b = Side::look(&b, &subdir_b)?;
-        Ok(a.holds(&b)? || b.holds(&a)?)
-    })
-    .await
+    crate::filer::aside::call(move || Ok(Site::look(&a, &subdir_a)?.overlaps(&Site::look(&b, &subdir_b)?))).await
 }
 
-/// A directory, as far as it exists, and the names that are still to be made below it.
-struct Side {
-    dir: OwnedFd,
-    missing: Vec<Vec<u8>>,
+/// Where `subdir` of `path` lies now.
+pub async fn site(path: PathBuf, subdir: Vec<Vec<u8>>) -> Result<Site> {
+    crate::filer::aside::call(move || Site::look(&path, &subdir)).await
+}
+
+/// Where a directory lies: what it takes to tell whether another one is above or below it, without asking it again.
+pub struct Site {
+    position: Position,
+    /// It and the directories above it, upwards; of one that does not exist the last one above it that does.
+    line: Vec<Object>,
+    exists: bool,
 }
 
 /// A directory on its file system: device, and names from that file system's root on.
 type Position = ((u32, u32), Vec<Vec<u8>>);
+/// A directory by its file system and identity.
+type Object = ((u32, u32), Identity);
 
-impl Side {
+impl Site {
     fn look(path: &PathBuf, subdir: &[Vec<u8>]) -> Result<Self> {
         for known in (0..=subdir.len()).rev() {
             match walk(path, &subdir[..known]) {
-                Ok(dir) => return Ok(Self { dir, missing: subdir[known..].to_vec() }),
+                Ok(dir) => {
+                    let missing = &subdir[known..];
+                    let (position, line) = (position(&dir, missing)?, line(&dir)?);
+                    return Ok(Self { position, line, exists: missing.is_empty() });
+                }
                 Err(e) if e.kind == ErrorKind::NotFound && known > 0 => {}
                 Err(e) => return Err(e),
             }
@@ -50,73 +58,62 @@ impl Side {
         Err(Error::new(ErrorKind::NotFound, "open the export", path.display().to_string()))
     }
 
-    /// Whether `self` is `other` or one of the directories above it.
-    fn holds(&self, other: &Self) -> Result<bool> {
-        let (own_fs, own) = self.position()?;
-        let (other_fs, others) = other.position()?;
-        if own_fs == other_fs && others.starts_with(&own) {
-            return Ok(true);
-        }
-        if !self.missing.is_empty() {
-            // What does not exist holds nothing, but for what is to be made in the same place, judged above.
-            return Ok(false);
-        }
-        let id = identify(&self.dir)?;
-        ancestors(&other.dir, |above| Ok(identify(above)? == id))
+    /// Whether the two share any directory.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.holds(other) || other.holds(self)
     }
 
-    fn position(&self) -> Result<Position> {
-        let seen = identity::stat_fd(&self.dir).map_err(fail("stat"))?;
-        let path = readlinkat(CWD, proc_path(&self.dir), Vec::new()).map_err(fail("find a directory's path"))?;
-        let table = std::fs::read("/proc/self/mountinfo").map_err(super::errno::fail_io("read the mount table"))?;
-        let mount =
-            table.split(|b| *b == b'\n').find_map(|line| Mount::parse(line).filter(|m| m.id == seen.stx_mnt_id));
-        let unknown =
-            || Error::new(ErrorKind::NotSupported, "read the mount table", "the directory's mount is not in it");
-        let mount = mount.ok_or_else(unknown)?;
-        let path = names(path.as_bytes());
-        let below = path.strip_prefix(names(&mount.at).as_slice()).ok_or_else(unknown)?;
-        let mut within = names(&mount.root);
-        within.extend_from_slice(below);
-        within.extend_from_slice(&self.missing);
-        Ok((mount.device, within))
+    /// Whether `self` is `other` or one of the directories above it.
+    fn holds(&self, other: &Self) -> bool {
+        let ((own_fs, own), (other_fs, others)) = (&self.position, &other.position);
+        let by_mount = own_fs == other_fs && others.starts_with(own);
+        // What does not exist holds nothing, but for what is to be made in the same place, judged by that.
+        by_mount || (self.exists && self.line.first().is_some_and(|own| other.line.contains(own)))
     }
+}
+
+/// Of what is to be made below the directory by these names.
+fn position(dir: &OwnedFd, missing: &[Vec<u8>]) -> Result<Position> {
+    let seen = identity::stat_fd(dir).map_err(fail("stat"))?;
+    let path = readlinkat(CWD, proc_path(dir), Vec::new()).map_err(fail("find a directory's path"))?;
+    let table = std::fs::read("/proc/self/mountinfo").map_err(super::errno::fail_io("read the mount table"))?;
+    let mount = table.split(|b| *b == b'\n').find_map(|line| Mount::parse(line).filter(|m| m.id == seen.stx_mnt_id));
+    let unknown = || Error::new(ErrorKind::NotSupported, "read the mount table", "the directory's mount is not in it");
+    let mount = mount.ok_or_else(unknown)?;
+    let path = names(path.as_bytes());
+    let below = path.strip_prefix(names(&mount.at).as_slice()).ok_or_else(unknown)?;
+    let mut within = names(&mount.root);
+    within.extend_from_slice(below);
+    within.extend_from_slice(missing);
+    Ok((mount.device, within))
 }
 
 fn names(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|b| *b == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
-/// File system and object.
-fn identify(dir: &OwnedFd) -> Result<((u32, u32), Identity)> {
+fn identify(dir: &OwnedFd) -> Result<Object> {
     let seen = identity::stat_fd(dir).map_err(fail("stat"))?;
     let id = identity::identity(identity::form(dir)?, dir, &seen)?;
     Ok(((seen.stx_dev_major, seen.stx_dev_minor), id))
 }
 
-/// Whether `wanted` says yes to `dir` or one above it.
-fn ancestors(dir: &OwnedFd, wanted: impl Fn(&OwnedFd) -> Result<bool>) -> Result<bool> {
-    if wanted(dir)? {
-        return Ok(true);
-    }
-    let up = |fd: &OwnedFd| openat(fd, c"..", PATH | OFlags::DIRECTORY, Mode::empty());
-    let mut at = match up(dir) {
-        // Not ours to look at; the mount table has decided.
-        Err(Errno::ACCESS) => return Ok(false),
-        other => other.map_err(fail("go up"))?,
+/// `dir` and the directories above it, up to the root of the file tree, or to one that is not ours to look at: the mount
+/// table has to decide then.
+fn line(dir: &OwnedFd) -> Result<Vec<Object>> {
+    let up = |fd: &OwnedFd| match openat(fd, c"..", PATH | OFlags::DIRECTORY, Mode::empty()) {
+        Err(Errno::ACCESS) => Ok(None),
+        above => above.map(Some).map_err(fail("go up")),
     };
+    let mut line = vec![identify(dir)?];
+    let Some(mut at) = up(dir)? else { return Ok(line) };
     for _ in 0..DEPTH_MAX {
-        if wanted(&at)? {
-            return Ok(true);
-        }
-        let above = match up(&at) {
-            Err(Errno::ACCESS) => return Ok(false),
-            other => other.map_err(fail("go up"))?,
-        };
+        line.push(identify(&at)?);
+        let Some(above) = up(&at)? else { return Ok(line) };
         let (here, there) = (identity::stat_fd(&at), identity::stat_fd(&above));
         let (here, there) = (here.map_err(fail("stat"))?, there.map_err(fail("stat"))?);
         if (here.stx_ino, here.stx_mnt_id) == (there.stx_ino, there.stx_mnt_id) {
-            return Ok(false);
+            return Ok(line);
         }
         at = above;
     }
