@@ -22,7 +22,7 @@
 //! How it fails: what cannot be framed closes its connection, and only that; arguments that make no sense get
 //! GARBAGE_ARGS; a handler's panic is answered SYSTEM_ERR, closes that connection and is logged; accept errors are
 //! logged and tried again, shedding the connection that has been quiet longest when descriptors run out. [`Gateway::serve`]
-//! ends only when told to stop.
+//! ends only when told to stop, or by a defect.
 
 pub mod access;
 pub mod backend;

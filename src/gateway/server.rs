@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Wait before the next accept after one that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -20,17 +20,31 @@ const LOG_EVERY: u32 = 20;
 
 impl Gateway {
     /// Accept and serve until `stop` is true (or its sender is gone); then accept no more, let calls in flight end and
-    /// be answered within [`super::Limits::drain_deadline`], and close.
-    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    /// be answered within [`super::Limits::drain_deadline`], and close. A task beside it that has ended, which is a defect,
+    /// ends it, too: whoever sees to it that it goes on hears of it so.
+    pub async fn serve(self, listener: TcpListener, stop: watch::Receiver<bool>) {
+        self.shared.begin_grace(listener.local_addr().ok()).await;
+        let beside = beside(&self.shared, &listener).await;
+        self.serve_beside(listener, beside, stop).await;
+    }
+
+    pub(super) async fn serve_beside(
+        self,
+        listener: TcpListener,
+        mut beside: JoinSet<()>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let shared = self.shared;
-        shared.begin_grace(listener.local_addr().ok()).await;
-        let _aside = beside(&shared, &listener).await;
         let mut connections = JoinSet::new();
         let mut failures = 0u32;
         loop {
             let accepted = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
+                Some(ended) = beside.join_next(), if !beside.is_empty() => {
+                    error!(?ended, "what looks after locks, or datagrams, has ended");
+                    return;
+                }
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 accepted = listener.accept() => accepted,
             };
@@ -62,7 +76,12 @@ async fn beside(shared: &Arc<Shared>, listener: &TcpListener) -> JoinSet<()> {
         Ok(socket) => {
             tasks.spawn(udp::serve(shared.clone(), socket));
         }
-        Err(error) => warn!(%error, "no datagrams on the port of NFS: hosts that restart cannot tell so by UDP"),
+        Err(error) => {
+            let at = listener.local_addr().map_or_else(|_| "the port of NFS".into(), |at| at.to_string());
+            let why = format!("nothing is served by UDP at {at}, so hosts that restart cannot tell so there: {error}");
+            warn!("{why}");
+            shared.locks.deaf.get_or_init(|| why);
+        }
     }
     tasks
 }

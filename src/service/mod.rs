@@ -6,8 +6,10 @@
 //! ```
 //!
 //! When the journal fails the process ends at once (I8): nothing may be answered any more, and what was durable is
-//! found again at the next start. The same when a store of the index fails, which a full state disk does.
+//! found again at the next start. The same when a store of the index fails, which a full state disk does, and when one
+//! of the tasks that the service is made of has ended.
 
+mod parts;
 pub mod port;
 pub mod recovery;
 mod stuck;
@@ -30,6 +32,7 @@ use crate::state::{LocationState, Role, State};
 use crate::supervisor::{Board, Supervisor};
 use crate::volume::{NodeIds, Volume};
 use anyhow::{Context, Result};
+use parts::Parts;
 use port::ServicePort;
 use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
@@ -99,11 +102,11 @@ pub async fn run(config: Config) -> Result<()> {
 
     let (stop, stopped) = watch::channel(false);
     let board = Arc::new(Board::default());
-    let mut supervisor = tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped.clone()));
+    let supervisor = tokio::spawn(Supervisor::new(core.clone(), board.clone()).run(stopped.clone()));
     wait_for_primaries(&core, &board).await;
     let told = board.clone();
     let stuck = Arc::new(Stuck::default());
-    tokio::spawn(stuck.clone().run(core.clone(), board.clone(), stopped.clone()));
+    let watched = tokio::spawn(stuck.clone().run(core.clone(), board.clone(), stopped.clone()));
     let checkpoints = tokio::spawn(Checkpoints::default().run(core.clone(), move |failed| told.checkpoint(failed)));
 
     let backend: Arc<dyn Backend> = volume;
@@ -115,7 +118,7 @@ pub async fn run(config: Config) -> Result<()> {
     };
     let gateway = Gateway::new(backend, identity, drc, limits);
     let (timing, locks) = (gateway.timing(), gateway.locks());
-    let mut gateway = tokio::spawn(gateway.serve(listener, stopped.clone()));
+    let gateway = tokio::spawn(gateway.serve(listener, stopped.clone()));
     let registration = match config.nfs.rpcbind {
         true => Some(rpcbind::register(Path::new(rpcbind::SOCKET), nfs).await),
         false => None,
@@ -133,17 +136,25 @@ pub async fn run(config: Config) -> Result<()> {
         own_dirs,
     });
     let mut until = stopped.clone();
-    let mut api = tokio::spawn(api.serve(port, async move {
+    let serving = api.serve(port, async move {
         let _ = until.wait_for(|stop| *stop).await;
-    }));
+    });
+    let api = tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the API failed");
+        }
+    });
+    let mut parts = Parts { gateway, api, supervisor, checkpoints, stuck: watched };
     tracing::info!(%nfs, api = %config.api.listen, took = ?begin.elapsed(), "serving");
     // Not run by systemd: there is nobody to notify, which is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let reason = tokio::select! {
-        reason = asked => reason,
+        biased; // parts end when the journal has failed
         error = journal.failed() => fail_stop(&error),
+        reason = asked => reason,
         why = index_failed(&core, &board) => index_stop(&why),
+        what = parts.ended() => part_stop(&what),
     };
     tracing::info!(reason, "stopping: calls in flight end first");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -153,12 +164,12 @@ pub async fn run(config: Config) -> Result<()> {
             registration.unregister().await;
         }
         // What a task that panicked has to say was logged when it did.
-        let _ = (&mut gateway).await;
-        let _ = (&mut api).await;
-        let _ = (&mut supervisor).await;
+        let _ = parts.gateway.await;
+        let _ = parts.api.await;
+        let _ = parts.supervisor.await;
         crash_point!("STOP_DRAINED");
-        checkpoints.abort();
-        let _ = checkpoints.await;
+        parts.checkpoints.abort();
+        let _ = parts.checkpoints.await;
         if let Err(error) = Checkpoints::default().take(&core).await {
             tracing::error!(%error, "no last checkpoint: the next start redoes more");
         }
@@ -268,6 +279,15 @@ fn index_stop(why: &str) -> ! {
         error = why,
         "the node index failed: the service ends, for nothing can be answered without it; \
         look whether its disk ([state] dir) is full or broken; started again, it recovers from the journal"
+    );
+    std::process::exit(EXIT_FAIL_STOP);
+}
+
+fn part_stop(what: &str) -> ! {
+    tracing::error!(
+        ended = what,
+        "a part of the service has ended, which is a defect of tain's: the service ends, for what that part does would \
+         not be done any more (start it again: it recovers)"
     );
     std::process::exit(EXIT_FAIL_STOP);
 }

@@ -195,6 +195,7 @@ impl ServicePort {
     fn problems(&self) -> Vec<String> {
         let state = self.core.ledger.state();
         let mut problems = self.unregistered.clone();
+        problems.extend(self.locks.problem());
         for (id, why) in self.board.down() {
             let Some(location) = state.locations.get(&id) else { continue };
             let who = match location.role {

@@ -131,6 +131,8 @@ pub(super) struct Locks {
     grace_until: OnceLock<Instant>,
     /// Where this service listens: a client behind an address of ours leads back to us.
     own: OnceLock<SocketAddr>,
+    /// Why no host is heard by UDP, if none is.
+    pub(super) deaf: OnceLock<String>,
     callbacks: Callbacks,
     turns: Turns,
 }
@@ -144,6 +146,7 @@ impl Default for Locks {
             monitoring: tokio::sync::Mutex::default(),
             grace_until: OnceLock::new(),
             own: OnceLock::new(),
+            deaf: OnceLock::new(),
             callbacks: Callbacks::default(),
             turns: Turns::default(),
         }
@@ -171,6 +174,12 @@ impl LockView {
         let locks = &self.0.locks;
         let (held, waiting) = locks.table.lock().totals();
         LockFigures { held, waiting, hosts: self.0.backend.state().hosts.len(), grace: locks.grace() }
+    }
+
+    /// What keeps it from hearing of its hosts.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.0.locks.deaf.get().cloned()
     }
 }
 

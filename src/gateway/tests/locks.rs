@@ -12,6 +12,7 @@ use crate::wire::{nsm, portmap};
 use journal_format::event::Host;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// What a client's own programs do when they are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +224,36 @@ async fn notify(world: &World, name: &str, state: u32) {
         }
     }
     panic!("no answer by UDP");
+}
+
+async fn bare() -> (Gateway, TcpListener, watch::Sender<bool>, watch::Receiver<bool>) {
+    let gateway = Gateway::new(Arc::new(Double::default()), identity(), Drc::default(), Limits::default());
+    let (stop, stopped) = watch::channel(false);
+    (gateway, TcpListener::bind("127.0.0.1:0").await.unwrap(), stop, stopped)
+}
+
+#[tokio::test]
+async fn that_another_has_the_port_for_datagrams_is_told() {
+    let (gateway, listener, _stop, stopped) = bare().await;
+    let (locks, addr) = (gateway.locks(), listener.local_addr().unwrap());
+    assert_eq!(locks.problem(), None);
+    let _taken = std::net::UdpSocket::bind(addr).unwrap();
+    tokio::spawn(gateway.serve(listener, stopped));
+    let begun = tokio::time::Instant::now();
+    while locks.problem().is_none_or(|told| !told.contains(&addr.to_string())) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", locks.problem());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn when_what_runs_beside_the_listener_has_ended_so_has_the_gateway() {
+    let (gateway, listener, _stop, stopped) = bare().await;
+    let mut beside = JoinSet::new();
+    beside.spawn(std::future::pending());
+    beside.spawn(async { panic!("a defect") });
+    let serving = gateway.serve_beside(listener, beside, stopped);
+    tokio::time::timeout(Duration::from_secs(20), serving).await.expect("nobody would hear of it");
 }
 
 /// `mount` without `mountproto` asks for MOUNT by UDP first, and stays with UDP when NULL is answered.
