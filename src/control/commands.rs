@@ -5,7 +5,7 @@ use crate::filer::hidden::PEN;
 use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe, registry};
 use crate::state::{Command, Filer, JobAction, Role, State, decide, filers, junctions, text};
 use journal_format::event::JobState;
-use journal_format::ids::{FilerId, Identity, JobId, Kind, LocationId};
+use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,16 +121,15 @@ impl Commands {
         self.claim_and_command(&state, &at, &opened, 1, command).await
     }
 
-    pub(super) async fn remove_junction(&self, path: Vec<Vec<u8>>) -> Result<()> {
+    pub(super) async fn remove_junction(&self, junction: JunctionId) -> Result<()> {
         let one = self.creating.lock().await;
         let state = self.port.state();
-        let command = Command::RemoveJunction { path: path.clone() };
+        let command = Command::RemoveJunction { junction };
         decide(&state, &command).map_err(Problem::Refused)?;
-        let found = state.junction_by_path(&path).map(|(id, j)| (id, j.primary));
-        let Some((junction, primary)) = found else { return Ok(()) };
+        let Some((path, primary)) = state.junctions.get(&junction).map(|j| (&j.path, j.primary)) else { return Ok(()) };
         // What clients were told is done must be on the filer before nobody redoes it there any more.
         let rest = self.port.rest(junction).await.map_err(|why| {
-            let reason = format!("junction {} cannot be removed: {why}", text::path(&path));
+            let reason = format!("junction {} cannot be removed: {why}", text::path(path));
             Problem::refused(reason, "make its filer reachable, then try again")
         })?;
         self.port.command(command).await?;
@@ -143,13 +142,14 @@ impl Commands {
     /// Other settings of a junction. When it is suspended: why operations that were under way may go on, if they may.
     pub(super) async fn modify_junction(
         &self,
-        path: Vec<Vec<u8>>,
+        junction: JunctionId,
         access: Option<String>,
         suspended: Option<bool>,
     ) -> Result<Option<String>> {
-        let found = self.port.state().junction_by_path(&path).map(|(id, _)| id);
-        self.port.command(Command::ModifyJunction { path, access, suspended }).await?;
-        let (Some(true), Some(junction)) = (suspended, found) else { return Ok(None) };
+        self.port.command(Command::ModifyJunction { junction, access, suspended }).await?;
+        if suspended != Some(true) {
+            return Ok(None);
+        }
         // From here on none begins. Those under way end first; a filer that hangs is no reason to let clients in.
         Ok(self.port.rest(junction).await.err())
     }

@@ -248,11 +248,9 @@ async fn add_junction(Shared(app): App, bytes: Bytes) -> Answer {
 
 async fn modify_junction(Shared(app): App, Path(key): Path<String>, bytes: Bytes) -> Answer {
     let change: JunctionChange = body(&bytes)?;
-    let state = app.state();
-    let id = find_junction(&state, &key)?;
-    let path = state.junctions.get(&id).map(|j| j.path.clone()).unwrap_or_default();
+    let id = find_junction(&app.state(), &key)?;
     let it = app.clone();
-    let unrest = whole(async move { it.commands.modify_junction(path, change.access, change.suspended).await }).await?;
+    let unrest = whole(async move { it.commands.modify_junction(id, change.access, change.suspended).await }).await?;
     let mut view = junction_view(&app, id)?;
     if let (Some(fields), Some(why)) = (view.as_object_mut(), unrest) {
         let remark = format!("new calls wait; what was under way has not come to rest: {why}");
@@ -262,10 +260,8 @@ async fn modify_junction(Shared(app): App, Path(key): Path<String>, bytes: Bytes
 }
 
 async fn remove_junction(Shared(app): App, Path(key): Path<String>) -> Answer {
-    let state = app.state();
-    let id = find_junction(&state, &key)?;
-    let path = state.junctions.get(&id).map(|j| j.path.clone()).unwrap_or_default();
-    whole(async move { app.commands.remove_junction(path).await }).await?;
+    let id = find_junction(&app.state(), &key)?;
+    whole(async move { app.commands.remove_junction(id).await }).await?;
     ok(json!({}))
 }
 

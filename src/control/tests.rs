@@ -27,6 +27,8 @@ pub(crate) struct Double {
     state: Mutex<Arc<State>>,
     pub problems: Mutex<Vec<String>>,
     quiesced: Mutex<Vec<LocationId>>,
+    /// While somebody holds it no junction comes to rest.
+    resting: tokio::sync::Mutex<()>,
     /// Why no junction comes to rest.
     restless: Mutex<Option<String>>,
     /// Directories look different by each way that leads to them, as by two mounts of a remote one.
@@ -110,6 +112,7 @@ impl Port for Double {
         Some(ReplayerStatus { lag_bytes: 5, ..ReplayerStatus::default() })
     }
     async fn rest(&self, _: JunctionId) -> std::result::Result<Box<dyn Send>, String> {
+        drop(self.resting.lock().await);
         match &*self.restless.lock() {
             None => Ok(Box::new(())),
             Some(why) => Err(why.clone()),
@@ -316,6 +319,33 @@ async fn a_junction_is_claimed_shown_with_its_mount_command_and_released() {
     assert_eq!(s.owner("old", "/a").await, None);
     assert_eq!(*s.port.quiesced.lock(), [LocationId(1)]);
     assert_eq!(s.call("GET", "/api/v1/junctions/%2Fdata%2Fa", "").await.0, 404);
+}
+
+/// They wait for one another: what is at its path when its turn comes may be another junction.
+#[tokio::test]
+async fn a_command_about_a_junction_is_not_obeyed_by_the_one_that_comes_after_it() {
+    let s = Served::new().await;
+    s.furnish().await;
+    let rests = s.port.resting.lock().await;
+    let in_turn = |n: u64| tokio::time::sleep(std::time::Duration::from_millis(100 * n));
+    let (first, added, second, ()) = tokio::join!(
+        s.call("DELETE", "/api/v1/junctions/1", ""),
+        async {
+            in_turn(1).await;
+            s.post("/junctions", json!({"path": "/data/a", "location": "old:/b"})).await
+        },
+        async {
+            in_turn(2).await;
+            s.call("DELETE", "/api/v1/junctions/%2Fdata%2Fa", "").await
+        },
+        async {
+            in_turn(4).await;
+            drop(rests);
+        }
+    );
+    assert_eq!((first.0, added.0, second.0), (200, 201, 409), "{added:?} {second:?}");
+    assert!(second.1["error"].as_str().unwrap().contains("junction 1 is gone"), "{second:?}");
+    assert_eq!(s.get("/junctions/2").await["path"], json!("/data/a"));
 }
 
 #[tokio::test]

@@ -116,11 +116,16 @@ pub(super) fn find<'a>(state: &'a State, path: &[Vec<u8>]) -> Result<(JunctionId
     })
 }
 
-pub(super) fn remove(state: &State, path: &[Vec<u8>]) -> Result<Vec<Event>, Refusal> {
-    let (junction, _) = find(state, path)?;
+pub(super) fn get(state: &State, id: JunctionId) -> Result<&Junction, Refusal> {
+    let gone = || Refusal::new(format!("junction {} is gone", id.0), "'tain junction list' shows those that are there");
+    state.junctions.get(&id).ok_or_else(gone)
+}
+
+pub(super) fn remove(state: &State, junction: JunctionId) -> Result<Vec<Event>, Refusal> {
+    let path = text::path(&get(state, junction)?.path);
     if let Some((job, it)) = state.jobs.iter().find(|(_, j)| j.junction == junction && !j.state.has_ended()) {
         return Err(Refusal::new(
-            format!("job {job} ({}) works on junction {}", super::jobs::name(it.state), text::path(path)),
+            format!("job {job} ({}) works on junction {path}", super::jobs::name(it.state)),
             format!("wait for it, or abort it: tain job abort {job}"),
         ));
     }

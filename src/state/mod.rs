@@ -223,12 +223,13 @@ pub enum Command {
         /// Name of its policy.
         access: Option<String>,
     },
+    /// By its number: at its path there may be another one by now.
     RemoveJunction {
-        path: Vec<Vec<u8>>,
+        junction: JunctionId,
     },
     /// Change what is given.
     ModifyJunction {
-        path: Vec<Vec<u8>>,
+        junction: JunctionId,
         /// Name of a policy.
         access: Option<String>,
         suspended: Option<bool>,
@@ -402,9 +403,9 @@ pub fn decide(state: &State, command: &Command) -> Result<Vec<Event>, Refusal> {
             let at = conflict::Place { filer, subdir, root };
             junctions::add(state, path, &at, *node, (*mtime, *ctime), access.as_deref())
         }
-        Command::RemoveJunction { path } => junctions::remove(state, path),
-        Command::ModifyJunction { path, access, suspended } => {
-            policies::modify_junction(state, path, access.as_deref(), *suspended)
+        Command::RemoveJunction { junction } => junctions::remove(state, *junction),
+        Command::ModifyJunction { junction, access, suspended } => {
+            policies::modify_junction(state, *junction, access.as_deref(), *suspended)
         }
         Command::AddPolicy { name, rules } => policies::add(state, name, rules),
         Command::ModifyPolicy { name, rules } => policies::modify(state, name, rules),

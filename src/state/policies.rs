@@ -102,11 +102,11 @@ pub(super) fn named(state: &State, name: &str) -> Result<Option<PolicyId>, Refus
 /// Change what is given of a junction.
 pub(super) fn modify_junction(
     state: &State,
-    path: &[Vec<u8>],
+    junction: JunctionId,
     access: Option<&str>,
     suspended: Option<bool>,
 ) -> Result<Vec<Event>, Refusal> {
-    let (junction, found) = junctions::find(state, path)?;
+    let found = junctions::get(state, junction)?;
     let access = access.map_or(Ok(found.access), |name| named(state, name))?;
     let suspended = suspended.unwrap_or(found.suspended);
     if (access, suspended) == (found.access, found.suspended) {

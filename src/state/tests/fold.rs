@@ -34,9 +34,9 @@ fn directories_of_the_tree_come_with_the_first_junction_and_go_with_the_last() {
     assert_eq!(data.parent, ROOT_DIR);
     assert_eq!(data.children[&b"a".to_vec()], Child::Junction(JunctionId(1)));
     assert_eq!(data.children[&b"x".to_vec()], Child::Dir(NodeId(3)));
-    w.does(&[Command::RemoveJunction { path: names("/data/a") }]);
+    w.does(&[remove_junction(1)]);
     assert_eq!(w.state.tree.len(), 3, "data still leads to x/y");
-    w.does(&[Command::RemoveJunction { path: names("/data/x/y") }]);
+    w.does(&[remove_junction(2)]);
     assert_eq!(w.state.tree.keys().collect::<Vec<_>>(), [&ROOT_DIR]);
     assert_eq!(w.state.tree[&ROOT_DIR].changed, w.events.last().unwrap().2, "its listing changed");
     w.does(&[add_junction("/data/a", "old:/a")]);

@@ -52,6 +52,10 @@ pub(super) fn add_junction(path: &str, at: &str) -> Command {
     }
 }
 
+pub(super) fn remove_junction(number: u32) -> Command {
+    Command::RemoveJunction { junction: JunctionId(number) }
+}
+
 pub(super) fn create_move(path: &str, to: &str, stopped: bool) -> Command {
     let (filer, subdir) = place(to);
     Command::CreateMove { source: names(path), filer, subdir, root: identity(to), notes: "why".into(), stopped }

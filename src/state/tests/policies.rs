@@ -12,8 +12,8 @@ fn add(name: &str, texts: &[&str]) -> Command {
     Command::AddPolicy { name: name.into(), rules: rules(texts) }
 }
 
-fn change(path: &str, access: Option<&str>, suspended: Option<bool>) -> Command {
-    Command::ModifyJunction { path: names(path), access: access.map(str::to_owned), suspended }
+fn change(junction: u32, access: Option<&str>, suspended: Option<bool>) -> Command {
+    Command::ModifyJunction { junction: JunctionId(junction), access: access.map(str::to_owned), suspended }
 }
 
 fn says(world: &World, command: &Command, reason: &str) {
@@ -24,13 +24,13 @@ fn says(world: &World, command: &Command, reason: &str) {
 #[test]
 fn a_policy_is_added_changed_given_to_junctions_and_removed_when_none_has_it() {
     let mut w = World::new();
-    w.does(&[add("lab", &["10.0.0.0/8=rw"]), change("/data/a", Some("lab"), None)]);
+    w.does(&[add("lab", &["10.0.0.0/8=rw"]), change(1, Some("lab"), None)]);
     let junction = || w.state.junctions.values().next().unwrap();
     assert_eq!((w.state.policy_name(junction()), junction().suspended), ("lab", false));
     says(&w, &Command::RemovePolicy { name: "lab".into() }, "is that of junction /data/a");
     w.does(&[Command::ModifyPolicy { name: "lab".into(), rules: rules(&["*=ro"]) }]);
     assert_eq!(w.state.policy_by_name("lab").unwrap().1.rules, rules(&["*=ro"]));
-    w.does(&[change("/data/a", Some(LOCAL), None), Command::RemovePolicy { name: "lab".into() }]);
+    w.does(&[change(1, Some(LOCAL), None), Command::RemovePolicy { name: "lab".into() }]);
     assert_eq!(w.state.policy_name(w.state.junctions.values().next().unwrap()), LOCAL);
     // Its number is not used again.
     w.does(&[add("lab", &["*=ro"])]);
@@ -40,18 +40,18 @@ fn a_policy_is_added_changed_given_to_junctions_and_removed_when_none_has_it() {
 #[test]
 fn a_junction_is_suspended_and_resumed_and_keeps_its_policy_meanwhile() {
     let mut w = World::new();
-    w.does(&[add("lab", &["*=rw"]), change("/data/a", Some("lab"), None), change("/data/a", None, Some(true))]);
+    w.does(&[add("lab", &["*=rw"]), change(1, Some("lab"), None), change(1, None, Some(true))]);
     let see = |w: &World| {
         let junction = w.state.junctions.values().next().unwrap();
         (w.state.policy_name(junction).to_owned(), junction.suspended)
     };
     assert_eq!(see(&w), ("lab".to_owned(), true));
     let events = w.events.len();
-    w.does(&[change("/data/a", None, Some(true)), change("/data/a", Some("lab"), None)]);
+    w.does(&[change(1, None, Some(true)), change(1, Some("lab"), None)]);
     assert_eq!(w.events.len(), events, "what is so already is no event");
     let back = State::from_json(&w.state.to_json()).unwrap();
     assert_eq!(back, w.state);
-    w.does(&[change("/data/a", None, Some(false))]);
+    w.does(&[change(1, None, Some(false))]);
     assert_eq!(see(&w), ("lab".to_owned(), false));
 }
 
@@ -81,7 +81,7 @@ fn what_cannot_be_a_policy_is_refused() {
     says(&w, &add("a", &["*=rw"; 65]), "not 65");
     says(&w, &Command::ModifyPolicy { name: "a".into(), rules: rules(&["*=rw"]) }, "no policy named 'a'");
     says(&w, &Command::RemovePolicy { name: LOCAL.into() }, "built in");
-    says(&w, &change("/none", Some(LOCAL), None), "no junction at /none");
+    says(&w, &change(9, Some(LOCAL), None), "junction 9 is gone");
     for i in 0..POLICIES_MAX {
         w.does(&[add(&format!("p{i}"), &["*=rw"])]);
     }
@@ -92,7 +92,7 @@ fn what_cannot_be_a_policy_is_refused() {
 #[test]
 fn events_that_no_command_leads_to_are_contradictions() {
     let mut w = World::new();
-    w.does(&[add("lab", &["*=rw"]), change("/data/a", Some("lab"), None)]);
+    w.does(&[add("lab", &["*=rw"]), change(1, Some("lab"), None)]);
     let set =
         |policy, name: &str, rules| Event::PolicySet(PolicySet { policy: PolicyId(policy), name: name.into(), rules });
     let modified = |junction, access| {

@@ -93,7 +93,7 @@ fn the_same_directory_under_another_name_of_its_filer_is_recognised() {
 fn a_junction_is_removed_only_when_no_job_works_on_it() {
     for state in jobs::STATES {
         let mut w = World::with_job(state);
-        let remove = Command::RemoveJunction { path: names("/data/a") };
+        let remove = remove_junction(1);
         if jobs::HasEnded::has_ended(state) {
             w.does(&[remove]);
             assert_eq!(w.state.locations.len(), 2, "the job still names both");
@@ -101,7 +101,9 @@ fn a_junction_is_removed_only_when_no_job_works_on_it() {
             says(&w, &remove, &format!("job 1 ({}) works on junction /data/a", jobs::name(state)));
         }
     }
-    says(&World::new(), &Command::RemoveJunction { path: names("/nope") }, "no junction at /nope");
+    let mut w = World::new();
+    w.does(&[remove_junction(1), add_junction("/data/a", "old:/a")]);
+    says(&w, &remove_junction(1), "junction 1 is gone");
 }
 
 #[test]

@@ -436,7 +436,7 @@ async fn a_junction_that_is_removed_is_closed() {
     let a = w.junction("a", 1, b"of a").await;
     w.is_open(a).await;
     let primary = w.core.ledger.state().junctions[&a.junction].primary;
-    w.command(Command::RemoveJunction { path: vec![b"a".to_vec()] }).await;
+    w.command(Command::RemoveJunction { junction: a.junction }).await;
     w.until(|| w.core.locations.get(primary).is_none(), || "it stays open".into()).await;
     assert_eq!(w.create(a, "x").await, Err(NfsStatus::Stale));
 }
