@@ -9,7 +9,8 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Threads for calls that may wait, made when they are needed. Each call of a filer that hangs keeps one, up to 64 a
-/// location (`filer/posix/calls.rs`): this is room for sixty that hang altogether, and at it nothing else gets on.
+/// location (`filer/posix/calls.rs`) and 64 of what operators ask (`control/asked.rs`): this is room for sixty locations
+/// that hang altogether, and at it nothing else gets on.
 const WAITING_MAX: usize = 4096;
 
 fn main() -> ExitCode {

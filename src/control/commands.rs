@@ -1,5 +1,6 @@
 //! The flow of each command: look, check, claim, command; and back when it is refused.
 
+use super::asked::Asked;
 use super::{Port, Problem, Result, folding, twice};
 use crate::filer::hidden::PEN;
 use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker, Probe, registry};
@@ -8,12 +9,9 @@ use journal_format::event::JobState;
 use journal_format::ids::{FilerId, Identity, JobId, JunctionId, Kind, LocationId};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-/// How long a filer may take for one answer.
-const FILER_WAIT: Duration = Duration::from_secs(30);
 /// A destination's entries are counted up to here.
 const ENTRIES_COUNTED_MAX: usize = 1000;
 
@@ -45,6 +43,7 @@ pub(super) struct Commands {
     pub port: Arc<dyn Port>,
     /// Commands that name new things look first and append then: one at a time.
     creating: Mutex<()>,
+    asked: Asked,
 }
 
 /// A directory that was opened for a new location.
@@ -58,7 +57,12 @@ struct Opened {
 
 impl Commands {
     pub(super) fn new(port: Arc<dyn Port>) -> Self {
-        Self { port, creating: Mutex::new(()) }
+        Self { port, creating: Mutex::new(()), asked: Asked::default() }
+    }
+
+    /// What the filer at `url` answers, in time.
+    async fn ask<T>(&self, url: &str, asked: impl Future<Output = filer::Result<T>>) -> filer::Result<T> {
+        self.asked.ask(url, asked).await
     }
 
     pub(super) async fn add_filer(&self, name: String, url: String) -> Result<Probe> {
@@ -66,7 +70,7 @@ impl Commands {
         let url = self.port.canonical(&url).map_err(|e| {
             Problem::bad(format!("'{url}' is not the URL of a filer: {}", e.detail), "write it as posix:///directory")
         })?;
-        let probe = wait(self.port.probe(&url)).await.map_err(|e| {
+        let probe = self.ask(&url, self.port.probe(&url)).await.map_err(|e| {
             Problem::refused(format!("filer {url} cannot be used: {e}"), "make it reachable, then add it again")
         })?;
         let command = Command::AddFiler { name, url, root: probe.root.clone(), found: probe.found };
@@ -86,7 +90,7 @@ impl Commands {
     }
 
     pub(super) async fn check_filer(&self, filer: &Filer) -> std::result::Result<Probe, String> {
-        let probe = wait(self.port.probe(&filer.url)).await.map_err(|e| e.to_string())?;
+        let probe = self.ask(&filer.url, self.port.probe(&filer.url)).await.map_err(|e| e.to_string())?;
         if probe.root == filer.root { Ok(probe) } else { Err("its root is not the one that was added".into()) }
     }
 
@@ -186,7 +190,7 @@ impl Commands {
         self.stat_root(to, opened).await?;
         self.check_place(state, to, opened).await?;
         if was_there {
-            self.check_empty(to, opened.location.as_ref()).await?;
+            self.check_empty(to, &opened.url, opened.location.as_ref()).await?;
         }
         if let Command::CreateMove { root, .. } = &mut command {
             *root = opened.root.clone();
@@ -216,8 +220,8 @@ impl Commands {
             return Err(filer::Error::new(ErrorKind::NotFound, "open", format!("there is no filer '{}'", at.filer)));
         };
         let (url, expected_root) = (filer.url.clone(), filer.root.clone());
-        let location = wait(self.port.open(&url, &expected_root, &at.subdir, None)).await?;
-        let root = wait(location.root()).await?;
+        let location = self.ask(&url, self.port.open(&url, &expected_root, &at.subdir, None)).await?;
+        let root = self.ask(&url, location.root()).await?;
         if root.kind != Kind::Dir {
             return Err(filer::Error::new(ErrorKind::NotDir, "open", "not a directory"));
         }
@@ -243,7 +247,7 @@ impl Commands {
         let Some((_, filer)) = state.filer_by_name(&to.filer) else {
             return Err(Problem::refused(format!("there is no filer '{}'", to.filer), "add it first"));
         };
-        let created = wait(self.port.create_subdir(&filer.url, &filer.root, &to.subdir)).await;
+        let created = self.ask(&filer.url, self.port.create_subdir(&filer.url, &filer.root, &to.subdir)).await;
         crash_point!("DESTINATION_CREATED");
         let opened = match created {
             Ok(()) => self.open(state, to).await,
@@ -264,9 +268,9 @@ impl Commands {
         for depth in (there..to.subdir.len()).rev() {
             let (Some(above), Some(last)) = (to.subdir.get(..depth), to.subdir.get(depth)) else { return };
             let removed = async {
-                let location = wait(self.port.open(url, root, above, None)).await?;
-                let dir = wait(location.root()).await?;
-                wait(location.rmdir(&dir, last)).await
+                let location = self.ask(url, self.port.open(url, root, above, None)).await?;
+                let dir = self.ask(url, location.root()).await?;
+                self.ask(url, location.rmdir(&dir, last)).await
             };
             match removed.await {
                 Ok(()) => {}
@@ -281,8 +285,8 @@ impl Commands {
 
     async fn stat_root(&self, at: &Place, opened: &Opened) -> Result<filer::Stat> {
         let stat = async {
-            let root = wait(opened.location.root()).await?;
-            wait(opened.location.stat(&root)).await
+            let root = self.ask(&opened.url, opened.location.root()).await?;
+            self.ask(&opened.url, opened.location.stat(&root)).await
         };
         stat.await.map_err(|e| unusable(at, &e))
     }
@@ -290,12 +294,12 @@ impl Commands {
     /// Nobody else's, apart from every location in use by whatever URL, and writable.
     async fn check_place(&self, state: &State, at: &Place, opened: &Opened) -> Result<()> {
         let here = name(at);
-        let owner = wait(opened.location.owner()).await.map_err(|e| unusable(at, &e))?;
+        let owner = self.ask(&opened.url, opened.location.owner()).await.map_err(|e| unusable(at, &e))?;
         if let Some(owner) = owner {
             self.check_owner(state, &here, &owner, opened).await?;
         }
         for own in self.port.own_dirs() {
-            match wait(self.port.overlaps(&opened.url, &at.subdir, &own, &[])).await {
+            match self.ask(&opened.url, self.port.overlaps(&opened.url, &at.subdir, &own, &[])).await {
                 Ok(false) => {}
                 Ok(true) => {
                     let reason = format!("{here} overlaps {own}, where this service keeps its own data");
@@ -313,7 +317,7 @@ impl Commands {
             let Some(other) = state.filers.get(&location.filer) else { continue };
             let asked = self.port.overlaps(&opened.url, &at.subdir, &other.url, &location.subdir);
             let there = state.location_name(*id);
-            match wait(asked).await {
+            match self.ask(&other.url, asked).await {
                 Ok(false) => {}
                 Ok(true) => {
                     let reason = format!("{here} overlaps {there}, {}", user(state, location.role));
@@ -326,15 +330,15 @@ impl Commands {
             }
         }
         let left = async {
-            let root = wait(opened.location.root()).await?;
-            let mtime = wait(opened.location.stat(&root)).await?.mtime;
-            let pen = wait(opened.location.pen()).await?;
-            let left = wait(opened.location.list(&pen, 0, 1)).await?.names.len();
-            let folded = wait(folding::takes_for_one(opened.location.as_ref(), &pen)).await?;
-            wait(opened.location.remove_pen()).await?;
+            let root = self.ask(&opened.url, opened.location.root()).await?;
+            let mtime = self.ask(&opened.url, opened.location.stat(&root)).await?.mtime;
+            let pen = self.ask(&opened.url, opened.location.pen()).await?;
+            let left = self.ask(&opened.url, opened.location.list(&pen, 0, 1)).await?.names.len();
+            let folded = self.ask(&opened.url, folding::takes_for_one(opened.location.as_ref(), &pen)).await?;
+            self.ask(&opened.url, opened.location.remove_pen()).await?;
             // Its time is the tree's. Somebody else's directory keeps ours: an ordinary user cannot set it.
             let changes = Changes { mtime: Some(mtime), ..Changes::default() };
-            let _ = wait(opened.location.set(&root, changes)).await;
+            let _ = self.ask(&opened.url, opened.location.set(&root, changes)).await;
             Ok::<_, filer::Error>((left, folded))
         };
         let (left, folded) = left.await.map_err(|e| {
@@ -385,14 +389,16 @@ impl Commands {
         }
         let asked = async {
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
-            let used = wait(open).await?;
+            let used = self.ask(&filer.url, open).await?;
             // Something else may be mounted there, which would be another directory, of course.
-            wait(registry::check_marker(self.port.journal_id(), id, (&filer.url, &filer.root), used.as_ref())).await?;
-            let root = wait(used.root()).await?;
-            let mtime = wait(used.stat(&root)).await?.mtime;
-            let one = wait(twice::is_one(used.as_ref(), opened.location.as_ref())).await;
+            let on = (filer.url.as_str(), filer.root.as_slice());
+            let marked = registry::check_marker(self.port.journal_id(), id, on, used.as_ref());
+            self.ask(&filer.url, marked).await?;
+            let root = self.ask(&filer.url, used.root()).await?;
+            let mtime = self.ask(&filer.url, used.stat(&root)).await?.mtime;
+            let one = self.ask(&filer.url, twice::is_one(used.as_ref(), opened.location.as_ref())).await;
             // The root's time is the tree's.
-            wait(used.set(&root, Changes { mtime: Some(mtime), ..Changes::default() })).await?;
+            self.ask(&filer.url, used.set(&root, Changes { mtime: Some(mtime), ..Changes::default() })).await?;
             one
         };
         asked.await.map_err(|e| {
@@ -412,19 +418,19 @@ impl Commands {
         let Some(filer) = state.filers.get(&location.filer) else { return Ok(()) };
         let to = Place { filer: filer.name.clone(), subdir: location.subdir.clone() };
         let open = self.port.open(&filer.url, &filer.root, &to.subdir, Some(&location.root));
-        let there = wait(open).await.map_err(|e| unusable(&to, &e))?;
+        let there = self.ask(&filer.url, open).await.map_err(|e| unusable(&to, &e))?;
         let on = (filer.url.as_str(), filer.root.as_slice());
         let marked = registry::check_marker(self.port.journal_id(), job.destination, on, there.as_ref());
-        wait(marked).await.map_err(|e| unusable(&to, &e))?;
-        self.check_empty(&to, there.as_ref()).await
+        self.ask(&filer.url, marked).await.map_err(|e| unusable(&to, &e))?;
+        self.check_empty(&to, &filer.url, there.as_ref()).await
     }
 
-    async fn check_empty(&self, to: &Place, location: &dyn CoreFiler) -> Result<()> {
+    async fn check_empty(&self, to: &Place, url: &str, location: &dyn CoreFiler) -> Result<()> {
         let (mut count, mut example, mut from) = (0, None, Some(0));
         while let Some(at) = from.filter(|_| count < ENTRIES_COUNTED_MAX) {
             let page = async {
-                let root = wait(location.root()).await?;
-                wait(location.list(&root, at, ENTRIES_COUNTED_MAX)).await
+                let root = self.ask(url, location.root()).await?;
+                self.ask(url, location.list(&root, at, ENTRIES_COUNTED_MAX)).await
             };
             let page = page.await.map_err(|e| unusable(to, &e))?;
             count += page.names.len();
@@ -450,7 +456,7 @@ impl Commands {
         // Locations are given out by these commands alone, and they run one at a time.
         let marker = OwnerMarker { journal_id: self.port.journal_id(), location: state.next.location, epoch };
         crash_point!("CLAIM_BEFORE");
-        let claimed = wait(opened.location.claim(&marker)).await;
+        let claimed = self.ask(&opened.url, opened.location.claim(&marker)).await;
         crash_point!("CLAIM_DONE");
         let done = match claimed {
             Ok(()) => self.port.command(command).await.map(|_| ()).map_err(Problem::from),
@@ -461,7 +467,7 @@ impl Commands {
         };
         crash_point!("CLAIM_COMMANDED");
         if done.is_err()
-            && let Err(e) = wait(opened.location.unclaim()).await
+            && let Err(e) = self.ask(&opened.url, opened.location.unclaim()).await
         {
             warn!("{}: the marker of a refused command stays: {e}", name(at));
         }
@@ -481,22 +487,22 @@ impl Commands {
         crash_point!("RELEASE_QUIESCED");
         let released = async {
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
-            let it = wait(open).await?;
-            wait(it.owner()).await?;
+            let it = self.ask(&filer.url, open).await?;
+            self.ask(&filer.url, it.owner()).await?;
             // It answers. A new command may have claimed the place since: then the marker is not the old one any more.
             let _one = self.creating.lock().await;
-            if wait(it.owner()).await?.is_none_or(|marker| marker.location != id.0) {
+            if self.ask(&filer.url, it.owner()).await?.is_none_or(|marker| marker.location != id.0) {
                 return Ok(());
             }
-            let root = wait(it.root()).await?;
-            let mtime = wait(it.stat(&root)).await?.mtime;
-            if let Err(e) = wait(it.remove_pen()).await {
+            let root = self.ask(&filer.url, it.root()).await?;
+            let mtime = self.ask(&filer.url, it.stat(&root)).await?.mtime;
+            if let Err(e) = self.ask(&filer.url, it.remove_pen()).await {
                 warn!("{there} keeps its pen: {e}");
             }
             crash_point!("RELEASE_BEFORE_UNCLAIM");
-            wait(it.unclaim()).await?;
+            self.ask(&filer.url, it.unclaim()).await?;
             // The root's time is the tree's.
-            wait(it.set(&root, Changes { mtime: Some(mtime), ..Changes::default() })).await
+            self.ask(&filer.url, it.set(&root, Changes { mtime: Some(mtime), ..Changes::default() })).await
         };
         crash_point!("RELEASE_BEGIN");
         if let Err(e) = released.await {
@@ -523,16 +529,6 @@ fn user(state: &State, role: Role) -> String {
 
 fn unusable(at: &Place, e: &filer::Error) -> Problem {
     Problem::refused(format!("{} cannot be used: {e}", name(at)), "tain filer check tells more")
-}
-
-async fn wait<T>(asked: impl Future<Output = filer::Result<T>>) -> filer::Result<T> {
-    match tokio::time::timeout(FILER_WAIT, asked).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let detail = format!("no answer within {} seconds", FILER_WAIT.as_secs());
-            Err(filer::Error::new(ErrorKind::Unknown, "wait for the filer", detail))
-        }
-    }
 }
 
 /// Who uses a filer, for its view.

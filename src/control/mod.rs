@@ -14,8 +14,9 @@
 //!   a marker of our own journal for a location that is not in use, which the next command may replace.
 //! * Commands that create run one at a time, in a task of their own: a client that hangs up does not stop one half way.
 //! * Bounds: a body of 64 KiB, 64 connections (further ones wait to be accepted), a connection that sends nothing for
-//!   two minutes is closed, 30 seconds for each answer of a filer.
+//!   two minutes is closed, 30 seconds for each answer of a filer, few calls that a filer has not answered (`asked.rs`).
 
+mod asked;
 mod commands;
 mod folding;
 mod http;

@@ -1,5 +1,7 @@
 //! The API over a real socket. The port is a double whose ledger is memory; the filers are real directories.
 
+mod bounds;
+
 use super::*;
 use crate::config::{self, ApiListen};
 use crate::filer::{self, CoreFiler, OwnerMarker, Probe, registry};
@@ -39,6 +41,8 @@ pub(crate) struct Double {
     own: Mutex<Vec<String>>,
     /// The next command is refused by the ledger, whatever it is.
     refuse_next: Mutex<bool>,
+    /// A filer that does not answer.
+    hung: Arc<bounds::Hung>,
 }
 
 #[async_trait]
@@ -70,6 +74,12 @@ impl Port for Double {
         registry::canonical(url)
     }
     async fn probe(&self, url: &str) -> filer::Result<Probe> {
+        let (hung, at) = (self.hung.clone(), url.to_owned());
+        let wait = move || {
+            hung.wait(&at);
+            Ok(())
+        };
+        filer::aside::call(wait).await?;
         let probe = registry::probe(url).await?;
         Ok(if *self.alike.lock() { Probe { root: vec![2], root_is_unique: false, ..probe } } else { probe })
     }

@@ -4,12 +4,17 @@
 //! others. That costs two thread switches a call, which is most of what a copied small file costs. Bulk work therefore
 //! brings its own threads ([`side_by_side`]): on them calls run at once, where they are. A filer that hangs holds those
 //! threads and nothing else.
+//!
+//! A call that hangs goes on when its caller has given up. Whoever must know how many of his do brings something that
+//! each call keeps until it has ended ([`keeping`]).
 
 use super::{Error, ErrorKind, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
+use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Threads of one piece of bulk work, and so the objects it works on at a time.
@@ -24,6 +29,23 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What a call keeps while it is under way.
+pub type Kept = Arc<dyn Any + Send + Sync>;
+
+tokio::task_local! {
+    static KEPT: Kept;
+}
+
+/// Do `work`; every call that is begun for it keeps `kept` until that call has ended, whether or not `work` is waited for.
+pub async fn keeping<F: Future>(kept: Kept, work: F) -> F::Output {
+    KEPT.scope(kept, work).await
+}
+
+/// What a call that is begun here is to keep.
+pub fn kept() -> Option<Kept> {
+    KEPT.try_with(Clone::clone).ok()
+}
+
 /// Whether [`call`] runs a call where it is.
 pub fn runs_here() -> bool {
     MAY_BLOCK.get() || crate::env::is_simulated()
@@ -35,6 +57,11 @@ pub async fn call<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + '
         return call();
     }
     let stopping = |s: crate::env::Stopping| Error::new(ErrorKind::Unknown, "call the system", s.to_string());
+    let kept = kept();
+    let call = move || {
+        let _kept = kept;
+        call()
+    };
     crate::env::aside(call).await.unwrap_or_else(|s| Err(stopping(s)))
 }
 

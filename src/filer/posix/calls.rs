@@ -179,9 +179,10 @@ impl Calls {
             tokio::task::yield_now().await;
         }
         let (answer, mut answered) = oneshot::channel();
+        let kept = aside::kept();
         let work: Box<dyn FnOnce() + Send> = Box::new(move || {
             // Given back when the call has ended, not when its caller gave up.
-            let _permit = permit;
+            let _permits = (permit, kept);
             // An error is a caller that has gone.
             let _ = answer.send(catch_unwind(AssertUnwindSafe(call)));
         });
@@ -520,6 +521,25 @@ mod tests {
             at_rest(&calls).await;
             let _ = busy.await;
         });
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_call_keeps_is_kept_until_it_ends_and_not_until_its_caller_gives_up() {
+        let (calls, kept) = (Calls::new(), Arc::new(()));
+        let (go, wait) = mpsc::channel::<()>();
+        let call = calls.run(None, move || Ok(wait.recv().is_err()));
+        let given_up = timeout(Duration::from_millis(20), aside::keeping(kept.clone(), call)).await;
+        assert!(given_up.is_err());
+        assert_eq!(Arc::strong_count(&kept), 2);
+        drop(go);
+        let ended = async {
+            while Arc::strong_count(&kept) > 1 {
+                tokio::time::sleep(SLOW).await
+            }
+        };
+        timeout(HANG, ended).await.expect("it is given back");
+        assert_eq!(quick(&calls).await.unwrap(), 1);
+        assert_eq!(Arc::strong_count(&kept), 1);
     }
 
     #[tokio::test]
