@@ -70,7 +70,6 @@ impl Switch {
         if tokio::time::timeout(left, stop_replayer()).await.is_err() {
             return Err(Error::Other(format!("the destination's replayer did not end within {HOLD_MAX:?} of hold")));
         }
-        // From here on nothing but the flush decides.
         crash_point!("SWITCH_REPLAYER_STOPPED");
         if self.destination.fence.is_closed() {
             return Err(Error::Other("the destination's replayer had something under way".into()));
@@ -78,12 +77,17 @@ impl Switch {
         self.destination.objects.store.set_exact(false);
         core.locations.insert(self.destination.clone());
         crash_point!("SWITCH_BEFORE_APPEND");
-        if let Err(error) = core.ledger.command(&Command::SwitchJunction { job: self.job }).await {
+        // From its place in the journal on nothing but the flush decides.
+        let switch = Command::SwitchJunction { job: self.job };
+        if let Err(error) = core.ledger.command_by(&switch, Some(begin + HOLD_MAX)).await {
             core.locations.remove(self.destination.id);
             self.destination.objects.store.set_exact(true);
             return Err(match error {
                 CommandError::Refused(why) => Error::Other(why.reason),
                 CommandError::Journal(error) => error.into(),
+                CommandError::Late => {
+                    Error::Other(format!("the journal had no place for it within {HOLD_MAX:?} of hold"))
+                }
             });
         }
         crash_point!("SWITCH_FLUSHED");

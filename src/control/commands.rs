@@ -173,7 +173,9 @@ impl Commands {
         decide(&state, &command).map_err(Problem::Refused)?;
         let (opened, made_from) = self.open_or_create(&state, &to).await?;
         let done = self.create_move_at(&state, &to, &opened, made_from.is_none(), command).await;
-        if let (Err(_), Some(level)) = (&done, made_from) {
+        if let (Err(_), Some(level)) = (&done, made_from)
+            && !self.has_location(state.next.location)
+        {
             self.remove_made(&to, &opened.url, &opened.expected_root, level).await;
         }
         done.map(|()| JobId(state.next.job))
@@ -444,7 +446,12 @@ impl Commands {
         Err(Problem::refused(reason, "empty it, or choose another directory"))
     }
 
-    /// The marker first, so that the place is never used without it; away with it when the command is refused.
+    /// A journal that failed says nothing of what it has appended: the next start may find it, as State has it.
+    fn has_location(&self, id: u32) -> bool {
+        self.port.state().locations.contains_key(&LocationId(id))
+    }
+
+    /// The marker first, so that the place is never used without it; away with it when the command was not recorded.
     async fn claim_and_command(
         &self,
         state: &State,
@@ -467,6 +474,7 @@ impl Commands {
         };
         crash_point!("CLAIM_COMMANDED");
         if done.is_err()
+            && !self.has_location(marker.location)
             && let Err(e) = self.ask(&opened.url, opened.location.unclaim()).await
         {
             warn!("{}: the marker of a refused command stays: {e}", name(at));

@@ -76,7 +76,11 @@ impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Refused(refusal) => Problem::Refused(refusal),
+            CommandError::Journal(e @ crate::journal::Error::Full { .. }) => {
+                Problem::Failed(refusal(e.to_string(), "'tain status' says who keeps it; try again when there is room"))
+            }
             CommandError::Journal(e) => Problem::Failed(refusal(e.to_string(), "look at the service's log")),
+            late @ CommandError::Late => Problem::Failed(refusal(late.to_string(), "try again")),
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Double {
     own: Mutex<Vec<String>>,
     /// The next command is refused by the ledger, whatever it is.
     refuse_next: Mutex<bool>,
+    /// The journal fails when it has appended the next command: whether it is durable nobody can say.
+    break_next: Mutex<bool>,
     /// A filer that does not answer.
     hung: Arc<bounds::Hung>,
 }
@@ -62,6 +64,9 @@ impl Port for Double {
             appended.push(at);
         }
         state.check().unwrap();
+        if std::mem::take(&mut *self.break_next.lock()) {
+            return Err(CommandError::Journal(crate::journal::Error::FailStop("planned".into())));
+        }
         Ok(appended)
     }
     fn journal_id(&self) -> [u8; 16] {
@@ -524,6 +529,19 @@ async fn what_was_made_for_a_destination_goes_again_when_the_ledger_refuses() {
     s.says("/jobs", move_to("new:/there"), 409, "the ledger says no").await;
     assert!(s.path("new/there").exists(), "what was there stays");
     assert_eq!(s.owner("new", "/there").await, None);
+}
+
+/// The next start may find the command: then the place is in use, and must be known by its marker.
+#[tokio::test]
+async fn what_a_journal_that_fails_may_have_appended_keeps_its_marker_and_its_directory() {
+    let s = Served::new().await;
+    s.furnish().await;
+    *s.port.break_next.lock() = true;
+    assert_eq!(s.post("/junctions", json!({"path": "/b", "location": "old:/b"})).await.0, 500);
+    assert_eq!(s.owner("old", "/b").await, Some(2));
+    *s.port.break_next.lock() = true;
+    assert_eq!(s.post("/jobs", move_to("new:/made")).await.0, 500);
+    assert_eq!(s.owner("new", "/made").await, Some(3));
 }
 
 #[tokio::test]

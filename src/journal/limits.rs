@@ -6,8 +6,9 @@
 //! ```
 //!
 //! An operation that was begun can always end: the ledger lets no more be under way than have their largest end in the
-//! last segment. Upkeep is what frees segments, and what takes jobs and switches on: it has a segment that operations
-//! cannot fill, and cannot fill the one that ends need.
+//! last segment. Upkeep is what frees segments, what takes jobs and switches on, and whatever a command says behind its
+//! first event (a new junction's policy): it has a segment that operations cannot fill, and cannot fill the one that ends
+//! need.
 
 use journal_format::event::Event;
 
@@ -35,6 +36,8 @@ impl Class {
             | Event::InSync(_)
             | Event::Durable(_)
             | Event::JunctionSwitched(_)
+            // Behind `JunctionAdded`, which would else be durable without it, and told to nobody.
+            | Event::JunctionModified(_)
             | Event::JobStateChanged(_)
             | Event::HostForgotten(_)
             | Event::LocksLost(_) => Class::Upkeep,
@@ -49,7 +52,6 @@ impl Class {
             | Event::FilerRemoved(_)
             | Event::JunctionAdded(_)
             | Event::JunctionRemoved(_)
-            | Event::JunctionModified(_)
             | Event::PolicySet(_)
             | Event::PolicyRemoved(_)
             | Event::HostMonitored(_)

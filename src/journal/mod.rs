@@ -72,6 +72,7 @@ mod writer;
 pub use archive::ArchiveStatus;
 pub use error::{Error, Result};
 pub use lead::Pending;
+pub use limits::Class;
 pub use map::{EXIT_FAIL_STOP, end_by_bus_error};
 pub use reader::Reader;
 

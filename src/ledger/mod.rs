@@ -12,7 +12,7 @@
 //! journal's reserve.
 
 use crate::env::watch;
-use crate::journal::{Appended, Journal, Result};
+use crate::journal::{Appended, Class, Journal, Result};
 use crate::state::{Command, Refusal, State};
 use journal_format::event::{Event, Failed, Partial};
 use journal_format::ids::{JunctionId, Lsn, NodeId, Time};
@@ -21,7 +21,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::time::Duration;
+use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 #[derive(Clone)]
 pub struct Ledger {
@@ -48,6 +50,11 @@ struct Inner {
     ends: Arc<Semaphore>,
 }
 
+/// How long a command waits for room in a journal that is full.
+const ROOM_WAIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+/// How often it looks whether there is room, and how long it keeps others from their turn for that.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+const TURN_MAX: Duration = Duration::from_millis(100);
 /// What an end takes, with the filler of a batch of its own.
 const END_BYTES_MAX: u64 = 8192;
 /// Small segments are for tests, which fill no reserve.
@@ -261,20 +268,20 @@ impl Ledger {
 
     /// decide, append all, wait until durable: one step, no other command between.
     pub async fn command(&self, command: &Command) -> std::result::Result<Vec<Appended>, CommandError> {
-        let _turn = self.inner.commands.lock().await;
-        let events = crate::state::decide(&self.state(), command).map_err(CommandError::Refused)?;
-        crash_point!("COMMAND_DECIDED");
-        let mut appended = Vec::with_capacity(events.len());
-        for event in &events {
-            if crate::planted::is('i') && matches!(event, Event::JunctionSwitched(_)) {
-                appended.push(self.only_fold(event));
-                continue;
-            }
+        self.command_by(command, None).await
+    }
+
+    /// The same; what has no place in the journal by then gets none.
+    pub async fn command_by(
+        &self,
+        command: &Command,
+        by: Option<Instant>,
+    ) -> std::result::Result<Vec<Appended>, CommandError> {
+        let (_turn, events, first) = self.begin_command(command, by).await?;
+        let mut appended: Vec<Appended> = first.into_iter().collect();
+        // Upkeep, all of them: what was begun is not told that there is no room.
+        for event in events.iter().skip(1) {
             appended.push(self.append(event).await?);
-            #[cfg(feature = "crash-points")]
-            if let Event::JunctionSwitched(_) = event {
-                crash_point!("SWITCH_APPENDED");
-            }
         }
         crash_point!("COMMAND_APPENDED");
         if let Some(last) = appended.last() {
@@ -286,6 +293,48 @@ impl Ledger {
         }
         crash_point!("COMMAND_TOLD");
         Ok(appended)
+    }
+
+    /// Its turn, what it comes to, and the place of the first event. A command that waits for room gives its turn to others
+    /// meanwhile: what takes jobs on and switches has room that it has not.
+    async fn begin_command(
+        &self,
+        command: &Command,
+        by: Option<Instant>,
+    ) -> std::result::Result<Begun<'_>, CommandError> {
+        let full_at = Instant::now() + ROOM_WAIT;
+        loop {
+            let turn = before(by, self.inner.commands.lock()).await.ok_or(CommandError::Late)?;
+            let events = crate::state::decide(&self.state(), command).map_err(CommandError::Refused)?;
+            crash_point!("COMMAND_DECIDED");
+            let Some(first) = events.first() else { return Ok((turn, events, None)) };
+            if crate::planted::is('i') && matches!(first, Event::JunctionSwitched(_)) {
+                let at = self.only_fold(first);
+                return Ok((turn, events, Some(at)));
+            }
+            let may_find_none = Class::of(first) == Class::Operation;
+            let until = if may_find_none { Some(Instant::now() + TURN_MAX) } else { by };
+            if let Some(at) = before(until, self.append(first)).await {
+                let at = at?;
+                #[cfg(feature = "crash-points")]
+                if let Event::JunctionSwitched(_) = first {
+                    crash_point!("SWITCH_APPENDED");
+                }
+                return Ok((turn, events, Some(at)));
+            }
+            // Given up before it had a place: nothing was appended.
+            drop(turn);
+            if !may_find_none || by.is_some_and(|by| by <= Instant::now()) {
+                return Err(CommandError::Late);
+            }
+            while self.journal.is_full() && Instant::now() < full_at {
+                tokio::time::sleep(ROOM_LOOK).await;
+            }
+            if Instant::now() >= full_at {
+                let limit = self.journal.stats().segments_max * self.journal.segment_size();
+                return Err(crate::journal::Error::Full { limit }.into());
+            }
+        }
     }
 
     /// Planted bug (i): State is changed, the journal is not.
@@ -390,10 +439,27 @@ fn changed_by(event: &Event) -> [Option<NodeId>; 4] {
     }
 }
 
+/// A command's turn, its events, and the place of the first.
+type Begun<'a> = (MutexGuard<'a, ()>, Vec<Event>, Option<Appended>);
+
+/// `None` when it is not done by then.
+async fn before<T>(by: Option<Instant>, done: impl Future<Output = T>) -> Option<T> {
+    match by {
+        None => Some(done.await),
+        Some(by) => tokio::time::timeout_at(by, done).await.ok(),
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("{0}")]
     Refused(Refusal),
+    /// Nothing was appended.
+    #[error("other commands, or a journal without room, took too long")]
+    Late,
     #[error(transparent)]
     Journal(#[from] crate::journal::Error),
 }
+
+#[cfg(test)]
+mod tests;

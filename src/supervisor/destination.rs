@@ -421,6 +421,7 @@ pub(super) async fn to(core: &Core, job: JobId, state: JobState, reason: &str) -
             Ok(())
         }
         Err(CommandError::Journal(error)) => Err(error.into()),
+        Err(late @ CommandError::Late) => Err(Error::Other(late.to_string())),
     }
 }
 
