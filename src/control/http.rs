@@ -1,15 +1,17 @@
 //! Routes: requests to commands, answers to JSON.
 
 use super::commands::{Commands, Place, parse_path};
+use super::seats::Seat;
 use super::{Port, Problem, Result, views};
 use crate::state::{Command, JobAction, State, text};
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State as Shared};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use http_body_util::LengthLimitError;
 use journal_format::event::AccessRule;
 use journal_format::ids::{JobId, JunctionId};
 use serde::Deserialize;
@@ -17,20 +19,27 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 const BODY_MAX: usize = 64 << 10;
+/// How long a request's body may take to come.
+const BODY_WAIT: Duration = Duration::from_secs(30);
 
 struct Inner {
     commands: Commands,
     /// What a request must bear, when something is.
     token: Option<Vec<u8>>,
+    /// Whoever reaches it is let in, and a browser can: it is known by its own names only.
+    own_names_only: bool,
 }
 
 type App = Shared<Arc<Inner>>;
 type Answer = std::result::Result<Response, Problem>;
 
-pub(super) fn router(port: Arc<dyn Port>, token: Option<Vec<u8>>) -> Router {
-    let app = Arc::new(Inner { commands: Commands::new(port), token });
+pub(super) fn router(port: Arc<dyn Port>, token: Option<Vec<u8>>, is_tcp: bool) -> Router {
+    let own_names_only = is_tcp && token.is_none();
+    let app = Arc::new(Inner { commands: Commands::new(port), token, own_names_only });
     let api = Router::new()
         .route("/filers", get(list_filers).post(add_filer))
         .route("/filers/{name}", get(show_filer).delete(remove_filer))
@@ -53,7 +62,6 @@ pub(super) fn router(port: Arc<dyn Port>, token: Option<Vec<u8>>) -> Router {
             let answer = json!({"error": "this path has no such method", "remedy": "see the documentation of the API"});
             (StatusCode::METHOD_NOT_ALLOWED, Json(answer))
         })
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(app)
 }
 
@@ -70,32 +78,54 @@ impl IntoResponse for Problem {
 }
 
 /// It comes from a page of somebody else's, in a browser on this machine or at the other end of its tunnel: with an origin
-/// that is not this API, or under a name that leads here because its owner says so.
-fn is_a_strangers(headers: &HeaderMap, has_token: bool) -> bool {
+/// that is not this API, or under a name that leads here because its owner says so, or whoever answers for names in this
+/// network. Without a token there is no other name than localhost.
+fn is_a_strangers(headers: &HeaderMap, own_names_only: bool) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
     let is_address = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
+    // A browser always says one.
+    let is_own = name.is_empty() || name.eq_ignore_ascii_case("localhost") || is_address;
     let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, origin)| origin));
-    origin.is_some_and(|origin| origin != host) || (!has_token && name.contains('.') && !is_address)
+    origin.is_some_and(|origin| origin != host) || (own_names_only && !is_own)
 }
 
+/// Who may not command is told so before anything of his is read but the head. Who may keeps his connection until he has his
+/// answer.
 async fn authorize(Shared(app): App, request: Request, next: Next) -> Response {
-    if is_a_strangers(request.headers(), app.token.is_some()) {
-        let answer = json!({
-            "error": "this request comes from a web page, or under a name, that is not this API's",
-            "remedy": "use the API's address, or localhost, or give the service a token",
-        });
-        return (StatusCode::FORBIDDEN, Json(answer)).into_response();
+    let refused =
+        |status: StatusCode, error, remedy| (status, Json(json!({"error": error, "remedy": remedy}))).into_response();
+    if is_a_strangers(request.headers(), app.own_names_only) {
+        let error = "this request comes from a web page, or under a name, that is not this API's";
+        return refused(
+            StatusCode::FORBIDDEN,
+            error,
+            "use the API's address, or localhost, or give the service a token",
+        );
     }
-    let Some(token) = &app.token else { return next.run(request).await };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
     // Compared as digests: how long it takes tells nothing about the token.
-    if given.is_some_and(|given| blake3::hash(given) == blake3::hash(token)) {
-        return next.run(request).await;
+    let may = |token: &Vec<u8>| given.is_some_and(|given| blake3::hash(given) == blake3::hash(token));
+    if !app.token.as_ref().is_none_or(may) {
+        let remedy = "give the token file: --token-file FILE";
+        return refused(StatusCode::UNAUTHORIZED, "this API wants a token", remedy);
     }
-    let answer = json!({"error": "this API wants a token", "remedy": "give the token file: --token-file FILE"});
-    (StatusCode::UNAUTHORIZED, Json(answer)).into_response()
+    let _answering = request.extensions().get::<Arc<Seat>>().map(|seat| seat.clone().answers());
+    let (head, body) = request.into_parts();
+    let body = match timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(e)) => {
+            let too_long = std::error::Error::source(&e).is_some_and(|e| e.is::<LengthLimitError>());
+            let status = if too_long { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+            return refused(status, "the body cannot be read, or is longer than 64 KiB", "send a shorter one");
+        }
+        Err(_) => {
+            let error = "the body has not come within 30 seconds";
+            return refused(StatusCode::REQUEST_TIMEOUT, error, "send it with the request");
+        }
+    };
+    next.run(Request::from_parts(head, Body::from(body))).await
 }
 
 fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
@@ -402,7 +432,7 @@ async fn status(Shared(app): App) -> Answer {
 
 /// For load balancers and monitors: no names, no token.
 async fn healthz(Shared(app): App) -> Response {
-    let healthy = views::status(app.port()).get("healthy") == Some(&Value::Bool(true));
+    let healthy = views::problems(&app.state(), &app.port().status()).is_empty();
     let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({"healthy": healthy}))).into_response()
 }
@@ -413,22 +443,24 @@ mod tests {
 
     #[test]
     fn a_page_of_somebody_elses_commands_nothing() {
-        let strangers = |host: &'static str, origin: Option<&'static str>, has_token| {
+        let strangers = |host: &'static str, origin: Option<&'static str>, own_names_only| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, header::HeaderValue::from_static(host));
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, header::HeaderValue::from_static(origin));
             }
-            is_a_strangers(&headers, has_token)
+            is_a_strangers(&headers, own_names_only)
         };
-        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "nas:80"] {
-            assert!(!strangers(host, None, false), "{host}");
+        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", ""] {
+            assert!(!strangers(host, None, true), "{host}");
         }
-        assert!(!strangers("127.0.0.1:8080", Some("http://127.0.0.1:8080"), false), "its own");
+        assert!(!strangers("127.0.0.1:8080", Some("http://127.0.0.1:8080"), true), "its own");
         for origin in ["https://evil.example", "http://127.0.0.1:9090", "null"] {
-            assert!(strangers("127.0.0.1:8080", Some(origin), true), "{origin}");
+            assert!(strangers("127.0.0.1:8080", Some(origin), false), "{origin}");
         }
-        assert!(strangers("evil.example:8080", None, false), "a name that was made to lead here");
-        assert!(!strangers("nas.example.org:8080", None, true), "who has the token may use any");
+        for host in ["evil.example:8080", "wpad:8080", "localhost.evil.example"] {
+            assert!(strangers(host, None, true), "{host}: a name that was made to lead here");
+            assert!(!strangers(host, None, false), "{host}: who has the token may use any");
+        }
     }
 }

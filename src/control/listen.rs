@@ -1,27 +1,31 @@
 //! The API's socket, and what a connection may take.
 
+use super::seats::{Seat, Seats};
 use super::{Port, http};
 use crate::config::{self, ApiListen};
+use axum::Router;
 use axum::serve::Listener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use rustix::fs::{Mode, chmod};
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-/// Connections at a time; further ones wait in the listen queue.
-const CONNECTIONS_MAX: usize = 64;
-/// A connection on which nothing comes in for so long is closed.
-const IDLE_MAX: Duration = Duration::from_secs(120);
+/// A connection on which no whole head of a request has come in for so long is closed. (What its body may take: `http.rs`.
+/// While a request is answered nothing is waited for, and nobody is cut off.)
+const HEAD_MAX: Duration = Duration::from_secs(30);
 /// From a stop on, what is being answered may take so long. A request of which half has come, or a filer that is asked, must
 /// not keep the service from its last checkpoint.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -68,45 +72,65 @@ impl Api {
 
     /// Serve until `stop` comes, then finish what is being answered, if that is soon.
     pub async fn serve(self, port: Arc<dyn Port>, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let router = http::router(port, self.token);
-        let (tell, told) = oneshot::channel();
-        let stop = async move {
-            stop.await;
-            let _ = tell.send(()); // nobody listens when all has been answered already
-        };
         match self.socket {
             Socket::Unix(listener, path) => {
-                let serving = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop);
-                let done = until_stop(serving.into_future(), told).await;
+                serve(listener, http::router(port, self.token, false), stop).await;
                 if let Err(e) = std::fs::remove_file(&path) {
                     warn!("{}: cannot be removed: {e}", path.display());
                 }
-                done
             }
-            Socket::Tcp(listener) => {
-                let serving = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stop);
-                until_stop(serving.into_future(), told).await
-            }
+            Socket::Tcp(listener) => serve(listener, http::router(port, self.token, true), stop).await,
         }
+        Ok(())
     }
 }
 
-async fn until_stop(serving: impl Future<Output = io::Result<()>>, stops: oneshot::Receiver<()>) -> io::Result<()> {
-    let patience = async {
-        if stops.await.is_ok() {
-            sleep(STOP_MAX).await;
-        } else {
-            std::future::pending::<()>().await; // it has ended by itself
+async fn serve<L: Listener>(mut listener: L, router: Router, stop: impl Future<Output = ()>) {
+    let (tell, told) = watch::channel(false);
+    // As many as have a seat, and those who have just lost one.
+    let mut connections = JoinSet::new();
+    let accept = async {
+        let seats = Arc::new(Seats::default());
+        loop {
+            let (stream, _) = listener.accept().await;
+            let seat = seats.sit().await;
+            while connections.try_join_next().is_some() {}
+            connections.spawn(connection(stream, router.clone(), seat, told.clone()));
         }
     };
     tokio::select! {
         biased;
-        done = serving => done,
-        () = patience => {
-            warn!("the API stops before all requests were answered");
-            Ok(())
-        }
+        () = stop => {}
+        () = accept => {}
     }
+    drop(listener);
+    tell.send_replace(true);
+    let ends = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_MAX, ends).await.is_err() {
+        warn!("the API stops before all requests were answered");
+    }
+}
+
+async fn connection<S>(stream: S, router: Router, seat: Arc<Seat>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (own, router) = (seat.clone(), TowerToHyperService::new(router));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(own.clone());
+        router.call(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    let served = http.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    tokio::select! {
+        // What went wrong with a connection is its client's to tell.
+        _ = served.as_mut() => return,
+        () = seat.lost() => return,
+        _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }
 
 fn read_token(path: &Path) -> io::Result<Vec<u8>> {
@@ -152,64 +176,4 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     })();
     std::fs::remove_dir_all(&private).map_err(|e| named(&private, e))?;
     bound.map_err(|e| named(path, e))
-}
-
-/// A listener that hands out so many connections at a time.
-struct Bounded<L> {
-    inner: L,
-    permits: Arc<Semaphore>,
-}
-
-impl<L> Bounded<L> {
-    fn new(inner: L) -> Self {
-        Self { inner, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
-    }
-}
-
-impl<L: Listener> Listener for Bounded<L>
-where
-    L::Addr: Send,
-{
-    type Io = Connection<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, addr) = self.inner.accept().await;
-        (Connection { stream, idle: Box::pin(sleep(IDLE_MAX)), _permit: permit }, addr)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.inner.local_addr()
-    }
-}
-
-/// A stream that holds its place and does not wait for ever.
-struct Connection<S> {
-    stream: S,
-    idle: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(done) = Pin::new(&mut self.stream).poll_read(cx, buf) {
-            self.idle.as_mut().reset(Instant::now() + IDLE_MAX);
-            return Poll::Ready(done);
-        }
-        ready!(self.idle.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

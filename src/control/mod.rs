@@ -13,8 +13,9 @@
 //!   The marker is put *before* the command, so that a place is never used without it; a crash between the two leaves
 //!   a marker of our own journal for a location that is not in use, which the next command may replace.
 //! * Commands that create run one at a time, in a task of their own: a client that hangs up does not stop one half way.
-//! * Bounds: a body of 64 KiB, 64 connections (further ones wait to be accepted), a connection that sends nothing for
-//!   two minutes is closed, 30 seconds for each answer of a filer, few calls that a filer has not answered (`asked.rs`).
+//! * Bounds: a body of 64 KiB, 64 connections (who is not being answered gives way to a new one: `seats.rs`), 30 seconds for
+//!   the head of a request and as many for its body, 30 for each answer of a filer, few calls that a filer has not answered
+//!   (`asked.rs`). How long an answer takes is not bounded: nobody is cut off whose command goes on.
 
 mod asked;
 mod commands;
@@ -22,6 +23,7 @@ mod folding;
 mod http;
 mod listen;
 mod port;
+mod seats;
 mod twice;
 mod views;
 

@@ -33,6 +33,8 @@ pub(crate) struct Double {
     resting: tokio::sync::Mutex<()>,
     /// Why no junction comes to rest.
     restless: Mutex<Option<String>>,
+    /// The next junction that is to come to rest does when this says so.
+    rests: Mutex<Option<oneshot::Receiver<()>>>,
     /// Directories look different by each way that leads to them, as by two mounts of a remote one.
     blind: Mutex<bool>,
     /// Roots have no more than an inode's number, and one each, as those of exported file systems.
@@ -128,6 +130,10 @@ impl Port for Double {
     }
     async fn rest(&self, _: JunctionId) -> std::result::Result<Box<dyn Send>, String> {
         drop(self.resting.lock().await);
+        let rests = self.rests.lock().take();
+        if let Some(rests) = rests {
+            let _ = rests.await;
+        }
         match &*self.restless.lock() {
             None => Ok(Box::new(())),
             Some(why) => Err(why.clone()),

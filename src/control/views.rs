@@ -1,7 +1,7 @@
 //! State as JSON with stable field names.
 
 use super::commands::users;
-use super::{JournalPin, Port, ProcedureTimes, ReplayerStatus};
+use super::{JournalPin, Port, ProcedureTimes, ReplayerStatus, ServiceStatus};
 use crate::state::jobs::{self, HasEnded};
 use crate::state::{Filer, Job, Junction, State, policies, text};
 use journal_format::event::JobState;
@@ -131,10 +131,8 @@ pub(super) fn jobs(state: &State, port: &dyn Port) -> Value {
     Value::Array(state.jobs.iter().map(|(id, j)| job(state, *id, j, port.replayer(j.destination))).collect())
 }
 
-/// Everything at a glance. Healthy: the service has no problem and no job waits for an operator.
-pub(super) fn status(port: &dyn Port) -> Value {
-    let state = port.state();
-    let service = port.status();
+/// What is wrong; healthy: the service has no problem and no job waits for an operator.
+pub(super) fn problems(state: &State, service: &ServiceStatus) -> Vec<String> {
     let mut problems = service.problems.clone();
     for (id, job) in &state.jobs {
         // An operator's own pause has no reason.
@@ -142,6 +140,14 @@ pub(super) fn status(port: &dyn Port) -> Value {
             problems.push(format!("job {id} has paused: {}", job.reason));
         }
     }
+    problems
+}
+
+/// Everything at a glance.
+pub(super) fn status(port: &dyn Port) -> Value {
+    let state = port.state();
+    let service = port.status();
+    let problems = problems(&state, &service);
     json!({
         "healthy": problems.is_empty(),
         "problems": problems,

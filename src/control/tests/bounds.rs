@@ -3,9 +3,11 @@
 use super::*;
 use crate::control::asked::OF_ONE_MAX;
 use crate::control::commands::Commands;
+use crate::control::seats::SEATS;
 use parking_lot::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Longer than anything takes on a busy machine; nothing that works waits for it.
@@ -71,4 +73,81 @@ async fn looks_at_a_filer_that_hangs_keep_few_threads_whoever_gives_up_and_other
     // The calls that hung come back one by one.
     let again = async { while commands.check_filer(old).await.is_err() {} };
     timeout(LONG, again).await.expect("it answers again");
+}
+
+impl Served {
+    /// A connection on which this much of a request has come.
+    async fn begun(&self, request: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+}
+
+/// All that comes, until the other side closes.
+async fn rest_of(mut stream: UnixStream) -> String {
+    let mut text = Vec::new();
+    // A reset is an end, too.
+    let _ = timeout(LONG, stream.read_to_end(&mut text)).await.expect("it is closed");
+    String::from_utf8(text).unwrap()
+}
+
+/// What lies ahead passes at once, while nothing on the way is waited for.
+async fn pass(time: Duration) {
+    // What was sent is read.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let mut s = Served::with_token(Some("correct horse battery")).await;
+    s.token = Some("correct horse battery".into());
+    let mut strangers = Vec::new();
+    for _ in 0..2 * SEATS {
+        strangers.push(s.begun("GET /api/v1/status HTTP/1.1\r\nhost: x\r\nx-slow").await);
+        // In turn with them, as whoever serves is on this thread.
+        tokio::task::yield_now().await;
+    }
+    let asked = timeout(LONG, s.call("GET", "/api/v1/status", "")).await.expect("an operator is let in");
+    assert_eq!(asked.0, 200);
+    assert_eq!(rest_of(strangers.remove(0)).await, "", "the one that waited longest had to go");
+}
+
+/// Others are let in as soon as one of them has its answer.
+#[tokio::test]
+async fn a_request_that_is_answered_keeps_its_connection_however_many_come_and_however_long_it_takes() {
+    let s = Arc::new(Served::new().await);
+    s.furnish().await;
+    let (tell, rests) = oneshot::channel();
+    *s.port.rests.lock() = Some(rests);
+    let (it, body) = (s.clone(), json!({"suspended": true}).to_string());
+    let asked = tokio::spawn(async move { it.call("PATCH", "/api/v1/junctions/%2Fdata%2Fa", &body).await });
+    let begun = async {
+        while s.port.rests.lock().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await
+        }
+    };
+    timeout(LONG, begun).await.expect("it is being answered");
+    let mut others = Vec::new();
+    for _ in 0..2 * SEATS {
+        others.push(s.begun("GET /healthz HTTP/1.1\r\n").await);
+        tokio::task::yield_now().await;
+    }
+    pass(Duration::from_secs(3600)).await;
+    tell.send(()).expect("it is still being answered");
+    assert_eq!(timeout(LONG, asked).await.expect("it gets its answer").unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_head_or_a_body_that_does_not_come_is_not_waited_for() {
+    let s = Served::new().await;
+    let head = s.begun("GET /healthz HTTP/1.1\r\nx-slow").await;
+    let body = s.begun("POST /api/v1/filers HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{").await;
+    pass(Duration::from_secs(60)).await;
+    let (head, body) = (rest_of(head).await, rest_of(body).await);
+    assert!(!head.contains("healthy"), "{head}");
+    assert!(body.starts_with("HTTP/1.1 408") && body.contains("has not come"), "{body}");
 }
