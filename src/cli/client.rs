@@ -121,27 +121,31 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| Failure::new(format!("the request cannot be written: {e}"), "check the arguments"))?;
-        let unreachable = |e: String| ApiError {
-            failure: Failure::new(
-                format!("the service does not answer at {}: {e}", self.name()),
-                "is it running? 'tain serve' runs it; --api URL or TAIN_API names another",
-            ),
-            unreachable: true,
+        let changes = *request.method() != Method::GET;
+        let unreachable = |broken: Broken| {
+            let name = self.name();
+            let failure = match broken {
+                Broken::Unanswered(e) if changes => Failure::new(
+                    format!(
+                        "the service at {name} has not answered ({e}): whether it did what it was told is not known"
+                    ),
+                    "look before you tell it again: 'tain status' shows what there is",
+                ),
+                Broken::Unsent(e) | Broken::Unanswered(e) => Failure::new(
+                    format!("the service does not answer at {name}: {e}"),
+                    "is it running? 'tain serve' runs it; --api URL or TAIN_API names another",
+                ),
+            };
+            ApiError { failure, unreachable: true }
         };
         let answer = tokio::time::timeout(ANSWER_WAIT, async {
             match &self.target {
-                Target::Unix(path) => {
-                    exchange(UnixStream::connect(path).await.map_err(|e| e.to_string())?, request).await
-                }
-                Target::Tcp(host) => {
-                    exchange(TcpStream::connect(host).await.map_err(|e| e.to_string())?, request).await
-                }
+                Target::Unix(path) => exchange(UnixStream::connect(path).await.map_err(unsent)?, request).await,
+                Target::Tcp(host) => exchange(TcpStream::connect(host).await.map_err(unsent)?, request).await,
             }
         });
-        let (status, body) = match answer.await {
-            Ok(answer) => answer.map_err(unreachable)?,
-            Err(_) => return Err(unreachable(format!("nothing within {} seconds", ANSWER_WAIT.as_secs()))),
-        };
+        let late = |_| Broken::Unanswered(format!("nothing within {} seconds", ANSWER_WAIT.as_secs()));
+        let (status, body) = answer.await.map_err(late).flatten().map_err(unreachable)?;
         judge(status, &body)
     }
 
@@ -153,18 +157,31 @@ impl Client {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
+/// Where a request broke off.
+enum Broken {
+    Unsent(String),
+    Unanswered(String),
+}
+
+fn unsent(e: impl std::fmt::Display) -> Broken {
+    Broken::Unsent(e.to_string())
+}
+
+fn unanswered(e: impl std::fmt::Display) -> Broken {
+    Broken::Unanswered(e.to_string())
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unsent)?;
     // Ends with the sender; what goes wrong in it comes out at the request as well.
     let driver = tokio::spawn(connection);
     let exchanged = async {
-        let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let answer = sender.send_request(request).await.map_err(unanswered)?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| e.to_string())?;
+        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(unanswered)?;
         Ok((status, body.to_bytes()))
     }
     .await;

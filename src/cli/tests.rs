@@ -161,6 +161,30 @@ async fn a_service_that_is_not_there_is_a_failure_that_says_so() {
     assert!(failure.reason.contains("does not answer at unix:///nonexistent/tain.sock"), "{}", failure.reason);
 }
 
+/// As when the service is killed while it works, or takes longer than anybody waits.
+#[tokio::test]
+async fn a_command_that_breaks_off_when_it_was_sent_is_not_said_to_have_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let broken = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4096]).await;
+            assert!(read.unwrap() > 0);
+        }
+    });
+    let ask = async |line: &str| {
+        let cli = parse(&format!("{line} --api unix://{}", socket.display())).unwrap();
+        run(cli, &mut Vec::new()).await.unwrap_err().reason
+    };
+    let told = ask("job abort 1").await;
+    assert!(told.contains("whether it did what it was told is not known"), "{told}");
+    let asked = ask("job list").await;
+    assert!(asked.contains("does not answer at"), "{asked}");
+    broken.abort();
+}
+
 #[tokio::test]
 async fn jobs_are_acted_on_and_waited_for() {
     let s = Served::new().await;

@@ -201,15 +201,17 @@ impl Commands {
     }
 
     pub(super) async fn act(&self, job: JobId, action: JobAction) -> Result<()> {
-        let one = self.creating.lock().await;
         let state = self.port.state();
         let command = Command::JobAction { job, action };
         if action == JobAction::Start && state.jobs.get(&job).is_some_and(|it| it.state == JobState::Stopped) {
-            decide(&state, &command).map_err(Problem::Refused)?;
+            // What is found there is to hold until the job has started. Nothing else waits for commands that ask filers.
+            let _one = self.creating.lock().await;
+            decide(&self.port.state(), &command).map_err(Problem::Refused)?;
             self.check_still_empty(&state, job).await?;
+            self.port.command(command).await?;
+            return Ok(());
         }
         self.port.command(command).await?;
-        drop(one);
         if let (JobAction::Abort, Some(job)) = (action, state.jobs.get(&job)) {
             self.release(&state, job.destination).await;
         }

@@ -13,6 +13,8 @@ use tokio::time::timeout;
 /// Longer than anything takes on a busy machine; nothing that works waits for it.
 const LONG: Duration = Duration::from_secs(20);
 
+const SHORT: Duration = Duration::from_millis(5);
+
 /// Whoever looks at the filer of this URL waits.
 #[derive(Default)]
 pub struct Hung {
@@ -127,7 +129,7 @@ async fn a_request_that_is_answered_keeps_its_connection_however_many_come_and_h
     let asked = tokio::spawn(async move { it.call("PATCH", "/api/v1/junctions/%2Fdata%2Fa", &body).await });
     let begun = async {
         while s.port.rests.lock().is_some() {
-            tokio::time::sleep(Duration::from_millis(5)).await
+            tokio::time::sleep(SHORT).await
         }
     };
     timeout(LONG, begun).await.expect("it is being answered");
@@ -150,4 +152,28 @@ async fn a_head_or_a_body_that_does_not_come_is_not_waited_for() {
     let (head, body) = (rest_of(head).await, rest_of(body).await);
     assert!(!head.contains("healthy"), "{head}");
     assert!(body.starts_with("HTTP/1.1 408") && body.contains("has not come"), "{body}");
+}
+
+/// Whoever creates asks filers, and one that hangs takes its time.
+#[tokio::test]
+async fn jobs_are_paused_and_aborted_while_a_command_waits_for_a_filer() {
+    let s = Served::new().await;
+    s.furnish().await;
+    s.created("/jobs", move_to("new:/a")).await;
+    let hangs = Hangs::new(&s.port.hung, s.filer_url("new/a"));
+    let body = json!({"name": "again", "url": s.filer_url("new/a")});
+    let s = Arc::new(s);
+    let it = s.clone();
+    let adding = tokio::spawn(async move { it.post("/filers", body).await });
+    let begun = async {
+        while s.port.hung.looks.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(SHORT).await
+        }
+    };
+    timeout(LONG, begun).await.expect("it is asked");
+    let paused = timeout(LONG, s.post("/jobs/1/pause", json!({}))).await.expect("it is not waited for");
+    assert_eq!((paused.0, &paused.1["state"]), (200, &json!("paused")));
+    assert!(!adding.is_finished());
+    drop(hangs);
+    timeout(LONG, adding).await.expect("it ends").unwrap();
 }
