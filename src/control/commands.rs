@@ -317,7 +317,7 @@ impl Commands {
                 }
             }
         }
-        for (id, location) in state.locations.iter().filter(|(_, l)| l.role != Role::Left) {
+        for (id, location) in state.locations.iter().filter(|(id, l)| in_use(state, **id, l.role)) {
             let Some(other) = state.filers.get(&location.filer) else { continue };
             let asked = self.port.overlaps(&opened.url, &at.subdir, &other.url, &location.subdir);
             let there = state.location_name(*id);
@@ -373,7 +373,7 @@ impl Commands {
         }
         let id = LocationId(owner.location);
         match state.locations.get(&id) {
-            Some(location) if location.role != Role::Left && self.is_there(state, id, here, opened).await? => {
+            Some(location) if in_use(state, id, location.role) && self.is_there(state, id, here, opened).await? => {
                 let reason = format!("{here} is {}, {}", state.location_name(id), user(state, location.role));
                 Err(Problem::refused(reason, "choose a directory beside it"))
             }
@@ -501,7 +501,9 @@ impl Commands {
             self.ask(&filer.url, it.owner()).await?;
             // It answers. A new command may have claimed the place since: then the marker is not the old one any more.
             let _one = self.creating.lock().await;
-            if self.ask(&filer.url, it.owner()).await?.is_none_or(|marker| marker.location != id.0) {
+            // Another tain counts its locations, too.
+            let ours = |marker: OwnerMarker| marker.journal_id == self.port.journal_id() && marker.location == id.0;
+            if !self.ask(&filer.url, it.owner()).await?.is_some_and(ours) {
                 return Ok(());
             }
             let root = self.ask(&filer.url, it.root()).await?;
@@ -526,6 +528,11 @@ pub(super) fn name(place: &Place) -> String {
     format!("{}:{}", place.filer, text::path(&place.subdir))
 }
 
+/// A side that was left behind is anybody's when its job has ended.
+fn in_use(state: &State, id: LocationId, role: Role) -> bool {
+    role != Role::Left || state.tidied_by(id).is_some()
+}
+
 fn user(state: &State, role: Role) -> String {
     match role {
         Role::Primary(junction) => {
@@ -533,7 +540,7 @@ fn user(state: &State, role: Role) -> String {
             format!("the location of junction {}", path.unwrap_or_else(|| junction.0.to_string()))
         }
         Role::Destination(job) => format!("the destination of job {job}"),
-        Role::Left => "left behind".into(),
+        Role::Left => "which a job that has just moved away is tidying up".into(),
     }
 }
 

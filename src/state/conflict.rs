@@ -42,7 +42,7 @@ pub(super) fn relation(a: &[Vec<u8>], b: &[Vec<u8>]) -> Relation {
 }
 
 /// Refuse a place that is, contains or lies inside a location in use: a junction's, or the destination of a job that
-/// has not ended. A sibling is fine, and so is a location that was left behind.
+/// has not ended. A sibling is fine, and so is a location that was left behind, when its job has ended.
 pub(super) fn refuse_overlap(
     state: &State,
     filer: FilerId,
@@ -50,7 +50,8 @@ pub(super) fn refuse_overlap(
     source: Option<LocationId>,
 ) -> Result<(), Refusal> {
     for (id, location) in &state.locations {
-        if location.role == Role::Left || location.filer != filer {
+        let tidied_by = state.tidied_by(*id);
+        if (location.role == Role::Left && tidied_by.is_none()) || location.filer != filer {
             continue;
         }
         let same_object = !place.root.0.is_empty() && location.root == *place.root;
@@ -70,11 +71,12 @@ pub(super) fn refuse_overlap(
                 format!("the location of junction {path}")
             }
             Role::Destination(job) => format!("the destination of job {job}"),
-            Role::Left => continue,
+            Role::Left => "which a job that has just moved away is tidying up".into(),
         };
-        let remedy = match location.role {
-            Role::Destination(job) => format!("choose another directory, or abort job {job} first"),
-            Role::Primary(_) | Role::Left => "choose a directory beside it".into(),
+        let remedy = match (location.role, tidied_by) {
+            (Role::Destination(job), _) => format!("choose another directory, or abort job {job} first"),
+            (Role::Left, Some(job)) => format!("wait until it has ended: tain job wait {job}"),
+            (Role::Primary(_) | Role::Left, _) => "choose a directory beside it".into(),
         };
         return Err(Refusal::new(format!("{here} {how} {there}, {owner}"), remedy));
     }

@@ -449,6 +449,13 @@ impl State {
         format!("{filer}:{}", text::path(subdir))
     }
 
+    /// The job that has moved away from there, and still takes away what tain kept: until it has ended nobody else may use
+    /// the place.
+    pub fn tidied_by(&self, id: LocationId) -> Option<JobId> {
+        let tidies = |job: &Job| job.source == id && job.switched.is_some() && job.state == JobState::Transitioning;
+        self.jobs.iter().find(|(_, job)| tidies(job)).map(|(id, _)| *id)
+    }
+
     /// Take a location out that nothing runs on and no job names any more.
     fn forget_if_unused(&mut self, id: LocationId) {
         let left = self.locations.get(&id).is_some_and(|l| l.role == Role::Left);

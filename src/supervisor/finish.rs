@@ -3,10 +3,15 @@
 //!
 //! Runs again from the beginning after a crash. An old side that cannot be reached does not keep the job from ending:
 //! it is clients' no more, and the reason says what stays there.
+//!
+//! Until the job has ended nobody may use the place (`State::tidied_by`): so what is taken away here is never what
+//! somebody else has put there since. A call that hangs then may still come through when the filer answers; nothing is
+//! begun behind it.
 
 use super::destination::to;
 use crate::core::{Core, Error};
-use crate::filer::{self, Changes, CoreFiler};
+use crate::filer::fence::{Fenced, Reached};
+use crate::filer::{self, Changes, CoreFiler, ErrorKind, OwnerMarker};
 use crate::state::State;
 use journal_format::event::JobState;
 use journal_format::ids::{JobId, LocationId};
@@ -14,17 +19,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the old side may take.
-const OLD_SIDE_MAX: Duration = Duration::from_secs(10);
+const OLD_SIDE_MAX: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
 pub(super) async fn finish(core: Core, job: JobId) {
     let state = core.ledger.state();
     let Some(old) = state.jobs.get(&job).map(|job| job.source) else { return };
-    let left = tokio::spawn(leave(core.clone(), state.clone(), old));
-    let why = match tokio::time::timeout(OLD_SIDE_MAX, left).await {
+    let (of, there) = (core.clone(), state.clone());
+    let reach = move || -> Reached { Box::pin(reach(of.clone(), there.clone(), old)) };
+    let there = Arc::new(Fenced::later(Box::new(reach)));
+    let fence = there.fence.clone();
+    let journal_id = core.ledger.journal.id();
+    let mut left = tokio::spawn(async move { take_away(there.as_ref(), journal_id, old).await });
+    let why = match tokio::time::timeout(OLD_SIDE_MAX, &mut left).await {
         Ok(Ok(Ok(()))) => String::new(),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {OLD_SIDE_MAX:?}"),
+        Err(_) => {
+            fence.close();
+            left.abort();
+            format!("no answer within {OLD_SIDE_MAX:?}")
+        }
     };
     let mut reason = String::new();
     if !why.is_empty() {
@@ -36,19 +50,21 @@ pub(super) async fn finish(core: Core, job: JobId) {
     }
 }
 
-async fn leave(core: Core, state: Arc<State>, old: LocationId) -> filer::Result<()> {
-    let Some(at) = state.locations.get(&old) else { return Ok(()) };
-    let Some(filer) = state.filers.get(&at.filer) else { return Ok(()) };
-    let there = core.filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await?;
-    take_away(there.as_ref(), old).await
+async fn reach(core: Core, state: Arc<State>, old: LocationId) -> filer::Result<Arc<dyn CoreFiler>> {
+    let at = state.locations.get(&old).and_then(|at| Some((at, state.filers.get(&at.filer)?)));
+    let Some((at, filer)) = at else {
+        return Err(filer::Error::new(ErrorKind::Down, "reach the old side", "its filer was removed"));
+    };
+    core.filers.open(&filer.url, &filer.root, &at.subdir, Some(&at.root)).await
 }
 
 /// The root's time is the tree's, not that of our taking something away. A marker that is another location's stays:
-/// somebody uses the place again.
-async fn take_away(there: &dyn CoreFiler, old: LocationId) -> filer::Result<()> {
+/// somebody uses the place again. (Another tain counts its locations, too.)
+async fn take_away(there: &dyn CoreFiler, journal_id: [u8; 16], old: LocationId) -> filer::Result<()> {
     let root = there.root().await?;
     let before = there.stat(&root).await?;
-    if there.owner().await?.is_none_or(|marker| marker.location != old.0) {
+    let ours = |marker: OwnerMarker| marker.journal_id == journal_id && marker.location == old.0;
+    if !there.owner().await?.is_some_and(ours) {
         return Ok(());
     }
     let pen = there.remove_pen().await;
@@ -58,4 +74,21 @@ async fn take_away(there: &dyn CoreFiler, old: LocationId) -> filer::Result<()> 
     }
     there.sync().await?;
     pen.and(marker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filer::memory::Memory;
+
+    #[tokio::test]
+    async fn what_bears_another_tains_marker_is_left_as_it_is() {
+        let there = Memory::default();
+        let theirs = OwnerMarker { journal_id: [9; 16], location: 1, epoch: 1 };
+        there.claim(&theirs).await.unwrap();
+        take_away(&there, [1; 16], LocationId(1)).await.unwrap();
+        assert_eq!(there.owner().await.unwrap(), Some(theirs));
+        take_away(&there, [9; 16], LocationId(1)).await.unwrap();
+        assert_eq!(there.owner().await.unwrap(), None);
+    }
 }

@@ -152,3 +152,15 @@ fn notes_are_bounded() {
     }
     says(&World::new(), &command, "notes");
 }
+
+/// Its owner marker and its pen are being taken away: those of somebody who came in between would go with them.
+#[test]
+fn an_old_side_is_anybodys_when_its_job_has_ended_and_not_before() {
+    let mut w = World::with_job(S::Transitioning);
+    w.does(&[Command::SwitchJunction { job: JobId(1) }]);
+    for at in ["old:/a", "old:/", "old:/a/b"] {
+        says(&w, &add_junction("/b", at), "which a job that has just moved away is tidying up");
+        says(&w, &create_move("/data/a", at, false), "");
+    }
+    w.does(&[to(1, S::Completed), add_junction("/b", "old:/a")]);
+}

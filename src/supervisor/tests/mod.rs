@@ -340,6 +340,48 @@ async fn an_old_side_that_fails_does_not_keep_the_job_from_its_end_and_the_reaso
     assert!(w.job(job).1.contains("a:/ keeps tain's owner marker"), "{}", w.job(job).1);
 }
 
+/// When it answers again the place may be somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_old_side_that_hangs_is_left_alone_once_the_job_has_ended() {
+    let w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    let (old, hangs) = (w.filer("a").clone(), w.filer("a").clone());
+    old.filer.set_fault(Some(Box::new(move |op| {
+        if op == "owner" {
+            hangs.hang(true);
+        }
+        None
+    })));
+    let job = w.start_move("a", "b").await;
+    w.reaches(job, JobState::Completed).await;
+    assert!(w.job(job).1.contains("a:/ keeps tain's owner marker: no answer"), "{}", w.job(job).1);
+    old.filer.set_fault(None);
+    let theirs = OwnerMarker { journal_id: [9; 16], location: 1, epoch: 1 };
+    old.filer.claim(&theirs).await.unwrap();
+    old.hang(false);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(old.filer.owner().await.unwrap(), Some(theirs));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_old_side_whose_filer_was_removed_is_named_as_what_keeps_its_marker() {
+    let mut w = World::new(&["a", "b"]).await;
+    let a = w.junction("a", 1, b"of a").await;
+    w.is_open(a).await;
+    w.stop().await;
+    let job = w.start_move("a", "b").await;
+    for state in [JobState::Starting, JobState::Moving, JobState::Synchronized, JobState::Transitioning] {
+        w.command(Command::JobTo { job, state, reason: String::new() }).await;
+    }
+    w.command(Command::SwitchJunction { job }).await;
+    w.command(Command::RemoveFiler { name: "a".into() }).await;
+    finish::finish(w.core.clone(), job).await;
+    let (state, reason) = w.job(job);
+    assert_eq!(state, JobState::Completed);
+    assert!(reason.contains("keeps tain's owner marker") && reason.contains("its filer was removed"), "{reason}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_switch_that_a_former_life_began_over_a_destination_that_is_gone_can_be_aborted() {
     let mut w = World::new(&["a", "b"]).await;
