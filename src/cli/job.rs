@@ -1,6 +1,6 @@
 //! `tain move` and `tain job`
 
-use super::output::{field, fields, items, size, table};
+use super::output::{field, fields, items, remarks, size, table};
 use super::{Bytes, Context, Done, Failure, escaped};
 use crate::state::jobs::{STATES, can_reach, name, parse_state};
 use clap::Subcommand;
@@ -114,6 +114,9 @@ pub(super) async fn run(cx: &mut Context<'_>, verb: Verb) -> Done {
 
 async fn act(cx: &mut Context<'_>, job: u32, action: &str) -> Done {
     let it = cx.client.post(&format!("/jobs/{job}/{action}"), &json!({})).await?;
+    if !cx.json {
+        remarks(&it);
+    }
     cx.print(&it, |_| String::new())
 }
 

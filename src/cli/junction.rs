@@ -59,6 +59,9 @@ pub(super) async fn run(cx: &mut Context<'_>, verb: Verb) -> Done {
         Verb::Resume { path } => change(cx, &path, &json!({"suspended": false})).await,
         Verb::Remove { path } => {
             let done = cx.client.delete(&of(&path)).await?;
+            if !cx.json {
+                remarks(&done);
+            }
             cx.print(&done, |_| String::new())
         }
     }

@@ -125,12 +125,15 @@ impl Commands {
         self.claim_and_command(&state, &at, &opened, 1, command).await
     }
 
-    pub(super) async fn remove_junction(&self, junction: JunctionId) -> Result<()> {
+    /// What stays at its location.
+    pub(super) async fn remove_junction(&self, junction: JunctionId) -> Result<Vec<String>> {
         let one = self.creating.lock().await;
         let state = self.port.state();
         let command = Command::RemoveJunction { junction };
         decide(&state, &command).map_err(Problem::Refused)?;
-        let Some((path, primary)) = state.junctions.get(&junction).map(|j| (&j.path, j.primary)) else { return Ok(()) };
+        let Some((path, primary)) = state.junctions.get(&junction).map(|j| (&j.path, j.primary)) else {
+            return Ok(Vec::new());
+        };
         // What clients were told is done must be on the filer before nobody redoes it there any more.
         let rest = self.port.rest(junction).await.map_err(|why| {
             let reason = format!("junction {} cannot be removed: {why}", text::path(path));
@@ -139,8 +142,7 @@ impl Commands {
         self.port.command(command).await?;
         drop(rest);
         drop(one);
-        self.release(&state, primary).await;
-        Ok(())
+        Ok(self.release(&state, primary).await)
     }
 
     /// Other settings of a junction. When it is suspended: why operations that were under way may go on, if they may.
@@ -200,7 +202,8 @@ impl Commands {
         self.claim_and_command(state, to, opened, 0, command).await
     }
 
-    pub(super) async fn act(&self, job: JobId, action: JobAction) -> Result<()> {
+    /// What stays at the destination of a job that was aborted.
+    pub(super) async fn act(&self, job: JobId, action: JobAction) -> Result<Vec<String>> {
         let state = self.port.state();
         let command = Command::JobAction { job, action };
         if action == JobAction::Start && state.jobs.get(&job).is_some_and(|it| it.state == JobState::Stopped) {
@@ -209,13 +212,13 @@ impl Commands {
             decide(&self.port.state(), &command).map_err(Problem::Refused)?;
             self.check_still_empty(&state, job).await?;
             self.port.command(command).await?;
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.port.command(command).await?;
-        if let (JobAction::Abort, Some(job)) = (action, state.jobs.get(&job)) {
-            self.release(&state, job.destination).await;
+        match (action, state.jobs.get(&job)) {
+            (JobAction::Abort, Some(job)) => Ok(self.release(&state, job.destination).await),
+            _ => Ok(Vec::new()),
         }
-        Ok(())
     }
 
     /// Open a directory that must be there.
@@ -484,18 +487,18 @@ impl Commands {
         done
     }
 
-    /// A location that nothing uses any more loses its marker and pen. What fails is logged: the marker is our own, so
-    /// it stands in nobody's way but another tain's. Other commands go on while a filer is waited for.
-    async fn release(&self, state: &State, id: LocationId) {
-        let Some(location) = state.locations.get(&id) else { return };
-        let Some(filer) = state.filers.get(&location.filer) else { return };
+    /// A location that nothing uses any more loses its marker and pen. What stays there is said: it stands in another tain's
+    /// way, and this one does not try again. Other commands go on while a filer is waited for.
+    async fn release(&self, state: &State, id: LocationId) -> Vec<String> {
+        let Some(location) = state.locations.get(&id) else { return Vec::new() };
         let there = state.location_name(id);
-        if let Err(why) = self.port.quiesce(id).await {
-            warn!("{there} keeps its owner marker: {why}");
-            return;
-        }
-        crash_point!("RELEASE_QUIESCED");
+        let mut stays = Vec::new();
         let released = async {
+            let gone = || filer::Error::new(ErrorKind::Down, "reach it", "its filer was removed");
+            let filer = state.filers.get(&location.filer).ok_or_else(gone)?;
+            let used = |why| filer::Error::new(ErrorKind::Busy, "let go of it", why);
+            self.port.quiesce(id).await.map_err(used)?;
+            crash_point!("RELEASE_QUIESCED");
             let open = self.port.open(&filer.url, &filer.root, &location.subdir, Some(&location.root));
             let it = self.ask(&filer.url, open).await?;
             self.ask(&filer.url, it.owner()).await?;
@@ -509,7 +512,7 @@ impl Commands {
             let root = self.ask(&filer.url, it.root()).await?;
             let mtime = self.ask(&filer.url, it.stat(&root)).await?.mtime;
             if let Err(e) = self.ask(&filer.url, it.remove_pen()).await {
-                warn!("{there} keeps its pen: {e}");
+                stays.push(format!("{there} keeps tain's pen: {e}"));
             }
             crash_point!("RELEASE_BEFORE_UNCLAIM");
             self.ask(&filer.url, it.unclaim()).await?;
@@ -518,8 +521,14 @@ impl Commands {
         };
         crash_point!("RELEASE_BEGIN");
         if let Err(e) = released.await {
-            warn!("{there} keeps its owner marker: {e}");
+            stays.push(format!(
+                "{there} keeps tain's owner marker, which is to be removed before another tain uses it: {e}"
+            ));
         }
+        for what in &stays {
+            warn!("{what}");
+        }
+        stays
     }
 }
 

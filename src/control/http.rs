@@ -159,6 +159,14 @@ fn ok(value: Value) -> Answer {
     Ok(Json(value).into_response())
 }
 
+/// What an operator should know beside it.
+fn with_remarks(mut view: Value, remarks: Vec<String>) -> Value {
+    if let Some(fields) = view.as_object_mut() {
+        fields.insert("remarks".into(), json!(remarks));
+    }
+    view
+}
+
 fn created(value: Value) -> Answer {
     Ok((StatusCode::CREATED, Json(value)).into_response())
 }
@@ -203,11 +211,7 @@ async fn add_filer(Shared(app): App, bytes: Bytes) -> Answer {
     let NewFiler { name, url } = body(&bytes)?;
     let (it, new) = (app.clone(), name.clone());
     let probe = whole(async move { it.commands.add_filer(new, url).await }).await?;
-    let mut view = filer_view(&app.state(), &name)?;
-    if let Some(fields) = view.as_object_mut() {
-        fields.insert("remarks".into(), json!(probe.remarks));
-    }
-    created(view)
+    created(with_remarks(filer_view(&app.state(), &name)?, probe.remarks))
 }
 
 async fn remove_filer(Shared(app): App, Path(name): Path<String>) -> Answer {
@@ -281,18 +285,14 @@ async fn modify_junction(Shared(app): App, Path(key): Path<String>, bytes: Bytes
     let id = find_junction(&app.state(), &key)?;
     let it = app.clone();
     let unrest = whole(async move { it.commands.modify_junction(id, change.access, change.suspended).await }).await?;
-    let mut view = junction_view(&app, id)?;
-    if let (Some(fields), Some(why)) = (view.as_object_mut(), unrest) {
-        let remark = format!("new calls wait; what was under way has not come to rest: {why}");
-        fields.insert("remarks".into(), json!([remark]));
-    }
-    ok(view)
+    let remark = |why| format!("new calls wait; what was under way has not come to rest: {why}");
+    ok(with_remarks(junction_view(&app, id)?, unrest.map(remark).into_iter().collect()))
 }
 
 async fn remove_junction(Shared(app): App, Path(key): Path<String>) -> Answer {
     let id = find_junction(&app.state(), &key)?;
-    whole(async move { app.commands.remove_junction(id).await }).await?;
-    ok(json!({}))
+    let stays = whole(async move { app.commands.remove_junction(id).await }).await?;
+    ok(with_remarks(json!({}), stays))
 }
 
 /* Policies */
@@ -420,8 +420,8 @@ async fn act(Shared(app): App, Path((id, action)): Path<(String, String)>) -> An
     };
     let id = find_job(&app.state(), &id)?;
     let it = app.clone();
-    whole(async move { it.commands.act(id, action).await }).await?;
-    ok(job_view(&app, id)?)
+    let stays = whole(async move { it.commands.act(id, action).await }).await?;
+    ok(with_remarks(job_view(&app, id)?, stays))
 }
 
 /* The service */

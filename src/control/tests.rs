@@ -33,6 +33,8 @@ pub(crate) struct Double {
     resting: tokio::sync::Mutex<()>,
     /// Why no junction comes to rest.
     restless: Mutex<Option<String>>,
+    /// Why no location falls out of use.
+    in_use: Mutex<Option<String>>,
     /// The next junction that is to come to rest does when this says so.
     rests: Mutex<Option<oneshot::Receiver<()>>>,
     /// Directories look different by each way that leads to them, as by two mounts of a remote one.
@@ -141,7 +143,7 @@ impl Port for Double {
     }
     async fn quiesce(&self, location: LocationId) -> std::result::Result<(), String> {
         self.quiesced.lock().push(location);
-        Ok(())
+        self.in_use.lock().clone().map_or(Ok(()), Err)
     }
 }
 
@@ -587,6 +589,26 @@ async fn jobs_are_told_what_to_do_and_an_aborted_one_releases_its_destination() 
     assert_eq!(std::fs::read_dir(s.path("new/a")).unwrap().count(), 0, "neither marker nor pen");
     assert_eq!(s.get("/jobs").await.as_array().unwrap().len(), 1);
     assert_eq!(s.get("/jobs/1/errors").await, json!([]));
+}
+
+/// Nobody takes it away later.
+#[tokio::test]
+async fn a_marker_that_stays_is_told_to_whoever_aborts_a_job_or_removes_a_junction() {
+    let s = Served::new().await;
+    s.furnish().await;
+    s.created("/jobs", move_to("new:/a")).await;
+    *s.port.in_use.lock() = Some("still in use".into());
+    let (status, job) = s.post("/jobs/1/abort", json!({})).await;
+    assert_eq!((status, &job["state"]), (200, &json!("aborted")));
+    let remark = job["remarks"][0].as_str().unwrap();
+    assert!(remark.starts_with("new:/a keeps tain's owner marker") && remark.ends_with("still in use"), "{remark}");
+    assert_eq!(s.owner("new", "/a").await, Some(2));
+    *s.port.in_use.lock() = None;
+    std::fs::rename(s.path("old/a"), s.path("gone")).unwrap();
+    let (status, removed) = s.call("DELETE", "/api/v1/junctions/%2Fdata%2Fa", "").await;
+    assert_eq!(status, 200);
+    let remark = removed["remarks"][0].as_str().unwrap();
+    assert!(remark.starts_with("old:/a keeps tain's owner marker"), "{remark}");
 }
 
 #[tokio::test]
