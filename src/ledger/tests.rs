@@ -45,7 +45,7 @@ fn junction(name: &str, access: Option<&str>) -> Command {
 }
 
 fn suspend() -> Command {
-    Command::ModifyJunction { path: vec!["a".into()], access: None, suspended: Some(true) }
+    Command::ModifyJunction { junction: JunctionId(1), access: None, suspended: Some(true) }
 }
 
 async fn fill(ledger: &Ledger) {
