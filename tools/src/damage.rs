@@ -37,6 +37,13 @@ pub fn before_durable(gaps: &[Gap], stated: u64) -> impl Iterator<Item = String>
     })
 }
 
+/// Segments behind the last one are missing: all of it was read, without a gap, and more than that was durable.
+pub fn missing_behind(dir: &Directory, gaps: &[Gap], stated: u64) -> Option<String> {
+    let end = dir.segments.iter().rev().find_map(|segment| segment.header.as_ref().ok())?.end_lsn().0;
+    (gaps.is_empty() && end < stated)
+        .then(|| format!("the journal ends at LSN {end}, before what was durable: segments are missing"))
+}
+
 /// What `look` gives: the last look's, and the damage that an earlier one has named, too. A directory is judged when it
 /// was read, so that what was recycled meanwhile is known.
 pub fn believed<T>(mut look: impl FnMut() -> Result<(Directory, T, Vec<String>)>) -> Result<(T, Vec<String>)> {

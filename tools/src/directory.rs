@@ -15,7 +15,9 @@ use journal_format::record::KIND_SEGMENT_END;
 use journal_format::scan::{Found, Place, RecordRef, record_at, search};
 use journal_format::segment::{BLOCK, SegmentHeader};
 use journal_format::snapshot::SnapshotHeader;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Default)]
@@ -132,6 +134,9 @@ impl Directory {
         for entry in std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            if ["segment-", "archive-", "snapshot-", "side-"].iter().any(|family| name.starts_with(family)) {
+                may_be_read(&entry.path(), File::open(entry.path()).map(drop))?;
+            }
             if let Some(number) = number_in(&name, "segment-") {
                 found.push(SegmentFile::look(entry.path(), number));
             } else if let Some(number) = number_in(&name, "archive-") {
@@ -172,14 +177,42 @@ impl Directory {
         Ok(())
     }
 
-    /// The header of the first segment that has a whole one.
+    /// The header of the first segment that has a whole one of the journal.
     pub fn any_header(&self) -> Option<&SegmentHeader> {
-        self.segments.iter().find_map(|segment| segment.header.as_ref().ok())
+        let id = self.journal_id()?;
+        self.segments.iter().filter_map(|segment| segment.header.as_ref().ok()).find(|header| header.journal_id == id)
     }
 
-    /// The journal's id, as the first readable segment has it.
+    /// The journal's id: what most of the readable segments and snapshots have, the first ones when as many have another.
     pub fn journal_id(&self) -> Option<[u8; 16]> {
-        self.any_header().map(|header| header.journal_id)
+        let ids = self.ids();
+        let mut counts = BTreeMap::new();
+        for id in &ids {
+            *counts.entry(id).or_insert(0) += 1;
+        }
+        let most = counts.values().max().copied();
+        ids.iter().find(|id| counts.get(id).copied() == most).copied()
+    }
+
+    /// Of every segment, and of the snapshots beside them.
+    fn ids(&self) -> Vec<[u8; 16]> {
+        let segments = self.segments.iter().filter_map(|segment| segment.header.as_ref().ok()).map(|h| h.journal_id);
+        let known: BTreeSet<[u8; 16]> = segments.clone().collect();
+        let snapshots =
+            self.snapshots.iter().filter_map(|snapshot| snapshot.header.as_ref().ok()).map(|h| h.journal_id);
+        segments.chain(snapshots.filter(|id| known.contains(id))).collect()
+    }
+
+    /// Refuses a directory that holds as much of other journals as of one.
+    pub fn is_of_a_sure_journal(&self) -> Result<()> {
+        let (id, ids) = (self.journal_id(), self.ids());
+        let ours = ids.iter().filter(|other| Some(**other) == id).count();
+        if ids.len() > 1 && ours * 2 <= ids.len() {
+            bail!(
+                "segments and snapshots of several journals lie here, as many of one as of others: move those away first"
+            );
+        }
+        Ok(())
     }
 
     /// The first segment of the journal itself.
@@ -195,7 +228,8 @@ impl Directory {
 
     /// Why the service has nothing to begin with: what is before its own first segment no snapshot holds.
     fn unreached(&self) -> Option<String> {
-        let first = self.first_own()?;
+        let id = self.journal_id();
+        let first = self.copies().find(|copy| !copy.is_archive() && !copy.is_of_other(id))?;
         let start = first.number.saturating_mul(self.any_header()?.size);
         let reached = start == 0 || self.sound_snapshots().any(|snapshot| snapshot.lsn >= start);
         let dir = first.path.parent().unwrap_or(&first.path).display();
@@ -238,12 +272,17 @@ impl Directory {
 
     /// Everything in the segments that hold an LSN of `from..to`, in order; goes on behind damage.
     pub fn walk(&self, from: u64, to: u64, see: &mut See<'_>) -> Result<()> {
-        let mut buffer = Vec::new();
+        let (id, mut buffer) = (self.journal_id(), Vec::new());
         for segment in &self.segments {
             let outside = |h: &SegmentHeader| h.end_lsn().0 <= from || h.first_lsn().0 >= to;
-            if !segment.header.as_ref().is_ok_and(outside) {
-                walk_segment(segment, &mut buffer, see)?;
+            if segment.header.as_ref().is_ok_and(outside) {
+                continue;
             }
+            if segment.is_of_other(id) {
+                see(segment.number, Item::Unreadable(segment.of_other()))?;
+                continue;
+            }
+            walk_segment(segment, &mut buffer, see)?;
         }
         Ok(())
     }
@@ -268,7 +307,9 @@ impl Directory {
     pub fn stated_durable(&self) -> u64 {
         let mut stated = self.stated_by_files();
         let mut buffer = Vec::new();
-        for segment in self.segments.iter().rev() {
+        let id = self.journal_id();
+        // Another journal's says nothing of this one.
+        for segment in self.segments.iter().rev().filter(|segment| !segment.is_of_other(id)) {
             let mut records = 0;
             // The closure gives no error.
             let _ = walk_segment(segment, &mut buffer, &mut |_, item| {
@@ -283,6 +324,16 @@ impl Directory {
             }
         }
         stated
+    }
+}
+
+/// What somebody else could read is not damaged.
+fn may_be_read(path: &Path, opened: io::Result<()>) -> Result<()> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            bail!("{} may not be read: {error}; read it as the user whose service it is, or as root", path.display())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -415,5 +466,18 @@ impl SnapshotFile {
         let bytes = std::fs::read(&self.path).ok()?;
         let (_, state) = SnapshotHeader::open(&bytes).ok()?;
         serde_json::from_slice(state).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_not_called_damaged() {
+        let path = Path::new("/j/segment-0000000000000000");
+        let denied = may_be_read(path, Err(io::ErrorKind::PermissionDenied.into())).map_err(|error| error.to_string());
+        assert!(denied.is_err_and(|why| why.contains("/j/segment-0000000000000000 may not be read")));
+        assert!(may_be_read(path, Err(io::ErrorKind::InvalidData.into())).is_ok(), "told as damage");
     }
 }

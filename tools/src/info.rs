@@ -1,6 +1,6 @@
 //! `tain-journal info`: what is in a journal, at a glance.
 
-use crate::damage::{Gap, before_durable, believed};
+use crate::damage::{Gap, before_durable, believed, missing_behind};
 use crate::directory::{Directory, Item, SnapshotFile};
 use crate::names::snapshot_path;
 use crate::segment::SegmentFile;
@@ -103,6 +103,7 @@ fn look(paths: &[PathBuf]) -> Result<(Directory, Value, Vec<String>)> {
     })?;
     let stated = dir.stated_by_files().max(facts.stated);
     damage.extend(before_durable(&gaps, stated));
+    damage.extend(missing_behind(&dir, &gaps, stated));
     for gap in gaps.iter().filter(|gap| gap.lsn < stated && !gap.records_behind) {
         segments.entry(gap.segment).or_default().gaps += 1;
     }

@@ -92,12 +92,21 @@ impl SegmentFile {
         if header.number.0 != self.number {
             damage.push(format!("{name}: holds segment {}", header.number));
         }
-        if Some(header.journal_id) != id {
-            damage.push(format!("{name}: belongs to another journal"));
+        if self.is_of_other(id) {
+            damage.push(self.of_other());
         }
         if !self.packed && header.size != self.len {
             damage.push(format!("{name}: has {} bytes, its header says {}", self.len, header.size));
         }
+    }
+
+    /// It has a whole header, of another journal than this.
+    pub fn is_of_other(&self, id: Option<[u8; 16]>) -> bool {
+        self.header.as_ref().is_ok_and(|header| Some(header.journal_id) != id)
+    }
+
+    pub fn of_other(&self) -> String {
+        format!("{}: belongs to another journal", self.path.display())
     }
 
     /// Nothing is wrong with it that can be told without a look at records.

@@ -1,6 +1,6 @@
 //! `tain-journal stats`: who did how much, where, and when. Operations that failed count too: they were asked for.
 
-use crate::damage::{Gap, before_durable, believed};
+use crate::damage::{Gap, before_durable, believed, missing_behind};
 use crate::directory::{Directory, Item, SnapshotFile};
 use crate::filter::{self, Filter, paths_of};
 use crate::names::Names;
@@ -108,6 +108,9 @@ fn look(args: &Stats) -> Result<(Directory, Tables, Vec<String>)> {
         Ok(())
     })?;
     damage.extend(before_durable(&gaps, stated));
+    if args.filter.lsns().1 == u64::MAX {
+        damage.extend(missing_behind(&dir, &gaps, stated));
+    }
     Ok((dir, tables, damage))
 }
 

@@ -1,4 +1,5 @@
-//! `tain-journal verify`: is everything that was durable still there, whole? Tells a torn tail from corruption.
+//! `tain-journal verify`: is everything that was durable still there, whole, and can this version read it? Tells a torn tail
+//! from corruption.
 
 use crate::damage::{Gap, before_durable, believed};
 use crate::directory::{Directory, Item, walk_segment};
@@ -36,14 +37,15 @@ struct Seen {
     unknown: Vec<String>,
 }
 
-/// True when nothing is wrong.
+/// True when nothing is wrong, and nothing is unknown.
 pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
     let (seen, corruption) = believed(|| look(&args.dirs))?;
     let tail = seen.tail();
+    let ok = corruption.is_empty() && seen.unknown.is_empty();
     if args.json {
         let report = json!({
             "dirs": args.dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>(),
-            "ok": corruption.is_empty(),
+            "ok": ok,
             "records": seen.records,
             "bytes": seen.bytes,
             "end_lsn": seen.end,
@@ -53,7 +55,7 @@ pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
             "corruption": corruption,
         });
         writeln!(out, "{report}")?;
-        return Ok(corruption.is_empty());
+        return Ok(ok);
     }
     let Seen { records, bytes, end, stated, .. } = &seen;
     writeln!(
@@ -62,13 +64,18 @@ pub fn run(args: &Verify, out: &mut dyn Write) -> Result<bool> {
     )?;
     writeln!(out, "tail: {tail}")?;
     for unknown in &seen.unknown {
-        writeln!(out, "unknown: {unknown}")?;
+        writeln!(out, "UNKNOWN: {unknown}")?;
     }
     for what in &corruption {
         writeln!(out, "CORRUPT: {what}")?;
     }
-    writeln!(out, "{}", if corruption.is_empty() { "ok" } else { "the journal is corrupt" })?;
-    Ok(corruption.is_empty())
+    // Nothing is said to be damaged that may just not be understood.
+    match (corruption.is_empty(), ok) {
+        (true, true) => writeln!(out, "ok")?,
+        (true, false) => writeln!(out, "this journal needs a newer tain: what is known of it is whole")?,
+        (false, _) => writeln!(out, "the journal is corrupt")?,
+    }
+    Ok(ok)
 }
 
 fn look(paths: &[PathBuf]) -> Result<(Directory, Seen, Vec<String>)> {
@@ -76,7 +83,9 @@ fn look(paths: &[PathBuf]) -> Result<(Directory, Seen, Vec<String>)> {
     let (damage, stated) = (dir.damage(), dir.stated_by_files());
     let mut seen = Seen { last_time: i64::MIN, damage, stated, ..Seen::default() };
     let mut buffer = Vec::new();
-    for segment in &dir.segments {
+    let id = dir.journal_id();
+    // Another journal's was told already, and says nothing of this one.
+    for segment in dir.segments.iter().filter(|segment| !segment.is_of_other(id)) {
         let header = segment.header.as_ref().ok();
         walk_segment(segment, &mut buffer, &mut |_, item| {
             match item {
