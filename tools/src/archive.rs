@@ -53,6 +53,9 @@ struct Done {
 pub fn run(args: &Archive, out: &mut dyn Write) -> Result<bool> {
     let dir = Directory::open(std::slice::from_ref(&args.dir))?;
     let id = dir.journal_id().with_context(|| format!("{} holds no readable segment", args.dir.display()))?;
+    if args.to.canonicalize().is_ok_and(|to| args.dir.canonicalize().is_ok_and(|dir| dir == to)) {
+        bail!("{} is the journal's own directory: give archives another one; nothing was archived", args.to.display());
+    }
     let mut target = Target::open(&args.to, id)?;
     target.repaired = dir.was_repaired;
     if target.repaired {

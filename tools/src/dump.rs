@@ -40,6 +40,8 @@ struct Dumper<'a> {
     stated: u64,
     /// A place without a record that nothing follows is the end of the journal: only then it need not be told.
     gap: Option<(u64, Place, String)>,
+    /// Records that would be shown, or might be, with a path that is not known.
+    unnamed: u64,
     line: Line,
 }
 
@@ -47,7 +49,7 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
     args.filter.check()?;
     let dir = Directory::open(&args.dirs)?;
     let line = Line::new(if args.json { Style::Json } else { Style::Words });
-    let mut dumper = Dumper { args, names: None, stated: dir.stated_durable(), gap: None, line };
+    let mut dumper = Dumper { args, names: None, stated: dir.stated_durable(), gap: None, unnamed: 0, line };
     let (mut from, to) = args.filter.lsns();
     if args.paths || args.filter.wants_paths() {
         let mut names = Names::default();
@@ -55,7 +57,16 @@ pub fn run(args: &Dump, out: &mut dyn Write) -> Result<()> {
         dumper.names = Some(names);
         from = 0;
     }
-    dir.walk_all(from, to, &mut |segment, item| dumper.item(segment, item, out))
+    dir.walk_all(from, to, &mut |segment, item| dumper.item(segment, item, out))?;
+    if dumper.unnamed > 0 {
+        let left_out = if args.filter.wants_paths() { ", and what --path leaves out is not known" } else { "" };
+        eprintln!(
+            "tain-journal: {} records are about what was named before the oldest record at hand: its paths are not \
+             known{left_out}; give the archives too",
+            dumper.unnamed
+        );
+    }
+    Ok(())
 }
 
 impl Dumper<'_> {
@@ -112,6 +123,8 @@ impl Dumper<'_> {
         let mut paths = Vec::new();
         if let Ok(Some(event)) = &event {
             paths = paths_of(self.names.as_mut(), header, event);
+            let unnamed = wanted && self.names.is_some() && Names::lacks(event, &paths);
+            self.unnamed += u64::from(unnamed && args.filter.takes_but_path(event));
             if !args.filter.takes(event, &paths) {
                 return Ok(());
             }

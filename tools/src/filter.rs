@@ -85,6 +85,12 @@ impl Filter {
     }
 
     pub fn takes(&self, event: &Event, paths: &[String]) -> bool {
+        self.takes_but_path(event)
+            && self.path.as_ref().is_none_or(|prefix| paths.iter().any(|path| below(path, prefix)))
+    }
+
+    /// Whatever path it is about.
+    pub fn takes_but_path(&self, event: &Event) -> bool {
         let caller = caller(event);
         let by = |caller: &Caller| {
             let address = address(caller);
@@ -92,9 +98,7 @@ impl Filter {
                 && (self.uid.is_empty() || self.uid.contains(&caller.uid))
         };
         let asked = self.client.is_empty() && self.uid.is_empty() || caller.is_some_and(by);
-        asked
-            && (self.job.is_empty() || job(event).is_some_and(|job| self.job.contains(&job)))
-            && self.path.as_ref().is_none_or(|prefix| paths.iter().any(|path| below(path, prefix)))
+        asked && (self.job.is_empty() || job(event).is_some_and(|job| self.job.contains(&job)))
     }
 }
 

@@ -131,6 +131,25 @@ impl Names {
         names.filter_map(|(dir, name)| self.child(*dir, name)).collect()
     }
 
+    /// The event is about a node, of which a path is not known.
+    pub fn lacks(event: &Event, paths: &[String]) -> bool {
+        let nodes = match event {
+            Event::Write(_)
+            | Event::SetAttr(_)
+            | Event::Make(_)
+            | Event::Remove(_)
+            | Event::Adopt(_)
+            | Event::ListBegin(_)
+            | Event::Listed(_) => 1,
+            Event::Link(_) | Event::Rename(_) => 2,
+            Event::CopyRange(e) => e.ranges.len(),
+            Event::CopyDone(e) => e.ranges.len() + e.failed.len(),
+            Event::Made(e) => e.objects.len(),
+            _ => 0,
+        };
+        paths.len() < nodes
+    }
+
     /// The paths that an event is about, as they are when its record comes by (call before [`Names::apply`]); empty for
     /// an event that is about no path, or whose path is not known.
     pub fn of(&self, event: &Event) -> Vec<String> {

@@ -3,6 +3,8 @@
 
 use journal_format::event::{codec, samples};
 use journal_format::ids::{JunctionId, Lsn};
+use journal_format::record::{RecordHeader, whole};
+use journal_format::scan::{Found, record_at};
 use journal_format::segment::SegmentHeader;
 use journal_format::side::SideHeader;
 use journal_format::snapshot::SnapshotHeader;
@@ -251,4 +253,34 @@ fn damaged_headers_missing_segments_and_empty_directories_are_told_without_a_pan
     std::fs::write(&path, b"short").unwrap();
     assert_eq!(tool(&["verify"], dir.path()).status.code(), Some(1));
     assert_eq!(tool(&["nonsense"], dir.path()).status.code(), Some(2));
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_no_damage_and_not_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, mut bytes) = journal(dir.path());
+    let header = SegmentHeader::from_bytes(&bytes).unwrap();
+    let Found::Record(first) = record_at(&header, &bytes, 4096) else { panic!("no record") };
+    let newer = whole(RecordHeader { kind: 999, ..first.header }, first.archive, first.bulk, header.salt).unwrap();
+    bytes[4096..4096 + newer.len()].copy_from_slice(&newer);
+    bytes.resize(usize::try_from(header.size).unwrap(), 0);
+    std::fs::write(path, bytes).unwrap();
+    let verified = tool(&["verify"], dir.path());
+    assert_eq!(verified.status.code(), Some(1));
+    let said = text(&verified);
+    assert!(said.contains("UNKNOWN: segment 0, offset 4096 (LSN 4096): record kind 999"), "{said}");
+    assert!(said.contains("needs a newer tain") && !said.contains("CORRUPT"), "{said}");
+    let report: Value = serde_json::from_str(&text(&tool(&["verify", "--json"], dir.path()))).unwrap();
+    assert_eq!((&report["ok"], &report["corruption"]), (&false.into(), &Value::Array(Vec::new())));
+}
+
+#[test]
+fn dump_tells_that_it_does_not_know_what_was_named_before_the_oldest_record() {
+    let dir = tempfile::tempdir().unwrap();
+    journal(dir.path());
+    let hint = |args: &[&str]| String::from_utf8(tool(args, dir.path()).stderr).unwrap();
+    assert!(hint(&["dump", "--path", "/"]).contains("what --path leaves out is not known"));
+    assert!(hint(&["dump", "--paths"]).contains("give the archives too"));
+    assert_eq!(hint(&["dump"]), "");
+    assert_eq!(hint(&["dump", "--paths", "--kind", "Cursor"]), "");
 }
