@@ -20,6 +20,6 @@
 //! | l   | the key of handles holds the time of the start                   | service                |
 //! | m   | an error is answered before its `Failed` is durable              | ledger                 |
 //! | n   | the switch does not wait for the destination (§4.3 has here the reverse without guard; there is none yet) | switch |
-//! | o   | permission is looked at when the operation has been done (§4.3 has the squash; there are no policies yet) | volume/ops/remove.rs |
+//! | o   | permission is looked at when the operation has been done | volume/ops/remove.rs |
 
 pub use journal_format::planted::is;
