@@ -72,6 +72,8 @@ pub struct Actor {
     pub junction: JunctionId,
     pub shared: Shared,
     pub rng: Rng,
+    /// Of its own, too: whether it comes again, and when.
+    pub again: Rng,
     pub think_ms_max: u64,
     /// Bytes of its longest WRITE.
     pub write_max: u64,
@@ -165,7 +167,7 @@ impl Actor {
 
     /// Half of the operations on names that are sent away come again, as a kernel's: under a new xid, otherwise the same.
     async fn ask(&mut self, mut call: Call, asked: Asked) {
-        let mut comes_again = if asked.is_of_names() && self.rng.percent(50) { REPEATS } else { 0 };
+        let mut comes_again = if asked.is_of_names() && self.again.percent(50) { REPEATS } else { 0 };
         let mut ran = (call.xid, self.core.ledger.journal.end_lsn());
         let mut earlier = Vec::new();
         loop {
@@ -192,7 +194,7 @@ impl Actor {
             if earlier.last() != Some(&ran.0) {
                 earlier.push(ran.0);
             }
-            tokio::time::sleep(Duration::from_millis(self.rng.between(50, 3000))).await;
+            tokio::time::sleep(Duration::from_millis(self.again.between(50, 3000))).await;
             call.xid = self.shared.xids.fetch_add(1, Ordering::Relaxed) + 1;
             self.shared.count("came again");
         }

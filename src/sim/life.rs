@@ -319,6 +319,7 @@ impl Life {
                 shared: self.ground.shared.clone(),
                 think_ms_max: if tight { 1 } else { [1, 10, 100][rng.index(3)] },
                 rng: rng.fork(),
+                again: Rng::new(nth),
             };
             self.clients.push(tokio::spawn(actor.run()));
         }
