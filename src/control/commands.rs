@@ -340,7 +340,7 @@ impl Commands {
             let root = self.ask(&opened.url, opened.location.root()).await?;
             let mtime = self.ask(&opened.url, opened.location.stat(&root)).await?.mtime;
             let pen = self.ask(&opened.url, opened.location.pen()).await?;
-            let left = self.ask(&opened.url, opened.location.list(&pen, 0, 1)).await?.names.len();
+            let left = self.ask(&opened.url, twice::holds_anything(opened.location.as_ref(), &pen)).await?;
             let folded = self.ask(&opened.url, folding::takes_for_one(opened.location.as_ref(), &pen)).await?;
             self.ask(&opened.url, opened.location.remove_pen()).await?;
             // Its time is the tree's. Somebody else's directory keeps ours: an ordinary user cannot set it.
@@ -351,7 +351,7 @@ impl Commands {
         let (left, folded) = left.await.map_err(|e| {
             Problem::refused(format!("{here} is not writable: {e}"), "let the service's user write there")
         })?;
-        if left > 0 {
+        if left {
             let pen = String::from_utf8_lossy(PEN);
             let reason = format!("{here} has a directory '{pen}' with what an earlier move left there");
             return Err(Problem::refused(reason, "look at it and remove it, or choose another directory"));

@@ -4,14 +4,14 @@
 //! and by no other (`filer/exact.rs` says what comes of it). So a directory that does not keep to that is refused when it is to become a
 //! location. It is tried in the pen, which is made in it, and as it is: casefold, which Linux keeps by directory, is handed on.
 
-use super::twice::make;
+use super::twice::{TRIAL, make};
 use crate::filer::{CoreFiler, Error, ErrorKind, Object, Result};
 
 /// In what names differ that it takes for one; `None` when it tells names apart.
 pub(super) async fn takes_for_one(filer: &dyn CoreFiler, pen: &Object) -> Result<Option<&'static str>> {
     let no_entropy = |e: std::io::Error| Error::new(ErrorKind::Io, "try names", e.to_string());
     let number = u64::from_le_bytes(crate::env::random().map_err(no_entropy)?);
-    let plain = format!("trial-{number:016x}");
+    let plain = format!("{TRIAL}{number:016x}");
     let upper = plain.to_ascii_uppercase();
     let plainly =
         [(upper, "in case"), (format!("{plain}."), "by a dot at the end"), (format!("{plain} "), "by a blank")];

@@ -1,9 +1,10 @@
-//! What one who asks may take from others.
+//! What one who asks may take from others, and may leave behind.
 
 use super::*;
 use crate::control::asked::OF_ONE_MAX;
 use crate::control::commands::Commands;
 use crate::control::seats::SEATS;
+use crate::filer::hidden::PEN;
 use parking_lot::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -190,4 +191,18 @@ async fn requests_that_say_nothing_are_bad_and_long_ones_are_cut_off() {
     assert!(document["error"].is_string());
     let long = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
     assert_eq!(s.call("POST", "/api/v1/filers", &long).await.0, 413, "I11");
+}
+
+#[tokio::test]
+async fn a_service_that_died_in_a_trial_keeps_nobody_from_the_place_and_what_a_job_left_does() {
+    let s = Served::new().await;
+    s.furnish().await;
+    for (name, at) in [("trial-0123456789abcdef", "/b"), ("n17", "/c"), ("trial-0123456789abcdef/full", "/d")] {
+        std::fs::create_dir_all(s.path(&format!("old{at}/{}/{name}", String::from_utf8_lossy(PEN)))).unwrap();
+    }
+    s.created("/junctions", json!({"path": "/b", "location": "old:/b"})).await;
+    for (path, at) in [("/c", "old:/c"), ("/d", "old:/d")] {
+        let words = "with what an earlier move left there";
+        s.says("/junctions", json!({"path": path, "location": at}), 409, words).await;
+    }
 }
